@@ -1,0 +1,53 @@
+"""distilora: parameter-efficient fine-tuning of small text encoders, from data to a measured, reloadable model.
+
+import distilora
+
+config = distilora.parse(distilora.RunConfig, recipe=distilora.read_recipe("recipes/imdb-embedded.yaml"))
+distilora.train(config)
+predictor = distilora.load("runs/imdb-embedded")
+predictor("A slow start, but the last hour is superb.")
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from distilora.config import MeasureConfig, RunConfig, parse, read_recipe
+    from distilora.errors import DistiloraError
+    from distilora.evaluation import evaluate
+    from distilora.predict import Predictor, load
+    from distilora.run import train
+
+_HOMES = {
+    "RunConfig": "config",
+    "MeasureConfig": "config",
+    "parse": "config",
+    "read_recipe": "config",
+    "DistiloraError": "errors",
+    "evaluate": "evaluation",
+    "Predictor": "predict",
+    "load": "predict",
+    "train": "run",
+}
+__all__ = [
+    "DistiloraError",
+    "MeasureConfig",
+    "Predictor",
+    "RunConfig",
+    "evaluate",
+    "load",
+    "parse",
+    "read_recipe",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports on first use, so that `import distilora` needs neither torch nor time."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'distilora' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"distilora.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

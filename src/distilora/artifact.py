@@ -1,0 +1,150 @@
+"""The artifact, `runs/NAME/model/`: what travels, and all that prediction needs besides the encoder it names.
+
+artifact.json     schema version, task, cleaning, max length, encoder, weights, precision, temperature, checksums
+tokenizer.json    truncation included
+adapter/          PEFT format, safetensors, every head layer included
+check.npz         texts and their outputs: the fixture of the round trip
+"""
+
+import dataclasses
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilora.errors import ArtifactError
+from distilora.examples import Example
+from distilora.files import sha256
+
+SCHEMA = 1
+CHECK_TEXTS = 32
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """artifact.json. `folder` is where it was read from and not part of it."""
+
+    task: dict[str, Any]  # {"name": ..., "settings": {...}}
+    cleaning: dict[str, Any]  # {"name": ..., "version": ...}
+    max_length: int
+    encoder: dict[str, Any]  # name, source, revision, architecture, sha256
+    weights: Literal["peft", "delta", "merged"]
+    precision: str  # of the run: what check.npz's `outputs` were computed in
+    attention: str  # kernel of the run
+    token_budget: int  # of the plan behind check.npz
+    temperature: float = 1.0
+    distilora: str = ""  # version that wrote it
+    schema: int = SCHEMA
+    files: dict[str, str] = dataclasses.field(default_factory=dict)  # path -> SHA-256
+    folder: Path = dataclasses.field(default=Path(), compare=False)
+
+
+@dataclass(frozen=True)
+class Check:
+    """check.npz: examples, their outputs in the run's precision and batches, and in fp32."""
+
+    examples: list[Example]
+    outputs: NDArray[np.float32]
+    outputs_fp32: NDArray[np.float32]
+
+
+def model_folder(path: str | Path) -> Path:
+    """The model folder of a run's folder, or the model folder itself. Raises ArtifactError if there is none."""
+    path = Path(path)
+    for folder in (path / "model", path):
+        if (folder / "artifact.json").is_file():
+            return folder
+    if not path.exists():
+        raise ArtifactError(f"{path}: no such run; train one with: distilora train recipes/imdb-embedded.yaml")
+    if (path / "checkpoints").is_dir():
+        raise ArtifactError(f"{path}: this run is not finished; continue it with: distilora train --resume {path}")
+    raise ArtifactError(f"{path}: no artifact.json here; give the folder of a finished run, or its model/")
+
+
+def read_artifact(path: str | Path) -> Artifact:
+    """Reads artifact.json of a run or model folder and verifies every file's checksum.
+
+    Raises ArtifactError if something is missing, damaged, or of a schema this release does not read.
+    """
+    folder = model_folder(path)
+    try:
+        fields = json.loads((folder / "artifact.json").read_text("utf-8"))
+        schema = fields["schema"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{folder}/artifact.json: damaged ({error}); copy the model again") from None
+    if schema != SCHEMA:
+        raise ArtifactError(
+            f"{folder}: schema {schema}, but this release reads {SCHEMA}; use the distilora that wrote it"
+        )
+    known = {field.name for field in dataclasses.fields(Artifact)} - {"folder"}
+    if set(fields) != known:
+        raise ArtifactError(f"{folder}/artifact.json: fields {sorted(set(fields) ^ known)} are missing or unknown")
+    artifact = Artifact(**fields, folder=folder)
+    for name, checksum in artifact.files.items():
+        file = folder / name
+        if not file.is_file():
+            raise ArtifactError(f"{file}: missing; copy the whole model folder")
+        if sha256(file) != checksum:
+            raise ArtifactError(f"{file}: changed since it was written (SHA-256 differs); copy the model again")
+    return artifact
+
+
+def write_artifact(folder: Path, artifact: Artifact, write_files: Callable[[Path], None], check: Check) -> Artifact:
+    """Writes a model folder under a temporary name, then moves it to `folder`.
+
+    `write_files(folder)` writes tokenizer.json and the weights; checksums are added here.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        write_files(temporary)
+        (temporary / "check.npz").write_bytes(_pack(check))
+        files = {
+            file.relative_to(temporary).as_posix(): sha256(file)
+            for file in sorted(temporary.rglob("*"))
+            if file.is_file()
+        }
+        written = dataclasses.replace(artifact, files=files, folder=folder)
+        fields = {f.name: getattr(written, f.name) for f in dataclasses.fields(written) if f.name != "folder"}
+        (temporary / "artifact.json").write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return written
+
+
+def read_check(artifact: Artifact) -> Check:
+    """The fixture of an artifact."""
+    with np.load(artifact.folder / "check.npz", allow_pickle=False) as arrays:
+        texts = json.loads(arrays["texts"].tobytes().decode("utf-8"))
+        examples = [Example(tuple(parts)) for parts in texts]
+        return Check(examples, arrays["outputs"], arrays["outputs_fp32"])
+
+
+def _pack(check: Check) -> bytes:
+    buffer = io.BytesIO()
+    texts = json.dumps([list(example.texts) for example in check.examples], ensure_ascii=False)
+    np.savez_compressed(
+        buffer,
+        texts=np.frombuffer(texts.encode("utf-8"), np.uint8),
+        outputs=check.outputs,
+        outputs_fp32=check.outputs_fp32,
+    )
+    return buffer.getvalue()
+
+
+def check_examples(examples: Sequence[Example]) -> list[Example]:
+    """The examples a check is made of: evenly spaced, the shortest and the longest among them."""
+    order = sorted(range(len(examples)), key=lambda i: (sum(map(len, examples[i].texts)), i))
+    places = np.unique(np.linspace(0, len(order) - 1, min(CHECK_TEXTS, len(order))).round().astype(int))
+    return [Example(examples[order[i]].texts) for i in places]

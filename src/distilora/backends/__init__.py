@@ -1,0 +1,29 @@
+"""Backends: what computes a model's outputs. The engine in `predict.py` knows only this interface."""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilora.artifact import Artifact
+from distilora.errors import MissingExtra
+from distilora.rows import Rows
+
+
+class Backend(Protocol):
+    """Runs rows through a model."""
+
+    precision: str
+
+    def run(self, rows: Rows) -> NDArray[np.float32]:
+        """The task's outputs for the rows' G examples, [G, ...]; one micro-batch, run as it is."""
+        ...
+
+
+def open_backend(artifact: Artifact, precision: str = "auto", device: str = "auto") -> Backend:
+    """The torch backend on an artifact. Raises MissingExtra without torch, EncoderError without its encoder."""
+    try:
+        from distilora.backends.torch_backend import TorchBackend
+    except ImportError as error:
+        raise MissingExtra(error.name or "torch", "train") from None
+    return TorchBackend(artifact, precision, device)

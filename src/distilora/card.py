@@ -1,0 +1,111 @@
+"""The model card, README.md of a run, as the Hub reads it: metadata, figures with their caveats, ten lines to load it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from distilora.artifact import Artifact
+from distilora.report import METRICS, metric_text
+
+_TEMPLATE = """---
+{metadata}
+---
+
+# {name}
+
+{encoder} adapted with LoRA by distilora {version} for {task}{labels}.
+
+## Figures
+
+{figures}
+
+{notes}
+
+## Use
+
+With distilora:
+
+    distilora predict {run} "A text to judge."
+
+With Transformers and PEFT alone{folder_hint}:
+
+```python
+{snippet}
+```
+
+## Training
+
+Data: {source} ({train:,} examples to train on, {validation:,} to choose on). Texts are cleaned by the step
+`{cleaning}` v{cleaning_version} and cut to {max_length} tokens. Precision {precision}. All settings are in `run.yaml`, versions in
+`environment.json`, every answer in `predictions.parquet`, pictures in `report.html`.
+"""
+
+_SNIPPET = """import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+tokenizer = PreTrainedTokenizerFast(tokenizer_file="{run}/model/tokenizer.json", pad_token="{pad}")
+base = AutoModelForSequenceClassification.from_pretrained("{base}", num_labels={outputs}, id2label={id2label})
+model = PeftModel.from_pretrained(base, "{run}/model/adapter").eval()
+batch = tokenizer(["A text to judge."], truncation=True, padding=True, return_tensors="pt", return_token_type_ids=False)
+with torch.no_grad():
+    print(torch.softmax(model(**batch).logits / {temperature!r}, dim=-1))"""
+
+
+def model_card(
+    run: str,
+    artifact: Artifact,
+    task_labels: Sequence[str],
+    outputs: int,
+    pad_token: str,
+    splits: Sequence[Mapping[str, Any]],
+    notes: Sequence[str],
+    data: Mapping[str, Any],
+) -> str:
+    """The card's text. `splits` are what `evaluate.measure` gave, the final test first where there is one."""
+    embedded = artifact.encoder["name"] == "embedded"
+    base_name = "sentence-transformers/all-MiniLM-L6-v2" if embedded else artifact.encoder["name"]
+    folder = "minilm" if embedded else artifact.encoder["name"]
+    hint = f" (`distilora encoder embedded --output {folder}` writes the encoder first)" if embedded else ""
+    metadata = {
+        "library_name": "peft",
+        "base_model": base_name,
+        "pipeline_tag": "text-classification" if task_labels else "other",
+        "tags": ["distilora", "lora"],
+    }
+    return _TEMPLATE.format(
+        metadata="\n".join(f"{key}: {json.dumps(value)}" for key, value in metadata.items()),
+        name=run.rstrip("/").rsplit("/", 1)[-1],
+        encoder=base_name,
+        version=artifact.distilora,
+        task=artifact.task["name"],
+        labels=f" into {', '.join(task_labels)}" if task_labels else "",
+        figures=_table(splits),
+        notes="\n".join(f"- {note}" for note in notes),
+        run=run,
+        folder_hint=hint,
+        snippet=_SNIPPET.format(
+            run=run,
+            pad=pad_token,
+            base=folder,
+            outputs=outputs,
+            id2label=dict(enumerate(task_labels)) if task_labels else None,
+            temperature=artifact.temperature,
+        ),
+        source=data["source"],
+        train=data["train"],
+        validation=data["validation"],
+        cleaning=artifact.cleaning["name"],
+        cleaning_version=artifact.cleaning["version"],
+        max_length=artifact.max_length,
+        precision=artifact.precision,
+    )
+
+
+def _table(splits: Sequence[Mapping[str, Any]]) -> str:
+    rows = ["| metric | " + " | ".join(f"{s['split']} (n = {s['examples']:,})" for s in splits) + " |"]
+    rows.append("|---|" + "---|" * len(splits))
+    for name in splits[0]["metrics"]:
+        title = METRICS.get(name, (name, ""))[0]
+        rows.append(f"| {title} | " + " | ".join(metric_text(name, s["metrics"][name]) for s in splits) + " |")
+    return "\n".join(rows)

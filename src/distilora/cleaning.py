@@ -1,0 +1,58 @@
+"""Cleans a text before tokenising: one named, versioned step, the same in training, prediction and serving.
+
+The artifact records the step's name and version; a model is never fed through another one. Change what a step
+does and its version goes up.
+"""
+
+import html
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from distilora.errors import ArtifactError
+
+# Only real tag names, and only attributes with a value, so that "a<b and c>d" stays as written.
+_TAGS = (
+    "a|abbr|b|big|blockquote|body|br|center|cite|code|dd|del|div|dl|dt|em|font|h[1-6]|head|hr|html|i|img|ins|li|link"
+    "|meta|ol|p|pre|q|s|script|small|span|strike|strong|style|sub|sup|table|tbody|td|th|thead|title|tr|tt|u|ul"
+)
+_TAG = re.compile(
+    rf"<!--.*?-->|</?(?:{_TAGS})(?:\s+[a-z:-]+\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'<>]+))*\s*/?>",
+    re.IGNORECASE | re.DOTALL,
+)
+_SPACE = re.compile(r"\s+")
+
+
+def _html(text: str) -> str:
+    return _SPACE.sub(" ", html.unescape(_TAG.sub(" ", text))).strip()
+
+
+def _nothing(text: str) -> str:
+    return text
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """A cleaning step: `clean(text)` gives the text that is tokenised."""
+
+    name: str
+    version: int
+    clean: Callable[[str], str]
+
+
+CLEANINGS = {
+    "html": Cleaning("html", 1, _html),  # tags to spaces, entities decoded, white space collapsed
+    "none": Cleaning("none", 1, _nothing),
+}
+
+
+def cleaning(name: str, version: int | None = None) -> Cleaning:
+    """The step called `name`; with `version`, the one an artifact recorded.
+
+    Raises ArtifactError if this release has no such step, or has it in another version.
+    """
+    found = CLEANINGS.get(name)
+    if found is None or (version is not None and version != found.version):
+        have = ", ".join(f"{step.name} v{step.version}" for step in CLEANINGS.values())
+        raise ArtifactError(f"cleaning: this release has no step {name!r} v{version} (it has {have})")
+    return found

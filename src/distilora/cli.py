@@ -1,0 +1,238 @@
+"""The command `distilora`. Parses arguments, calls one function, prints; heavy imports wait until they are needed."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from distilora import __version__
+from distilora.errors import ConfigError, DistiloraError
+
+USAGE = """usage: distilora COMMAND ...
+
+Fine-tunes a small text encoder with LoRA, measures it honestly, and predicts with it.
+
+commands:
+  train [RECIPE.yaml] [--STAGE.FIELD VALUE ...] [--overwrite]   train, evaluate and report into a run's folder
+  train --resume RUN                                            go on with a run that was stopped
+  evaluate RUN --data.path PATH [--data.split SPLIT]            measure a run on other labelled data
+  predict RUN TEXT [TEXT ...] [--json]                          answer texts
+  predict RUN --input FILE --output FILE                        answer a csv, tsv, jsonl, parquet or txt file; - is stdin
+  encoder embedded --output DIR                                 write the embedded encoder as a Transformers folder
+
+  distilora COMMAND --help lists a command's settings; recipes/ holds commented examples.
+  --quiet before the command hides progress; --version prints the version.
+"""
+TRAIN_USAGE = "distilora train [RECIPE.yaml] [--STAGE.FIELD VALUE ...] [--overwrite] | --resume RUN"
+EVALUATE_USAGE = "distilora evaluate RUN --data.path PATH [--data.split SPLIT] [--STAGE.FIELD VALUE ...]"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code. Errors meant for the user are one line on stderr."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if words and words[0] == "--quiet":
+            from distilora.progress import quiet
+
+            quiet()
+            words = words[1:]
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(USAGE, end="")
+            return 0 if words else 2
+        if words[0] == "--version":
+            print(f"distilora {__version__}")
+            return 0
+        commands: dict[str, Callable[[list[str]], int]] = {
+            "train": _train,
+            "evaluate": _evaluate,
+            "predict": _predict,
+            "encoder": _encoder,
+        }
+        if words[0] not in commands:
+            raise ConfigError(f"{words[0]}: no such command; there are {', '.join(commands)}")
+        return commands[words[0]](words[1:])
+    except DistiloraError as error:
+        print(f"distilora: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\ndistilora: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _train(words: list[str]) -> int:
+    from distilora.config import RunConfig, help_text, parse, read_recipe
+
+    if "-h" in words or "--help" in words:
+        print(help_text(RunConfig, TRAIN_USAGE))
+        return 0
+    overwrite = "--overwrite" in words
+    words = [word for word in words if word != "--overwrite"]
+    if "--resume" in words or any(word.startswith("--resume=") for word in words):
+        _needs_extra()
+        return _finish(_resumed(words))
+    recipe = {}
+    if words and not words[0].startswith("-"):
+        recipe = read_recipe(words[0])
+        words = words[1:]
+    config = parse(RunConfig, words, recipe)
+    _needs_extra()
+    from distilora.run import train
+
+    return _finish((config.output, train(config, overwrite=overwrite)))
+
+
+def _resumed(words: list[str]) -> tuple[str, dict[str, Any]]:
+    parser = _Parser(prog="distilora train", add_help=False)
+    parser.add_argument("--resume", required=True)
+    folder = parser.parse_args(words).resume
+    from distilora.run import resume_config, train
+
+    return folder, train(resume_config(folder), resume=True)
+
+
+def _needs_extra() -> None:
+    import importlib.util
+
+    from distilora.errors import MissingExtra
+
+    for package in ("torch", "transformers", "peft", "accelerate", "sklearn", "matplotlib", "jinja2"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra(package, "train")
+
+
+def _finish(done: tuple[str, dict[str, Any]]) -> int:
+    folder, summary = done
+    first = summary["evaluations"][0]
+    costs, counted = summary["costs"], summary["parameters"]
+    rows = _metric_rows(first)
+    rows.append(("time", f"{costs['wall_s'] / 60:.1f} minutes"))
+    rows.append(("peak memory", f"{costs['peak_memory_mb']:,.0f} MB"))
+    rows.append(("trainable parameters", f"{counted['trained']:,} of {counted['total']:,} ({counted['share']:.1%})"))
+    print()
+    _print_table(f"{folder}: {first['split']}, {first['examples']:,} examples (95% intervals)", rows)
+    for note in summary["notes"]:
+        print(f"note: {note}")
+    print(f"\nThe report: {folder}/report.html\nNext:")
+    print(f'  distilora predict {folder} "A slow start, but the last hour is superb."')
+    print(f"  distilora predict {folder} --input reviews.csv --output scored.parquet")
+    print(f"  distilora evaluate {folder} --data.path DIR_OR_FILE --data.split test")
+    return 0
+
+
+def _metric_rows(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
+    from distilora.report import METRICS, metric_text
+
+    wanted = ("accuracy", "macro_f1", "auroc", "ece")
+    metrics = evaluation["metrics"]
+    names = [name for name in wanted if name in metrics] or list(metrics)
+    return [(METRICS.get(name, (name, ""))[0], metric_text(name, metrics[name])) for name in names]
+
+
+def _print_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    width = max(len(name) for name, _ in rows)
+    print(title)
+    for name, value in rows:
+        print(f"  {name:<{width}}  {value}")
+
+
+def _evaluate(words: list[str]) -> int:
+    from distilora.config import MeasureConfig, help_text, parse
+
+    if "-h" in words or "--help" in words:
+        print(help_text(MeasureConfig, EVALUATE_USAGE))
+        return 0
+    if not words or words[0].startswith("-"):
+        raise ConfigError(f"RUN: the run's folder comes first; usage: {EVALUATE_USAGE}")
+    config = parse(MeasureConfig, words[1:])
+    if not config.data.path:
+        raise ConfigError("data.path: nothing given; name the labelled data with --data.path")
+    from distilora.evaluation import evaluate
+
+    summary, folder = evaluate(words[0], config)
+    found = summary["evaluation"]
+    _print_table(f"{words[0]} on {summary['source']}, {found['split']}: {found['examples']:,} examples (95% intervals)",
+                 _metric_rows(found))  # fmt: skip
+    print(f"\nThe report: {folder}/report.html")
+    return 0
+
+
+def _predict(words: list[str]) -> int:
+    parser = _Parser(prog="distilora predict", description="Answers texts, or a table of them, with a finished run.")
+    parser.add_argument("run", metavar="RUN", help="folder of a finished run, or its model/")
+    parser.add_argument("texts", metavar="TEXT", nargs="*", help="texts to answer")
+    parser.add_argument("--input", metavar="FILE", help="csv, tsv, jsonl, parquet or txt (a text a line); - is stdin")
+    parser.add_argument("--output", metavar="FILE", help="csv, tsv, jsonl or parquet; appears when it is whole")
+    parser.add_argument(
+        "--input-format", choices=["csv", "tsv", "jsonl", "txt"], help="of standard input (default: txt)"
+    )
+    parser.add_argument("--text-column", metavar="NAME", help="column of the text, where its name does not tell")
+    parser.add_argument("--strict", action="store_true", help="a blank text is an error, not an empty answer")
+    parser.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto",
+                        help="auto: bf16 where the processor computes in it (default)")  # fmt: skip
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="auto: a GPU if any")
+    parser.add_argument("--json", action="store_true", help="print a JSON object for each text")
+    args = parser.parse_args(words)
+    if bool(args.texts) == bool(args.input):
+        raise ConfigError('predict: give either texts ("A fine film.") or --input FILE --output FILE')
+    if bool(args.input) != bool(args.output):
+        raise ConfigError("predict: --input and --output go together; give both")
+
+    from distilora.predict import load, predict_table
+    from distilora.tables import TableWriter, format_of
+
+    if args.input:
+        TableWriter(args.output)  # refuses what cannot be written before the model is loaded
+        if args.input != "-":
+            format_of(args.input)
+            if not Path(args.input).is_file():
+                raise ConfigError(f"--input: no such file: {args.input}; check the path")
+            if Path(args.output).exists() and Path(args.output).samefile(args.input):
+                raise ConfigError("--output: the same file as --input; give another name")
+    predictor = load(args.run, args.precision, args.device)
+    if args.input:
+        counts = predict_table(
+            predictor,
+            args.input,
+            args.output,
+            input_format=args.input_format,
+            text_column=args.text_column,
+            strict=args.strict,
+        )
+        blank = f", {counts['blank']:,} of them blank and without an answer" if counts["blank"] else ""
+        print(f"{args.output}: {counts['rows']:,} rows{blank}")
+        return 0
+    for text, answer in zip(args.texts, predictor(args.texts), strict=True):
+        print(json.dumps({"text": text, **answer}, ensure_ascii=False) if args.json else _answer_line(answer))
+    return 0
+
+
+def _answer_line(answer: dict[str, Any]) -> str:
+    if "label" not in answer:
+        return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in answer.items())
+    shares = sorted(((p, n[2:]) for n, p in answer.items() if n.startswith("p_")), reverse=True)
+    line = answer["label"] + "  " + "  ".join(f"{name} {p:.1%}" for p, name in shares)
+    return line + ("  (longer than the model reads: cut)" if answer["truncated"] else "")
+
+
+def _encoder(words: list[str]) -> int:
+    parser = _Parser(prog="distilora encoder", description="Writes the embedded encoder as a Transformers folder.")
+    parser.add_argument("name", choices=["embedded"])
+    parser.add_argument("--output", metavar="DIR", required=True, type=Path)
+    args = parser.parse_args(words)
+    _needs_extra()
+    from distilora.encoders import write_embedded
+
+    write_embedded(args.output)
+    print(f"{args.output}: DistilBERT layout, loads with AutoModel.from_pretrained")
+    return 0

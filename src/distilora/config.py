@@ -1,0 +1,379 @@
+"""The settings of a run: one frozen dataclass per stage, the single source of recipes, flags, help and reference page.
+
+A recipe is YAML with the stages as top-level keys; a flag is `--stage.field value` and wins over the recipe. An
+unknown key or a value of the wrong type is an error that names the key, the nearest valid one and what is wanted.
+`null` means that the run decides; what it decided stands in the run's `run.yaml`.
+"""
+
+import dataclasses
+import difflib
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from distilora.errors import ConfigError
+
+C = typing.TypeVar("C")
+
+
+def _check(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name}: {value!r} given, {wanted} wanted")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the examples come from and how they are divided."""
+
+    path: str = "stanfordnlp/imdb"
+    """A Hub dataset, 'embedded', a folder or .tar.gz laid out as aclImdb, a csv, tsv, jsonl or parquet file, or a
+    folder of such files named after their splits."""
+    name: str | None = None
+    """Configuration of the Hub dataset, where it has several."""
+    revision: str | None = None
+    """Branch, tag or commit of the Hub dataset."""
+    train_split: str = "train"
+    """Split to train on."""
+    validation_split: str | None = None
+    """Split to choose the checkpoint and the temperature on; null: carved out of the training split."""
+    validation_size: int = 1000
+    """Examples carved out of the training split for validation; at most a fifth of it is taken."""
+    test_split: str = "auto"
+    """Split read once, at the end: its name; 'heldout': carved out of the training split; 'none'; 'auto': the split
+    called test where there is one, else heldout."""
+    test_path: str | None = None
+    """Another source for the test split (its split called test, or the file itself)."""
+    heldout: float = 0.1
+    """Share of the training examples carved out as the final test when `test_split` comes to heldout; 0: none."""
+    train_size: int | None = None
+    """Examples to train on, a stratified sample; null: all that the other parts leave."""
+    text_column: str | None = None
+    """Column of the text; null: found by name (text, review, sentence, ...)."""
+    label_column: str | None = None
+    """Column of the label; null: found by name (label, sentiment, class, ...)."""
+    group_column: str | None = None
+    """Column whose equal values (a film, an author) must not fall on both sides of a split."""
+    labels: tuple[str, ...] | None = None
+    """Label names in order; null: the source's own, or the values found, sorted."""
+    cleaning: Literal["html", "none"] = "html"
+    """Step applied to every text before tokenising, recorded with the model."""
+    max_length: int = 512
+    """Tokens of a text that are read, special tokens included."""
+    truncation_side: Literal["right", "left"] = "right"
+    """Side that is cut off a longer text: right keeps its beginning, left its end."""
+    deduplicate: bool = True
+    """Drop exact copies from the training split (the first stays). Copies in given test splits are only counted."""
+    strict: bool = False
+    """A blank text is an error; otherwise it is skipped and counted."""
+    seed: int = 0
+    """Seed of the splits; the training seed leaves them as they are."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError if a field is out of range or two contradict each other."""
+        _check(0 <= self.heldout < 1, "data.heldout", self.heldout, "a share from 0 to below 1")
+        _check(self.validation_size >= 2, "data.validation_size", self.validation_size, "at least 2")
+        _check(self.max_length >= 8, "data.max_length", self.max_length, "at least 8")
+        _check(self.train_size is None or self.train_size >= 2, "data.train_size", self.train_size, "at least 2")
+        _check(self.labels is None or len(set(self.labels)) == len(self.labels) >= 2, "data.labels", self.labels,
+               "two or more different names")  # fmt: skip
+        if self.test_split == "heldout" and not self.heldout:
+            raise ConfigError("data.heldout: 0 given, but data.test_split is heldout; give a share such as 0.1")
+        if self.test_path is not None and self.test_split in ("heldout", "none"):
+            raise ConfigError(f"data.test_path: given, but data.test_split is {self.test_split}; drop one of the two")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The pretrained encoder."""
+
+    name: str = "distilbert/distilbert-base-uncased"
+    """A Hub model, a folder as Transformers writes it, or 'embedded' (all-MiniLM-L6-v2 in DistilBERT's layout)."""
+    revision: str | None = None
+    """Branch, tag or commit of the Hub model."""
+    attention: Literal["auto", "eager", "sdpa"] = "auto"
+    """Attention kernel; auto: eager on a CPU in bf16 (20-30% faster there), sdpa elsewhere."""
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What is trained inside the encoder: low-rank updates, W + (alpha / r) B A (LoRA, Hu et al. 2021)."""
+
+    r: int = 16
+    """Rank of the update."""
+    alpha: float = 16.0
+    """Scale of the update, divided by r."""
+    dropout: float = 0.0
+    """Dropout before A, in training."""
+    targets: Literal["all", "attention", "query_value"] | tuple[str, ...] = "all"
+    """Linear layers adapted: all of a block, those of its attention, queries and values, or a list of names."""
+    last_blocks: int | None = None
+    """Adapt this many upper blocks only; null: all. The blocks below cost no backward pass."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError if a field is out of range."""
+        _check(self.r >= 1, "adapter.r", self.r, "at least 1")
+        _check(self.alpha > 0, "adapter.alpha", self.alpha, "a positive number")
+        _check(0 <= self.dropout < 1, "adapter.dropout", self.dropout, "a share from 0 to below 1")
+        _check(self.last_blocks is None or self.last_blocks >= 1, "adapter.last_blocks", self.last_blocks,
+               "at least 1, or null")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the adapter and the head are trained: AdamW, warm-up, decay, best checkpoint by validation loss."""
+
+    epochs: int = 3
+    """Times every training example is seen."""
+    update_size: int = 32
+    """Examples per update of the weights; the loss is their mean."""
+    token_budget: int | None = None
+    """Padded tokens per forward pass, a matter of speed and memory only; null: 2,048 on a CPU, 32,768 on a GPU."""
+    learning_rate: float = 5e-4
+    """Peak learning rate of the adapter."""
+    head_learning_rate: float | None = None
+    """Peak learning rate of the head; null: the adapter's."""
+    weight_decay: float = 0.01
+    """AdamW's decoupled weight decay."""
+    warmup: float = 0.1
+    """Share of the updates over which the learning rate rises."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls after the warm-up."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    dropout: float | None = None
+    """Dropout inside the encoder and head; null: the model's own on a GPU, none on a CPU, where random masks
+    take attention off its fast path and more than double the time of a step."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Precision of the forward and backward pass; auto: bf16 where the processor computes in it, else fp32."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Device; auto: a GPU where there is one."""
+    seed: int = 0
+    """Seed of the head's first weights, of the order of examples and of dropout."""
+    validations: int = 3
+    """Validations over the run, evenly spaced, the last at its end; the best one's weights are kept."""
+    patience: int | None = None
+    """Stop early after this many validations without a better loss; null: never."""
+    checkpoint_every: int = 50
+    """Updates between checkpoints; one is also written at each validation and when the run is stopped."""
+    tracker: Literal["tensorboard", "wandb", "mlflow", "trackio", "none"] = "tensorboard"
+    """Where curves are logged; tensorboard writes into the run's folder, the others are services of that name."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError if a field is out of range."""
+        for name in ("epochs", "update_size", "validations", "checkpoint_every"):
+            _check(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "at least 1")
+        for name in ("learning_rate", "max_grad_norm"):
+            _check(getattr(self, name) > 0, f"training.{name}", getattr(self, name), "a positive number")
+        _check(self.token_budget is None or self.token_budget >= 8, "training.token_budget", self.token_budget,
+               "at least 8, or null")  # fmt: skip
+        _check(self.head_learning_rate is None or self.head_learning_rate > 0, "training.head_learning_rate",
+               self.head_learning_rate, "a positive number, or null")  # fmt: skip
+        _check(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or more")
+        _check(0 <= self.warmup <= 1, "training.warmup", self.warmup, "a share from 0 to 1")
+        _check(self.dropout is None or 0 <= self.dropout < 1, "training.dropout", self.dropout,
+               "a share from 0 to below 1, or null")  # fmt: skip
+        _check(self.patience is None or self.patience >= 1, "training.patience", self.patience, "at least 1, or null")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is measured, and how finely."""
+
+    token_budget: int = 8192
+    """Padded tokens per forward pass of prediction."""
+    bootstrap: int = 1000
+    """Resamples behind the 95% intervals (percentile bootstrap over examples)."""
+    mistakes: int = 20
+    """Most confident mistakes shown with their text."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError if a field is out of range."""
+        _check(self.token_budget >= 8, "evaluation.token_budget", self.token_budget, "at least 8")
+        _check(self.bootstrap >= 100, "evaluation.bootstrap", self.bootstrap, "at least 100")
+        _check(self.mistakes >= 0, "evaluation.mistakes", self.mistakes, "0 or more")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run, from data to a measured model."""
+
+    output: str = "runs/imdb"
+    """Folder the run writes; it must not hold another run (see --overwrite and --resume)."""
+    data: DataConfig = field(default_factory=DataConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """The labelled examples `distilora evaluate` measures a model on."""
+
+    path: str = ""
+    """As in training: a Hub dataset, 'embedded', a folder, a .tar.gz or a file."""
+    split: str = "test"
+    """Split to evaluate; a single file is taken whole, whatever its name."""
+    name: str | None = None
+    """Configuration of the Hub dataset, where it has several."""
+    revision: str | None = None
+    """Branch, tag or commit of the Hub dataset."""
+    text_column: str | None = None
+    """Column of the text; null: the one named in training, else found by name."""
+    label_column: str | None = None
+    """Column of the label; null: the one named in training, else found by name."""
+    strict: bool = False
+    """A blank text is an error; otherwise it is skipped and counted."""
+
+
+@dataclass(frozen=True)
+class MeasureConfig:
+    """An evaluation of a finished run on other data."""
+
+    output: str | None = None
+    """Folder for metrics.json, predictions.parquet and report.html; null: evaluations/SPLIT in the run's folder."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Precision of the forward pass; auto: bf16 where the processor computes in it, else fp32."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Device; auto: a GPU where there is one."""
+    data: SourceConfig = field(default_factory=SourceConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+def known_keys(config: type) -> list[str]:
+    """Every setting of a config class by its dotted name, stages included."""
+    keys = []
+    for name, kind in typing.get_type_hints(config).items():
+        keys.append(name)
+        if dataclasses.is_dataclass(kind):
+            keys += [f"{name}.{inner}" for inner in known_keys(typing.cast(type, kind))]
+    return keys
+
+
+def _unknown(key: str, config: type, prefix: str = "") -> ConfigError:
+    near = difflib.get_close_matches(key, known_keys(config), 1, 0.5) or difflib.get_close_matches(
+        key.rsplit(".", 1)[-1], {k.rsplit(".", 1)[-1]: k for k in known_keys(config)}, 1, 0.6
+    )
+    full = {k.rsplit(".", 1)[-1]: k for k in known_keys(config)}
+    hint = f"; did you mean {prefix}{full.get(near[0], near[0]) if '.' not in near[0] else near[0]}?" if near else ""
+    return ConfigError(f"{prefix}{key}: there is no such setting{hint}")
+
+
+def _check_keys(tree: Mapping[str, Any], config: type, prefix: str = "") -> None:
+    known = known_keys(config)
+    for key, value in tree.items():
+        dotted = f"{prefix}{key}"
+        if dotted not in known:
+            raise _unknown(dotted, config)
+        if any(k.startswith(dotted + ".") for k in known):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{dotted}: {value!r} given, settings of that stage wanted")
+            _check_keys(value, config, dotted + ".")
+
+
+def read_recipe(path: str | Path, config: type = RunConfig) -> dict[str, Any]:
+    """The settings in a YAML recipe, keys checked; raises ConfigError naming the file or the key."""
+    import yaml
+
+    try:
+        tree = yaml.safe_load(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"recipe: cannot read {path} ({error.strerror}); see recipes/ for examples") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe: {path} is not YAML: {' '.join(str(error).split())}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
+        raise ConfigError(f"recipe: {path} must hold settings such as 'training: {{epochs: 1}}'")
+    _check_keys(tree, config)
+    return tree
+
+
+def _parser(config: type, usage: str) -> Any:
+    import jsonargparse
+
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = jsonargparse.ArgumentParser(prog="distilora", usage=usage, exit_on_error=False)
+    parser.add_class_arguments(config)
+    return parser
+
+
+def help_text(config: type, usage: str) -> str:
+    """The help of every setting of a config class."""
+    lines: list[str] = _parser(config, usage).format_help().splitlines()
+    return "\n".join(line for line in lines if "Path to a configuration file" not in line and "-h, --help" not in line)
+
+
+def parse(config: type[C], flags: Sequence[str] = (), recipe: Mapping[str, Any] | None = None) -> C:
+    """A config from a recipe's settings and `--stage.field value` flags, the flags winning.
+
+    Raises ConfigError for an unknown flag, a wrong type, or values that the stages refuse.
+    """
+    parser = _parser(config, "distilora")
+    known = known_keys(config)
+    stages = {key for key in known if any(k.startswith(key + ".") for k in known)}
+    for flag in flags:
+        name = flag[2:].split("=", 1)[0]
+        if flag.startswith("--") and (name not in known or name in stages):
+            raise _unknown(name, config, "--")
+    try:
+        base = parser.parse_object(dict(recipe or {}))
+        parsed = parser.parse_args(list(flags), namespace=base)
+        return config(**parser.instantiate(parsed).as_dict())
+    except ConfigError:
+        raise
+    except Exception as error:  # jsonargparse raises ArgumentError, TypeError and ValueError for wrong values
+        raise ConfigError(_one_line(error, config)) from None
+
+
+def _one_line(error: Exception, config: type) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConfigError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    text = str(error)
+    key = re.search(r'Parser key "([\w.]+)"', text) or re.search(r"argument --([\w.]+)", text)
+    given = re.search(r"(?:Given|Got) value: (.*)", text)
+    if key is None:
+        return " ".join(text.split())
+    wanted = _wanted(key[1], config)
+    return f"{key[1]}: {given[1] if given else 'nothing'} given, {wanted} wanted"
+
+
+def _wanted(key: str, config: type) -> str:
+    kind: Any = config
+    for part in key.split("."):
+        kind = typing.get_type_hints(kind)[part]
+    if isinstance(kind, type):
+        return {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}.get(
+            kind.__name__, kind.__name__
+        )
+    parts = [_kind(part) for part in typing.get_args(kind)] if typing.get_origin(kind) is not Literal else [_kind(kind)]
+    return " or ".join(parts)
+
+
+def _kind(kind: Any) -> str:
+    if kind is type(None):
+        return "null"
+    if typing.get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(kind)))
+    if typing.get_origin(kind) is tuple:
+        return "a list such as [a,b]"
+    return {"int": "a whole number", "float": "a number", "str": "text"}.get(getattr(kind, "__name__", ""), str(kind))
+
+
+def to_tree(config: Any) -> dict[str, Any]:
+    """A config as plain dicts and lists, ready for YAML or JSON."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        return [plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+    tree = plain(dataclasses.asdict(config))
+    assert isinstance(tree, dict)
+    return tree

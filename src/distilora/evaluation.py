@@ -1,0 +1,213 @@
+"""Evaluation: metrics with intervals before and after the temperature, slices, mistakes, predictions."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilora.artifact import Artifact, read_artifact
+from distilora.config import EvaluationConfig, MeasureConfig
+from distilora.errors import DataError
+from distilora.examples import Examples, read_examples
+from distilora.progress import say
+from distilora.sources import Source, open_source
+from distilora.tables import Record, write_json, write_table
+from distilora.tasks import Task
+from distilora.tasks.classification import LABEL_COLUMNS, TEXT_COLUMNS, Classification, find_column
+from distilora.tokens import Tokenised
+
+NEGATION = re.compile(
+    r"\b(?:not|no|never|nothing|nobody|none|neither|nor|nowhere|cannot|without)\b|n['’]t\b", re.IGNORECASE
+)
+LENGTH_BINS = (0, 64, 128, 192, 256, 384, 512)  # tokens as read
+EXCERPT = 600  # characters of a mistake's text
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one split gave: numbers for metrics.json, records for predictions.parquet."""
+
+    metrics: dict[str, Any]
+    predictions: list[dict[str, Any]]
+
+
+def measure(
+    task: Task,
+    examples: Examples,
+    tokens: Tokenised,
+    outputs: NDArray[np.float32],
+    temperature: float,
+    settings: EvaluationConfig,
+) -> Measured:
+    """Measures outputs [G, ...] of `examples`; `temperature` is the artifact's."""
+    targets = examples.targets
+    scaled = outputs / temperature
+    metrics = task.metrics(scaled, targets, settings.bootstrap)
+    figures = metrics.pop("figures", {})
+    answers = task.decode(scaled, examples.items)
+    result: dict[str, Any] = {
+        "split": examples.split,
+        "examples": len(examples),
+        "blank_skipped": examples.skipped,
+        "truncated": int(tokens.truncated.sum()),
+        "temperature": temperature,
+        "metrics": metrics,
+        "slices": _slices(task, examples, tokens, scaled),
+        "labels": list(task.labels),
+        "figures": figures,
+    }
+    if task.calibrated:
+        raw = task.metrics(outputs, targets)
+        result["before_temperature"] = {k: raw[k]["value"] for k in ("ece", "log_loss", "brier") if k in raw}
+        result["mistakes"] = _mistakes(task, examples, answers, settings.mistakes)
+    lengths = tokens.rows.group_lengths
+    predictions = [
+        {
+            "split": examples.split,
+            "place": example.place,
+            "target": _target(task, example.target),
+            **answer,
+            "tokens": int(lengths[i]),
+            "truncated": bool(tokens.truncated[i]),
+        }
+        for i, (example, answer) in enumerate(zip(examples.items, answers, strict=True))
+    ]
+    return Measured(result, predictions)
+
+
+def _slices(task: Task, examples: Examples, tokens: Tokenised, outputs: NDArray[np.float32]) -> list[dict[str, Any]]:
+    """The headline metric on parts of the examples: by length, truncation and presence of negation."""
+    lengths = tokens.rows.group_lengths
+    negated = np.asarray([bool(NEGATION.search(" ".join(e.texts))) for e in examples.items])
+    edges = [*LENGTH_BINS, int(lengths.max(initial=0)) + 1]
+    parts = [
+        (f"{low + 1}-{high} tokens", (lengths > low) & (lengths <= high))
+        for low, high in zip(edges, edges[1:], strict=False)
+        if high > low
+    ]
+    parts += [("truncated", tokens.truncated), ("read whole", ~tokens.truncated)]
+    parts += [("with a negation", negated), ("without a negation", ~negated)]
+    rows = []
+    for name, inside in parts:
+        index = np.flatnonzero(inside)
+        if len(index):
+            measured = task.metrics(outputs[index], [examples.items[i].target for i in index])
+            headline = next(iter(measured))
+            rows.append({"slice": name, "examples": len(index), "metric": headline, **measured[headline]})
+    return rows
+
+
+def _mistakes(task: Task, examples: Examples, answers: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    wrong = [i for i, a in enumerate(answers) if a.get("label") != _target(task, examples.items[i].target)]
+    wrong.sort(key=lambda i: -answers[i]["score"])
+    return [
+        {
+            "place": examples.items[i].place,
+            "target": _target(task, examples.items[i].target),
+            "label": answers[i]["label"],
+            "score": answers[i]["score"],
+            "text": _excerpt(" ".join(examples.items[i].texts)),
+        }
+        for i in wrong[:most]
+    ]
+
+
+def _excerpt(text: str) -> str:
+    return text if len(text) <= EXCERPT else f"{text[: EXCERPT // 2]} [...] {text[-EXCERPT // 2 :]}"
+
+
+def _target(task: Task, target: Any) -> Any:
+    return task.labels[target] if task.labels and isinstance(target, int) else target
+
+
+def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Path]:
+    """Measures a finished run on other labelled data; returns the metrics and the folder with the report.
+
+    Raises DataError naming the field (and row) at fault, ArtifactError if the run is not whole.
+    """
+    from distilora.predict import Predictor, load, run_rows
+    from distilora.report import write_report
+    from distilora.tokens import tokenise
+
+    artifact = read_artifact(run)
+    source = open_source(config.data.path, config.data.name, config.data.revision)
+    split = config.data.split
+    if len(source.splits) == 1 and Path(config.data.path).is_file():
+        split = source.splits[0]
+    predictor: Predictor = load(run, config.precision, config.device)
+    task, records = _aligned(predictor.task, source, split, config)
+    examples = read_examples(records, task.read, predictor.clean, split, config.data.strict)
+    tokens = tokenise(predictor.tokenizer, examples.items, f"tokenising {split}")
+    outputs = run_rows(tokens.rows, predictor.backend, config.evaluation.token_budget, f"predicting {split}")
+    measured = measure(task, examples, tokens, outputs, artifact.temperature, config.evaluation)
+    base = Path(run) if (Path(run) / "model").is_dir() else artifact.folder.parent
+    folder = Path(config.output) if config.output else base / "evaluations" / split
+    summary = {
+        "run": str(run),
+        "source": source.name,
+        "encoder": artifact.encoder,
+        "precision": predictor.backend.precision,
+        "evaluation": measured.metrics,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_table(folder / "predictions.parquet", measured.predictions)
+    notes = [source.note] if source.note else []
+    notes += _seen_in_training(artifact, source, split)
+    title = f"{Path(run).name} on {source.name}, {split}"
+    facts = {"encoder": artifact.encoder["name"], "precision": predictor.backend.precision}
+    write_report(folder / "report.html", title, [measured.metrics], notes=notes, facts=facts)
+    write_json(folder / "metrics.json", summary)
+    return summary, folder
+
+
+def _seen_in_training(artifact: Artifact, source: Source, split: str) -> list[str]:
+    """A note where the run's own record says that this very split was trained on."""
+    try:
+        record = json.loads((artifact.folder.parent / "metrics.json").read_text("utf-8"))["data"]
+    except (OSError, ValueError, KeyError):
+        return []
+    if record.get("source") == source.name and record.get("train_split") == split:
+        note = "This split was trained on: the figures say how well it was learnt, not how well it is predicted."
+        say(f"warning: {note}")
+        return [note]
+    return []
+
+
+def _aligned(task: Task, source: Source, split: str, config: MeasureConfig) -> tuple[Task, Iterator[Record]]:
+    """The task set to this source's columns, and the records with the source's label names in place of its numbers.
+
+    Where only the names differ, labels are matched by their place, and that is said aloud.
+    """
+    records = source.records(split, "data.split")
+    if not isinstance(task, Classification):
+        return task, records
+    first = next(iter(source.records(split, "data.split")), None)
+    if first is None:
+        raise DataError(f"data.path: {source.name} {split} has no records; give another split")
+    wanted = config.data.text_column or (task.text_column if task.text_column in first.values else None)
+    text = find_column(first.values, wanted, TEXT_COLUMNS, "data.text_column")
+    wanted = config.data.label_column or (task.label_column if task.label_column in first.values else None)
+    label = find_column(first.values, wanted, LABEL_COLUMNS, "data.label_column")
+    aligned = Classification(task.labels, text, label)
+    names = source.label_names
+    if names is None or label != "label":
+        return aligned, records
+    if set(names) <= set(task.labels):
+        return aligned, (Record(r.place, {**r.values, label: _named(r.values.get(label), names)}) for r in records)
+    if len(names) != len(task.labels):
+        raise DataError(
+            f"data.label_column: {source.name} has labels {', '.join(names)}, the model {', '.join(task.labels)}; "
+            "give data with the same ones"
+        )
+    pairs = ", ".join(f"{theirs} = {ours}" for theirs, ours in zip(names, task.labels, strict=True))
+    say(f"labels are matched by their place: {pairs}")
+    return aligned, records
+
+
+def _named(value: Any, names: Sequence[str]) -> Any:
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value

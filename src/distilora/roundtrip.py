@@ -1,0 +1,90 @@
+"""The round-trip guarantee: a fresh process reloads the artifact and must give back the outputs in check.npz.
+
+In the run's precision and batches they must be equal, bit for bit; in fp32 they must be within 1e-5.
+`python -m distilora.roundtrip MODEL_FOLDER` is that fresh process.
+"""
+
+import argparse
+import importlib.util
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilora.artifact import Artifact, read_artifact, read_check
+from distilora.errors import DistiloraError, RoundTripError
+from distilora.tasks import Task
+
+TOLERANCE = 1e-5
+
+
+def verify(folder: Path, task: Task, device: str) -> dict[str, Any]:
+    """Reloads `folder` in a fresh process. Returns what it measured; raises RoundTripError with what differs."""
+    command = [sys.executable, "-m", "distilora.roundtrip", str(folder), "--device", device]
+    source = inspect.getsourcefile(type(task))
+    if source and not type(task).__module__.startswith("distilora."):
+        command += ["--task-file", source]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RoundTripError(f"round trip: a fresh process does not give back the model's outputs: {reason}")
+    measured: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return measured
+
+
+def compare(artifact: Artifact, device: str = "auto") -> dict[str, Any]:
+    """Largest differences to check.npz, in the run's precision and in fp32.
+
+    Raises RoundTripError if the former is not 0 or the latter over 1e-5.
+    """
+    from distilora.backends import open_backend
+    from distilora.predict import run_rows
+    from distilora.tokens import read_tokenizer, tokenise
+
+    check = read_check(artifact)
+    rows, _ = tokenise(read_tokenizer(artifact.folder / "tokenizer.json"), check.examples)
+    found = {}
+    for name, precision, wanted, allowed in (
+        ("run_precision", artifact.precision, check.outputs, 0.0),
+        ("fp32", "fp32", check.outputs_fp32, TOLERANCE),
+    ):
+        outputs = run_rows(rows, open_backend(artifact, precision, device), artifact.token_budget)
+        if outputs.shape != wanted.shape:
+            raise RoundTripError(f"{name}: outputs of shape {outputs.shape}, check.npz has {wanted.shape}")
+        difference = np.abs(outputs - wanted)
+        largest = float(difference.max(initial=0.0))
+        if not largest <= allowed:  # NaN fails too
+            place = int(np.nanargmax(difference.reshape(len(difference), -1).max(axis=1)))
+            raise RoundTripError(
+                f"{name} ({precision}): outputs differ by {largest:.3g} (allowed {allowed:g}), most at text {place}: "
+                f"{outputs[place].tolist()} instead of {wanted[place].tolist()}"
+            )
+        found[name] = {"precision": precision, "largest_difference": largest, "allowed": allowed}
+    return {"texts": len(check.examples), **found}
+
+
+def main() -> int:
+    """The fresh process: prints one line of JSON, or the difference on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m distilora.roundtrip", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--task-file", help="Python file that registers the task")
+    args = parser.parse_args()
+    if args.task_file:
+        spec = importlib.util.spec_from_file_location("distilora_task", args.task_file)
+        assert spec and spec.loader
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    try:
+        print(json.dumps(compare(read_artifact(args.folder), args.device)))
+    except DistiloraError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

