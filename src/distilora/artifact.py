@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from distilora.config import Precision
 from distilora.errors import ArtifactError
 from distilora.examples import Example
 from distilora.files import sha256
@@ -36,7 +37,7 @@ class Artifact:
     max_length: int
     encoder: dict[str, Any]  # name, source, revision, architecture, sha256
     weights: Literal["peft", "delta", "merged"]
-    precision: str  # of the run: what check.npz's `outputs` were computed in
+    precision: Precision  # of the run: what check.npz's `outputs` were computed in
     attention: str  # kernel of the run
     token_budget: int  # of the plan behind check.npz
     temperature: float = 1.0

@@ -16,7 +16,7 @@ USAGE = """usage: distilora COMMAND ...
 Fine-tunes a small text encoder with LoRA, measures it honestly, and predicts with it.
 
 commands:
-  train [RECIPE.yaml] [--STAGE.FIELD VALUE ...] [--overwrite]   train, evaluate and report into a run's folder
+  train [RECIPE.yaml] [--STAGE.FIELD VALUE ...] [--overwrite]   train, evaluate, report into a run's folder
   train --resume RUN                                            go on with a run that was stopped
   evaluate RUN --data.path PATH [--data.split SPLIT]            measure a run on other labelled data
   predict RUN TEXT [TEXT ...] [--json]                          answer texts
@@ -221,7 +221,7 @@ def _answer_line(answer: dict[str, Any]) -> str:
     if "label" not in answer:
         return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in answer.items())
     shares = sorted(((p, n[2:]) for n, p in answer.items() if n.startswith("p_")), reverse=True)
-    line = answer["label"] + "  " + "  ".join(f"{name} {p:.1%}" for p, name in shares)
+    line = f"{answer['label']}  " + "  ".join(f"{name} {p:.1%}" for p, name in shares)
     return line + ("  (longer than the model reads: cut)" if answer["truncated"] else "")
 
 

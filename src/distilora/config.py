@@ -17,6 +17,9 @@ from typing import Any, Literal
 from distilora.errors import ConfigError
 
 C = typing.TypeVar("C")
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "bf16", "fp32"]
+Attention = Literal["auto", "eager", "sdpa"]
 
 
 def _check(holds: bool, name: str, value: object, wanted: str) -> None:
@@ -93,7 +96,7 @@ class EncoderConfig:
     """A Hub model, a folder as Transformers writes it, or 'embedded' (all-MiniLM-L6-v2 in DistilBERT's layout)."""
     revision: str | None = None
     """Branch, tag or commit of the Hub model."""
-    attention: Literal["auto", "eager", "sdpa"] = "auto"
+    attention: Attention = "auto"
     """Attention kernel; auto: eager on a CPU in bf16 (20-30% faster there), sdpa elsewhere."""
 
 
@@ -146,9 +149,9 @@ class TrainingConfig:
     dropout: float | None = None
     """Dropout inside the encoder and head; null: the model's own on a GPU, none on a CPU, where random masks
     take attention off its fast path and more than double the time of a step."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Precision = "auto"
     """Precision of the forward and backward pass; auto: bf16 where the processor computes in it, else fp32."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Device = "auto"
     """Device; auto: a GPU where there is one."""
     seed: int = 0
     """Seed of the head's first weights, of the order of examples and of dropout."""
@@ -235,9 +238,9 @@ class MeasureConfig:
 
     output: str | None = None
     """Folder for metrics.json, predictions.parquet and report.html; null: evaluations/SPLIT in the run's folder."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Precision = "auto"
     """Precision of the forward pass; auto: bf16 where the processor computes in it, else fp32."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Device = "auto"
     """Device; auto: a GPU where there is one."""
     data: SourceConfig = field(default_factory=SourceConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

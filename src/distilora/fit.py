@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from distilora.backends.torch_backend import run_network
 from distilora.checkpoint import Best, State, load_checkpoint, save_checkpoint
-from distilora.config import TrainingConfig
+from distilora.config import Precision, TrainingConfig
 from distilora.encode import Network
 from distilora.errors import ConfigError, Interrupted, MissingExtra
 from distilora.plan import Update, plan
@@ -52,7 +52,7 @@ class Fitted:
 class _NetworkBackend:
     """The network in training as a backend, so that validation runs as prediction does."""
 
-    def __init__(self, network: Network, precision: str, stop: "_Stop") -> None:
+    def __init__(self, network: Network, precision: Precision, stop: "_Stop") -> None:
         self.network, self.precision, self.stop = network, precision, stop
 
     def run(self, rows: Rows) -> NDArray[np.float32]:
@@ -200,7 +200,7 @@ def _step(
 
 
 def _validate(
-    network: Network, validation: Labelled, precision: str, budget: int, stop: _Stop
+    network: Network, validation: Labelled, precision: Precision, budget: int, stop: _Stop
 ) -> tuple[float, NDArray[np.float32]]:
     network.eval()
     outputs = run_rows(validation.rows, _NetworkBackend(network, precision, stop), budget, "validation")

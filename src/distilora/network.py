@@ -49,7 +49,7 @@ def new_network(
         settings = LoraConfig(
             task_type="SEQ_CLS" if task.transformers_class.endswith("SequenceClassification") else None,
             r=adapter.r,
-            lora_alpha=adapter.alpha,  # type: ignore[arg-type] - PEFT divides by r, a fraction is as good
+            lora_alpha=adapter.alpha,
             lora_dropout=adapter.dropout,
             target_modules=family.targets(adapter.targets),
             layers_to_transform=layers,

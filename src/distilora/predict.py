@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from distilora.artifact import Artifact, read_artifact
 from distilora.backends import Backend, open_backend
 from distilora.cleaning import cleaning
+from distilora.config import Device, Precision
 from distilora.errors import DataError
 from distilora.examples import Example
 from distilora.plan import plan
@@ -91,7 +92,7 @@ class Predictor:
         return Example((cleaned,), place=place)
 
 
-def load(path: str | Path, precision: str = "auto", device: str = "auto") -> Predictor:
+def load(path: str | Path, precision: Precision = "auto", device: Device = "auto") -> Predictor:
     """A predictor from a run's folder or its model/.
 
     Raises ArtifactError if the model is damaged, MissingExtra without torch, EncoderError without its encoder.

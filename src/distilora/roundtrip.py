@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from distilora.artifact import Artifact, read_artifact, read_check
+from distilora.config import Device, Precision
 from distilora.errors import DistiloraError, RoundTripError
 from distilora.tasks import Task
 
 TOLERANCE = 1e-5
 
 
-def verify(folder: Path, task: Task, device: str) -> dict[str, Any]:
+def verify(folder: Path, task: Task, device: Device) -> dict[str, Any]:
     """Reloads `folder` in a fresh process. Returns what it measured; raises RoundTripError with what differs."""
     command = [sys.executable, "-m", "distilora.roundtrip", str(folder), "--device", device]
     source = inspect.getsourcefile(type(task))
@@ -36,7 +37,7 @@ def verify(folder: Path, task: Task, device: str) -> dict[str, Any]:
     return measured
 
 
-def compare(artifact: Artifact, device: str = "auto") -> dict[str, Any]:
+def compare(artifact: Artifact, device: Device = "auto") -> dict[str, Any]:
     """Largest differences to check.npz, in the run's precision and in fp32.
 
     Raises RoundTripError if the former is not 0 or the latter over 1e-5.
@@ -48,9 +49,10 @@ def compare(artifact: Artifact, device: str = "auto") -> dict[str, Any]:
     check = read_check(artifact)
     rows, _ = tokenise(read_tokenizer(artifact.folder / "tokenizer.json"), check.examples)
     found = {}
+    fp32: Precision = "fp32"
     for name, precision, wanted, allowed in (
         ("run_precision", artifact.precision, check.outputs, 0.0),
-        ("fp32", "fp32", check.outputs_fp32, TOLERANCE),
+        ("fp32", fp32, check.outputs_fp32, TOLERANCE),
     ):
         outputs = run_rows(rows, open_backend(artifact, precision, device), artifact.token_budget)
         if outputs.shape != wanted.shape:
@@ -76,7 +78,8 @@ def main() -> int:
     args = parser.parse_args()
     if args.task_file:
         spec = importlib.util.spec_from_file_location("distilora_task", args.task_file)
-        assert spec and spec.loader
+        assert spec is not None
+        assert spec.loader is not None
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
     try:
         print(json.dumps(compare(read_artifact(args.folder), args.device)))

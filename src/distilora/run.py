@@ -16,11 +16,9 @@ What it leaves in the run's folder:
 import dataclasses
 import shutil
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import torch
 import yaml
 from tokenizers import Tokenizer
@@ -29,23 +27,22 @@ from distilora import __version__, hardware
 from distilora.artifact import Artifact, Check, check_examples, write_artifact
 from distilora.backends.torch_backend import run_network
 from distilora.calibration import fit_temperature
-from distilora.card import model_card
-from distilora.config import RunConfig, parse, read_recipe, to_tree
+from distilora.config import Device, Precision, RunConfig, parse, read_recipe, to_tree
 from distilora.data import Parts, read_parts, shared_copies
 from distilora.encode import Network
 from distilora.encoders import Encoder, find_encoder, load_tokenizer
 from distilora.errors import ConfigError, RoundTripError
-from distilora.evaluation import Measured, measure
-from distilora.fit import Fitted, Labelled, fit
+from distilora.evaluation import measure
+from distilora.fit import Labelled, fit
 from distilora.network import new_network, save_adapter
+from distilora.outcome import Outcome, write_outcome
 from distilora.predict import run_rows
 from distilora.progress import say
-from distilora.report import write_report
 from distilora.roundtrip import verify
 from distilora.rows import Rows
-from distilora.tables import atomic_text, write_json, write_table
+from distilora.tables import atomic_text, write_json
 from distilora.tasks import Task
-from distilora.tokens import Tokenised, tokenise, with_truncation
+from distilora.tokens import tokenise, with_truncation
 
 
 def train(
@@ -113,8 +110,14 @@ def train(
     parts.summary["copies_between_splits"] = shared_copies(sets)
     clock.mark("evaluation")
 
-    summary = _summary(config, encoder, parts, fitted, measured, train_tokens, parameters, round_trip, clock)
-    _write_rest(folder, config, artifact, parts, encoder, fitted, measured, summary, tokenizer)
+    padding = tokenizer.id_to_token(int(encoder.config.get("pad_token_id") or 0)) or "[PAD]"
+    summary = write_outcome(
+        folder,
+        Outcome(
+            config, encoder, artifact, padding, parts, len(train_tokens.rows.ids), parameters, fitted, round_trip, measured,
+            clock.costs(),
+        ),
+    )  # fmt: skip
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return summary
 
@@ -140,7 +143,7 @@ def resolve(config: RunConfig) -> RunConfig:
         attention = "eager" if on_cpu and precision == "bf16" else "sdpa"
     training = dataclasses.replace(
         training,
-        device=device.type,
+        device=cast(Device, device.type),
         precision=precision,
         token_budget=training.token_budget or (2048 if on_cpu else 32768),
         head_learning_rate=training.head_learning_rate or training.learning_rate,
@@ -226,7 +229,7 @@ def _run(network: Network, rows: Rows, config: RunConfig, label: str = "") -> An
 class _Running:
     """A network in memory as a backend."""
 
-    def __init__(self, network: Network, precision: str) -> None:
+    def __init__(self, network: Network, precision: Precision) -> None:
         self.network, self.precision = network, precision
 
     def run(self, rows: Rows) -> Any:
@@ -283,7 +286,7 @@ def _fp32_outputs(config: RunConfig, encoder: Encoder, task: Task, network: Netw
     return run_rows(rows, _Running(exact.eval(), "fp32"), config.evaluation.token_budget)
 
 
-def _verified(folder: Path, task: Task, device: str) -> dict[str, Any]:
+def _verified(folder: Path, task: Task, device: Device) -> dict[str, Any]:
     try:
         found = verify(folder / "model", task, device)
     except RoundTripError:
@@ -292,120 +295,3 @@ def _verified(folder: Path, task: Task, device: str) -> dict[str, Any]:
         raise
     say(f"round trip: a fresh process gives back the outputs of {found['texts']} texts")
     return found
-
-
-def notes_for(config: RunConfig, parts: Parts) -> list[str]:
-    """What a reader of the figures must know."""
-    notes = [parts.summary["note"]] if parts.summary["note"] else []
-    if parts.summary["test_split"] == "heldout":
-        notes.append(
-            "This is not the official test split. The final test is a stratified tenth held out of the training examples"
-            if abs(config.data.heldout - 0.1) < 1e-9
-            else f"This is not an official test split. The final test is {config.data.heldout:.0%} held out of the training examples"
-        )
-        notes[-1] += (
-            f", and no value of {config.data.group_column} is on both sides."
-            if config.data.group_column
-            else ": exact and near copies are kept on one side, but reviews of one film may fall on both sides, so the "
-            "figure is a little high. --data.group_column prevents that where a column names the film."
-        )
-    elif parts.read_test is None:
-        notes.append(
-            "There is no final test. The validation figures flatter: the checkpoint and the temperature were chosen on "
-            "those examples."
-        )
-    for pair, counts in parts.summary["copies_between_splits"].items():
-        if counts["exact or near"]:
-            notes.append(
-                f"Copies between {pair}: {counts['exact or near']} examples of the second have a copy in the first "
-                f"({counts['exact']} of them exact)."
-            )
-    return notes
-
-
-def _summary(
-    config: RunConfig,
-    encoder: Encoder,
-    parts: Parts,
-    fitted: Fitted,
-    measured: Sequence[Measured],
-    tokens: Tokenised,
-    parameters: dict[str, Any],
-    round_trip: dict[str, Any],
-    clock: _Clock,
-) -> dict[str, Any]:
-    state = fitted.state
-    return {
-        "distilora": __version__,
-        "task": parts.task.name,
-        "encoder": encoder.describe(),
-        "data": {**parts.summary, "train_split": config.data.train_split, "train_tokens": len(tokens.rows.ids)},
-        "parameters": parameters,
-        "training": {
-            "updates": state.update,
-            "planned_updates": fitted.updates,
-            "stopped_early": fitted.stopped_early,
-            "best_update": state.best_update,
-            "best_validation_loss": state.best_loss,
-            "seconds": round(state.seconds, 2),
-            "examples_per_s": round(min(state.update * config.training.update_size,
-                                        len(parts.train) * config.training.epochs) / max(state.seconds, 1e-9), 2),
-            "precision": config.training.precision,
-            "device": config.training.device,
-            "history": state.history,
-        },
-        "round_trip": round_trip,
-        "evaluations": [{k: v for k, v in m.metrics.items() if k != "mistakes"} for m in measured],
-        "notes": notes_for(config, parts),
-        "costs": clock.costs(),
-    }  # fmt: skip
-
-
-def _write_rest(
-    folder: Path,
-    config: RunConfig,
-    artifact: Artifact,
-    parts: Parts,
-    encoder: Encoder,
-    fitted: Fitted,
-    measured: Sequence[Measured],
-    summary: dict[str, Any],
-    tokenizer: Tokenizer,
-) -> None:
-    splits = [m.metrics for m in measured]
-    notes = summary["notes"]
-    data, costs, counted = summary["data"], summary["costs"], summary["parameters"]
-    write_table(folder / "predictions.parquet", [p for m in measured for p in m.predictions])
-    write_report(
-        folder / "report.html",
-        f"{folder.name}: {encoder.name} on {data['source']}",
-        splits,
-        history=fitted.state.history,
-        notes=notes,
-        settings=yaml.safe_dump(to_tree(config), sort_keys=False, allow_unicode=True),
-        facts={
-            "examples": f"{data['train']:,} to train on, {data['validation']:,} to choose on",
-            "read": f"{data['read']:,} records, {data['blank_skipped']} blank skipped, "
-            f"{data['exact_copies_dropped']} exact copies dropped, {data['near_copies_kept_together']} pairs of near copies kept together",
-            "trained parameters": f"{counted['trained']:,} of {counted['total']:,} ({counted['share']:.2%})",
-            "best checkpoint": f"after update {fitted.state.best_update:,} of {fitted.updates:,}, by validation loss",
-            "time": f"{costs['wall_s'] / 60:.1f} minutes ({costs['cpu_s'] / 60:.1f} CPU minutes), of which training and validation {fitted.state.seconds / 60:.1f}",
-            "peak memory": f"{costs['peak_memory_mb']:,.0f} MB",
-            "device and precision": f"{config.training.device}, {config.training.precision}",
-            "round trip": f"{summary['round_trip']['texts']} texts given back by a fresh process",
-        },
-    )
-    padding = tokenizer.id_to_token(int(encoder.config.get("pad_token_id") or 0)) or "[PAD]"
-    card = model_card(str(folder), artifact, parts.task.labels, parts.task.outputs, padding, splits, notes, data)
-    with atomic_text(folder / "README.md") as stream:
-        stream.write(card)
-    write_json(folder / "metrics.json", _finite(summary))
-
-
-def _finite(value: Any) -> Any:
-    """The value with floats that JSON cannot hold as null."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilora.artifact import Artifact
+from distilora.config import Device, Precision
 from distilora.errors import MissingExtra
 from distilora.rows import Rows
 
@@ -13,14 +14,14 @@ from distilora.rows import Rows
 class Backend(Protocol):
     """Runs rows through a model."""
 
-    precision: str
+    precision: Precision
 
     def run(self, rows: Rows) -> NDArray[np.float32]:
         """The task's outputs for the rows' G examples, [G, ...]; one micro-batch, run as it is."""
         ...
 
 
-def open_backend(artifact: Artifact, precision: str = "auto", device: str = "auto") -> Backend:
+def open_backend(artifact: Artifact, precision: Precision = "auto", device: Device = "auto") -> Backend:
     """The torch backend on an artifact. Raises MissingExtra without torch, EncoderError without its encoder."""
     try:
         from distilora.backends.torch_backend import TorchBackend

@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from distilora.artifact import Artifact
+from distilora.config import Device, Precision
 from distilora.encode import Network
 from distilora.encoders import find_encoder
 from distilora.errors import ArtifactError
@@ -20,7 +21,7 @@ class TorchBackend:
     Raises EncoderError if the encoder is not there, ArtifactError if it is not the one the model was trained on.
     """
 
-    def __init__(self, artifact: Artifact, precision: str = "auto", device: str = "auto") -> None:
+    def __init__(self, artifact: Artifact, precision: Precision = "auto", device: Device = "auto") -> None:
         place = pick_device(device)
         self.precision = pick_precision(precision, place)
         wanted = artifact.encoder

@@ -43,7 +43,7 @@ def folder_source(folder: Path) -> Source:
 
 def tar_source(path: Path) -> Source:
     """The source in an archive. Raises DataError if it is broken, unsafe or laid out otherwise."""
-    splits = set()
+    splits: set[str] = set()
     for match, _ in _members(path, None):
         splits.update(name for name, (part, labels) in SPLITS.items() if match[1] == part and match[2] in labels)
     if not splits:

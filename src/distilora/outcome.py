@@ -1,0 +1,157 @@
+"""What a run leaves for people and other programs: metrics.json, predictions, report and model card."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from distilora import __version__
+from distilora.artifact import Artifact
+from distilora.card import model_card
+from distilora.config import RunConfig, to_tree
+from distilora.data import Parts
+from distilora.encoders import Encoder
+from distilora.evaluation import Measured
+from distilora.fit import Fitted
+from distilora.report import write_report
+from distilora.tables import atomic_text, write_json, write_table
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that a run has found out. `measured` has the final test first, where there is one."""
+
+    config: RunConfig
+    encoder: Encoder
+    artifact: Artifact
+    pad_token: str
+    parts: Parts
+    train_tokens: int
+    parameters: dict[str, Any]
+    fitted: Fitted
+    round_trip: dict[str, Any]
+    measured: Sequence[Measured]
+    costs: dict[str, Any]
+
+
+def write_outcome(folder: Path, outcome: Outcome) -> dict[str, Any]:
+    """Writes predictions.parquet, report.html, README.md and, last, metrics.json; returns what the last holds."""
+    summary = _summary(outcome)
+    splits = [measured.metrics for measured in outcome.measured]
+    write_table(folder / "predictions.parquet", [row for measured in outcome.measured for row in measured.predictions])
+    write_report(
+        folder / "report.html",
+        f"{folder.name}: {outcome.encoder.name} on {summary['data']['source']}",
+        splits,
+        history=outcome.fitted.state.history,
+        notes=summary["notes"],
+        facts=_facts(outcome, summary),
+        settings=yaml.safe_dump(to_tree(outcome.config), sort_keys=False, allow_unicode=True),
+    )
+    task = outcome.parts.task
+    card = model_card(
+        str(folder),
+        outcome.artifact,
+        task.labels,
+        task.outputs,
+        outcome.pad_token,
+        splits,
+        summary["notes"],
+        summary["data"],
+    )
+    with atomic_text(folder / "README.md") as stream:
+        stream.write(card)
+    write_json(folder / "metrics.json", summary)
+    return summary
+
+
+def notes_for(config: RunConfig, parts: Parts) -> list[str]:
+    """Sentences on what the figures mean, and where they flatter."""
+    notes = [parts.summary["note"]] if parts.summary["note"] else []
+    if parts.summary["test_split"] == "heldout":
+        apart = (
+            f"no value of {config.data.group_column} is on both sides."
+            if config.data.group_column
+            else "but reviews of one film may fall on both sides, so the figure is a little high "
+            "(--data.group_column prevents that where a column names the film)."
+        )
+        notes.append(
+            f"The final test is not an official test split: it is {config.data.heldout:.0%} of the training examples, stratified, "
+            f"held out before anything was chosen. Exact and near copies are kept on one side; {apart}"
+        )
+    elif parts.read_test is None:
+        notes.append(
+            "There is no final test. The validation figures flatter: the checkpoint and the temperature were chosen on "
+            "those examples."
+        )
+    for pair, counts in parts.summary["copies_between_splits"].items():
+        if counts["exact or near"]:
+            notes.append(
+                f"Copies between {pair}: {counts['exact or near']} examples of the second have a copy in the first "
+                f"({counts['exact']} of them exact)."
+            )
+    return notes
+
+
+def _summary(outcome: Outcome) -> dict[str, Any]:
+    config, state = outcome.config, outcome.fitted.state
+    seen = min(state.update * config.training.update_size, len(outcome.parts.train) * config.training.epochs)
+    summary = {
+        "distilora": __version__,
+        "task": outcome.parts.task.name,
+        "encoder": outcome.encoder.describe(),
+        "data": {
+            **outcome.parts.summary,
+            "train_split": config.data.train_split,
+            "train_tokens": outcome.train_tokens,
+        },
+        "parameters": outcome.parameters,
+        "training": {
+            "updates": state.update,
+            "planned_updates": outcome.fitted.updates,
+            "stopped_early": outcome.fitted.stopped_early,
+            "best_update": state.best_update,
+            "best_validation_loss": state.best_loss,
+            "seconds": round(state.seconds, 2),
+            "examples_per_s": round(seen / max(state.seconds, 1e-9), 2),
+            "precision": config.training.precision,
+            "device": config.training.device,
+            "history": state.history,
+        },
+        "round_trip": outcome.round_trip,
+        "evaluations": [{k: v for k, v in m.metrics.items() if k != "mistakes"} for m in outcome.measured],
+        "notes": notes_for(config, outcome.parts),
+        "costs": outcome.costs,
+    }
+    finite: dict[str, Any] = _finite(summary)
+    return finite
+
+
+def _facts(outcome: Outcome, summary: dict[str, Any]) -> dict[str, str]:
+    """The report's table on the run."""
+    data, costs, counted = summary["data"], summary["costs"], summary["parameters"]
+    training = outcome.config.training
+    return {
+        "examples": f"{data['train']:,} to train on, {data['validation']:,} to choose on",
+        "read": f"{data['read']:,} records, {data['blank_skipped']} blank skipped, {data['exact_copies_dropped']} exact copies "
+        f"dropped, {data['near_copies_kept_together']} pairs of near copies kept together",
+        "trained parameters": f"{counted['trained']:,} of {counted['total']:,} ({counted['share']:.2%})",
+        "best checkpoint": f"after update {outcome.fitted.state.best_update:,} of {outcome.fitted.updates:,}, by validation loss",
+        "time": f"{costs['wall_s'] / 60:.1f} minutes ({costs['cpu_s'] / 60:.1f} CPU minutes), of which training and validation "
+        f"{outcome.fitted.state.seconds / 60:.1f}",
+        "peak memory": f"{costs['peak_memory_mb']:,.0f} MB",
+        "device and precision": f"{training.device}, {training.precision}",
+        "round trip": f"{summary['round_trip']['texts']} texts given back by a fresh process",
+    }
+
+
+def _finite(value: Any) -> Any:
+    """The value with floats that JSON cannot hold as null."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,126 @@
+"""A tiny random DistilBERT, tiny reviews, and one finished tiny run: everything offline, everything in a second or two."""
+
+import csv
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: no test may reach for a network
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+GOOD = ["superb", "moving", "delightful", "brilliant", "warm", "clever", "charming", "gripping"]
+BAD = ["dull", "awful", "boring", "clumsy", "tedious", "lifeless", "stupid", "painful"]
+PLAIN = (
+    "the a film movie actor plot story scene ending music was is and but with really quite very this that it".split()
+)
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def tiny_reviews(count: int, seed: int = 0) -> list[tuple[str, str]]:
+    """(text, label) pairs that two words of sentiment decide; all different."""
+    rng = random.Random(seed)
+    rows = []
+    for i in range(count):
+        label = "pos" if i % 2 else "neg"
+        words = rng.choices(PLAIN, k=rng.randint(4, 18)) + rng.choices(GOOD if label == "pos" else BAD, k=3)
+        rng.shuffle(words)
+        rows.append((" ".join(words) + f" {seed * 100000 + i}.", label))
+    return rows
+
+
+def write_csv(path: Path, rows: list[tuple[str, str]], columns: tuple[str, ...] = ("text", "label")) -> Path:
+    with open(path, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(columns)
+        writer.writerows(rows)
+    return path
+
+
+def tiny_tokenizer():  # type: ignore[no-untyped-def]
+    """A word-piece tokenizer over the words of the tiny reviews."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    pieces = SPECIAL + sorted({*GOOD, *BAD, *PLAIN, "."}) + list("0123456789") + [f"##{d}" for d in "0123456789"]
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return tokenizer
+
+
+def write_tiny_encoder(folder: Path, model_type: str = "distilbert", **settings: object) -> Path:
+    """A random encoder of a family, two blocks of width 32, as Transformers writes a pretrained one."""
+    import torch
+    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+
+    tokenizer = tiny_tokenizer()
+    if model_type == "distilbert":
+        sizes: dict[str, object] = {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 2}
+    else:
+        sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes |= {"vocab_size": tokenizer.get_vocab_size(), "max_position_embeddings": 66, "pad_token_id": 0, **settings}
+    torch.manual_seed(1)
+    model = AutoModel.from_config(AutoConfig.for_model(model_type, **sizes))
+    with torch.no_grad():  # the usual init leaves so small a model next to blind
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.normal_(std=0.2)
+    model.save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
+        mask_token="[MASK]",
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def tiny_config(output: Path, data: Path, encoder: Path, **changes: object):  # type: ignore[no-untyped-def]
+    """A RunConfig for the tiny encoder; `changes` are dotted settings with '__' for the dot."""
+    from distilora.config import RunConfig, parse
+
+    tree: dict[str, dict[str, object]] = {
+        "data": {"path": str(data), "max_length": 64, "validation_size": 40},
+        "encoder": {"name": str(encoder)},
+        "adapter": {"r": 4, "alpha": 8.0},
+        "training": {
+            "epochs": 8, "update_size": 16, "learning_rate": 0.02, "precision": "fp32", "validations": 2, "device": "cpu",
+            "tracker": "none",
+        },
+        "evaluation": {"bootstrap": 100},
+    }  # fmt: skip
+    for key, value in changes.items():
+        stage, name = key.split("__")
+        tree[stage][name] = value
+    return parse(RunConfig, (), {"output": str(output), **tree})
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the tiny DistilBERT."""
+    return write_tiny_encoder(tmp_path_factory.mktemp("encoder") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A csv of 300 tiny reviews."""
+    return write_csv(tmp_path_factory.mktemp("reviews") / "reviews.csv", tiny_reviews(300))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, encoder: Path, reviews: Path) -> Path:
+    """Folder of a finished tiny run; read it, do not change it (copy it first)."""
+    from distilora.run import train
+
+    output = tmp_path_factory.mktemp("runs") / "tiny"
+    train(tiny_config(output, reviews, encoder, training__tracker="tensorboard"))
+    return output
+
+
+@pytest.fixture(scope="session")
+def metrics(finished: Path) -> dict:  # type: ignore[type-arg]
+    """metrics.json of the finished run."""
+    return json.loads((finished / "metrics.json").read_text("utf-8"))  # type: ignore[no-any-return]

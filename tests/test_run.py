@@ -1,0 +1,18 @@
+"""A whole run on the tiny encoder leaves every file it names and learns what there is to learn."""
+
+from pathlib import Path
+
+FILES = ["run.yaml", "metrics.json", "predictions.parquet", "environment.json", "report.html", "README.md",
+         "model/artifact.json", "model/tokenizer.json", "model/check.npz", "model/adapter/adapter_model.safetensors",
+         "model/adapter/adapter_config.json"]  # fmt: skip
+
+
+def test_every_file_is_there(finished: Path) -> None:
+    assert [name for name in FILES if not (finished / name).is_file()] == []
+    assert list((finished / "events").rglob("*tfevents*"))
+    assert not (finished / "checkpoints").exists()
+
+
+def test_it_learns(metrics: dict) -> None:  # type: ignore[type-arg]
+    assert metrics["evaluations"][0]["split"] == "heldout"
+    assert metrics["evaluations"][0]["metrics"]["accuracy"]["value"] > 0.9
