@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError(f"{words[0]}: no such command; there are {', '.join(commands)}")
         return commands[words[0]](words[1:])
     except DistiloraError as error:
-        print(f"distilora: {error}", file=sys.stderr)
+        print("distilora:", *str(error).splitlines(), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("\ndistilora: interrupted", file=sys.stderr)

@@ -82,6 +82,8 @@ class DataConfig:
         _check(self.train_size is None or self.train_size >= 2, "data.train_size", self.train_size, "at least 2")
         _check(self.labels is None or len(set(self.labels)) == len(self.labels) >= 2, "data.labels", self.labels,
                "two or more different names")  # fmt: skip
+        if self.validation_split == self.train_split:
+            raise ConfigError(f"data.validation_split: {self.validation_split} is also trained on; give another split")
         if self.test_split == "heldout" and not self.heldout:
             raise ConfigError("data.heldout: 0 given, but data.test_split is heldout; give a share such as 0.1")
         if self.test_path is not None and self.test_split in ("heldout", "none"):
@@ -275,6 +277,8 @@ def _check_keys(tree: Mapping[str, Any], config: type, prefix: str = "") -> None
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{dotted}: {value!r} given, settings of that stage wanted")
             _check_keys(value, config, dotted + ".")
+        elif value is None and type(None) not in typing.get_args(_hint(dotted, config)):
+            raise ConfigError(f"{dotted}: null given, {_wanted(dotted, config)} wanted")
 
 
 def read_recipe(path: str | Path, config: type = RunConfig) -> dict[str, Any]:
@@ -320,8 +324,12 @@ def parse(config: type[C], flags: Sequence[str] = (), recipe: Mapping[str, Any] 
     stages = {key for key in known if any(k.startswith(key + ".") for k in known)}
     for flag in flags:
         name = flag[2:].split("=", 1)[0]
-        if flag.startswith("--") and (name not in known or name in stages):
+        if flag.startswith("--") and name in stages:
+            setting = next(k for k in known if k.startswith(name + "."))
+            raise ConfigError(f"--{name}: a stage, not a setting; give one of its settings, such as --{setting}")
+        if flag.startswith("--") and name not in known:
             raise _unknown(name, config, "--")
+    _check_keys(recipe or {}, config)
     try:
         base = parser.parse_object(dict(recipe or {}))
         parsed = parser.parse_args(list(flags), namespace=base)
@@ -342,15 +350,20 @@ def _one_line(error: Exception, config: type) -> str:
     key = re.search(r'Parser key "([\w.]+)"', text) or re.search(r"argument --([\w.]+)", text)
     given = re.search(r"(?:Given|Got) value: (.*)", text)
     if key is None:
-        return " ".join(text.split())
+        return " ".join(text.split()) + "; a setting is given as --stage.field value"
     wanted = _wanted(key[1], config)
     return f"{key[1]}: {given[1] if given else 'nothing'} given, {wanted} wanted"
 
 
-def _wanted(key: str, config: type) -> str:
+def _hint(key: str, config: type) -> Any:
     kind: Any = config
     for part in key.split("."):
         kind = typing.get_type_hints(kind)[part]
+    return kind
+
+
+def _wanted(key: str, config: type) -> str:
+    kind = _hint(key, config)
     if isinstance(kind, type):
         return {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}.get(
             kind.__name__, kind.__name__

@@ -53,11 +53,10 @@ def read_parts(config: DataConfig, task: Task | None = None) -> Parts:
     task = task or _classification(config, source)
     step = cleaning(config.cleaning)
 
-    def read(where: Source, split: str, field: str) -> Examples:
-        records = where.records(split, field)
-        return read_examples(records, task.read, step.clean, split, config.strict, config.group_column)
+    def read(where: Source, split: str, field: str, name: str, group_column: str | None = None) -> Examples:
+        return read_examples(where.records(split, field), task.read, step.clean, name, config.strict, group_column)
 
-    everything = read(source, config.train_split, "data.train_split")
+    everything = read(source, config.train_split, "data.train_split", config.train_split, config.group_column)
     _check_targets(everything, task)
     summary: dict[str, Any] = {
         "source": source.name,
@@ -84,9 +83,10 @@ def read_parts(config: DataConfig, task: Task | None = None) -> Parts:
 
     heldout = None
     if test_split == "heldout":
-        heldout = everything.take(take(round(config.heldout * len(everything)), "data.heldout"), "heldout")
+        size = max(round(config.heldout * len(everything)), 1)
+        heldout = everything.take(take(size, "data.heldout"), "heldout")
     if config.validation_split is not None:
-        validation = read(source, config.validation_split, "data.validation_split")
+        validation = read(source, config.validation_split, "data.validation_split", config.validation_split)
     else:
         size = min(config.validation_size, max(len(rest) // 5, 2))
         validation = everything.take(take(size, "data.validation_size"), "validation")
@@ -102,7 +102,8 @@ def read_parts(config: DataConfig, task: Task | None = None) -> Parts:
         read_test = lambda: kept  # noqa: E731 - a value behind the same door as a split read late
     elif test_source is not None:
         late = test_source
-        read_test = lambda: read(late, test_split, "data.test_split")  # noqa: E731
+        name = "test" if test_split in ("train", "validation") else test_split  # those are the names of other parts
+        read_test = lambda: read(late, test_split, "data.test_split", name)  # noqa: E731
     return Parts(task, step, train, validation, read_test, summary)
 
 
@@ -137,7 +138,7 @@ def _test_source(config: DataConfig, source: Source) -> tuple[Source | None, str
             raise DataError(f"data.test_split: {other.name} has no split {wanted!r}; it has {', '.join(other.splits)}")
         return other, wanted
     if config.test_split == "auto":
-        if "test" in source.splits:
+        if "test" in source.splits and "test" not in (config.train_split, config.validation_split):
             return source, "test"
         return None, "heldout" if config.heldout else "none"
     if config.test_split in ("heldout", "none"):
@@ -162,15 +163,18 @@ def _classification(config: DataConfig, source: Source) -> Classification:
     values: Counter[Any] = Counter()
     if names is None and config.labels is None:
         for record in source.records(config.train_split, "data.train_split"):
-            if record.values.get(label) is None:
-                raise DataError(f"{record.place}: data.label_column: {label!r} is null; fill it, or drop the row")
-            values[record.values[label]] += 1
+            value = record.values.get(label)
+            if value is None or not str(value).strip():
+                raise DataError(f"{record.place}: data.label_column: {label!r} is blank; fill it, or drop the row")
+            values[value] += 1
     say(f"data: text from column {text!r}, label from column {label!r}")
     return Classification(order_labels(values, names, config.labels), text, label)
 
 
 def _strata(examples: Examples, task: Task) -> list[Any]:
-    return examples.targets if task.labels else [0] * len(examples)
+    if not task.labels:
+        return [0] * len(examples)
+    return [task.labels[target] if isinstance(target, int) else target for target in examples.targets]
 
 
 def _check_targets(examples: Examples, task: Task) -> None:

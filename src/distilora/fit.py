@@ -24,7 +24,7 @@ from distilora.backends.torch_backend import run_network
 from distilora.checkpoint import Best, State, load_checkpoint, save_checkpoint
 from distilora.config import Precision, TrainingConfig
 from distilora.encode import Network
-from distilora.errors import ConfigError, Interrupted, MissingExtra
+from distilora.errors import ConfigError, Interrupted
 from distilora.plan import Update, plan
 from distilora.predict import run_rows
 from distilora.progress import Progress, say
@@ -241,13 +241,10 @@ def _accelerator(config: TrainingConfig, run: Path) -> Any:
 
     if config.tracker == "none":
         return Accelerator(mixed_precision="no", cpu=config.device == "cpu")
-    try:
-        accelerator = Accelerator(
-            mixed_precision="no", cpu=config.device == "cpu", log_with=LoggerType(config.tracker), project_dir=run
-        )
-        accelerator.init_trackers("events", config={k: v for k, v in vars(config).items() if v is not None})
-    except (ImportError, ValueError, AttributeError):
-        raise MissingExtra(config.tracker, f"train] {config.tracker}'; or set training.tracker to 'none") from None
+    accelerator = Accelerator(
+        mixed_precision="no", cpu=config.device == "cpu", log_with=LoggerType(config.tracker), project_dir=run
+    )
+    accelerator.init_trackers("events", config={k: v for k, v in vars(config).items() if v is not None})
     return accelerator
 
 

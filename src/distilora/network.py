@@ -132,6 +132,9 @@ def _place(network: Network, precision: str, device: torch.device) -> Network:
             # In a loaded network adapter and head are frozen too; they stay in fp32, as they were trained.
             if "lora_" not in name and "modules_to_save" not in name:
                 parameter.data = parameter.data.to(torch.bfloat16)
+        for module in network.modules():
+            if hasattr(module, "cast_input_dtype_enabled"):
+                module.cast_input_dtype_enabled = False  # PEFT would widen each input to fp32 for autocast to narrow again
     return network.to(device)
 
 

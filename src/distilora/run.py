@@ -14,6 +14,7 @@ What it leaves in the run's folder:
 """
 
 import dataclasses
+import importlib.util
 import shutil
 import time
 from pathlib import Path
@@ -65,6 +66,7 @@ def train(
     config = resolve(config)
     encoder = find_encoder(config.encoder.name, config.encoder.revision)
     _check_lengths(config, encoder)
+    _check_tracker(config)
     _say_what_is_used(config, encoder)
 
     parts = read_parts(config.data, task)
@@ -203,6 +205,12 @@ def _check_lengths(config: RunConfig, encoder: Encoder) -> None:
         raise ConfigError(
             f"data.max_length: {config.data.max_length} given, but {encoder.name} reads {encoder.max_length} tokens; give fewer"
         )
+
+
+def _check_tracker(config: RunConfig) -> None:
+    tracker = config.training.tracker
+    if tracker != "none" and importlib.util.find_spec(tracker) is None:  # Accelerate would only warn, and log nothing
+        raise ConfigError(f"training.tracker: {tracker} is not installed; pip install {tracker}, or set it to none")
 
 
 def _say_what_is_used(config: RunConfig, encoder: Encoder) -> None:

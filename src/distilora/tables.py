@@ -83,10 +83,15 @@ def _lines(stream: BinaryIO, name: str) -> Iterator[str]:
 def _json(line: str, place: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{place}: not JSON ({error}); each line must hold one object") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place}: not JSON ({getattr(error, 'msg', error)}); each line must hold one object") from None
     if not isinstance(value, dict):
         raise DataError(f"{place}: {type(value).__name__} found; each line must hold one object")
+    if "\\ud" in line.lower():  # an escape can spell half a character, which no UTF-8 file can
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise DataError(f"{place}: half of a surrogate pair (\\ud8.. to \\udf..); remove it") from None
     return value
 
 
@@ -97,6 +102,9 @@ def _csv(lines: Iterator[str], delimiter: str, name: str) -> Iterator[Record]:
         header = next(reader, None)
         if not header:
             raise DataError(f"{name}: no header; the first line must name the columns")
+        twice = next((column for column in header if column and header.count(column) > 1), None)
+        if twice is not None:
+            raise DataError(f"{name}: two columns called {twice!r}; rename one")
         for number, cells in enumerate(reader, 1):
             if not cells:
                 continue
@@ -153,18 +161,24 @@ class TableWriter:
         self._stream: Any = None
         self._writer: Any = None
         self._schema: Any = None
+        self._columns: dict[str, None] = {}  # in order
 
     def __enter__(self) -> Self:
         return self
 
     def write(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Appends records; all must have the columns of the first."""
+        """Appends records. Except in jsonl, one with a column that the first had not is a DataError."""
         if not records:
             return
+        if self.kind == "jsonl":
+            self._open().writelines(json.dumps(dict(r), ensure_ascii=False, default=str) + "\n" for r in records)
+            return
+        self._columns = self._columns or dict.fromkeys(records[0])
+        new = next((column for record in records for column in record if column not in self._columns), None)
+        if new is not None:
+            raise DataError(f"{self.path}: column {new!r} is not in the first row; write .jsonl instead")
         if self.kind == "parquet":
             self._write_parquet(records)
-        elif self.kind == "jsonl":
-            self._open().writelines(json.dumps(dict(r), ensure_ascii=False) + "\n" for r in records)
         else:
             if self._writer is None:
                 delimiter = "\t" if self.kind == "tsv" else ","
@@ -180,7 +194,7 @@ class TableWriter:
     def _write_parquet(self, records: Sequence[Mapping[str, Any]]) -> None:
         arrow = _arrow()
         try:
-            table = arrow.Table.from_pylist([dict(r) for r in records], schema=self._schema)
+            table = arrow.Table.from_pylist([{c: r.get(c) for c in self._columns} for r in records])
             if self._schema is None:
                 # A column null throughout the first batch may hold anything later: text holds it all.
                 fields = [
@@ -189,7 +203,10 @@ class TableWriter:
                 self._schema = arrow.schema(fields)
                 table = table.cast(self._schema)
                 self._writer = arrow.parquet.ParquetWriter(self.temporary, self._schema, compression="zstd")
-        except (arrow.ArrowException, TypeError) as error:
+            elif table.schema != self._schema:
+                table.cast(self._schema)  # refuses 1.5 as a whole number,
+                table = arrow.Table.from_pylist(table.to_pylist(), self._schema)  # and this a text as a number
+        except (arrow.ArrowException, TypeError, OverflowError) as error:
             raise DataError(
                 f"{self.path}: a column changes its type ({str(error).splitlines()[0]}); write .jsonl instead"
             ) from None

@@ -19,12 +19,12 @@ def files_source(path: Path) -> Source:
     if path.is_dir():
         splits: dict[str, list[Path]] = {}
         for file in sorted(path.iterdir()):
-            if file.is_file() and file.suffix.lower() in FORMATS and file.suffix != ".txt":
+            if file.is_file() and FORMATS.get(file.suffix.lower(), "txt") != "txt":
                 splits.setdefault(_split(file), []).append(file)
         if not splits:
             raise DataError(f"{path}: no csv, tsv, jsonl or parquet file in this folder; name them after their splits")
     else:
-        if path.suffix.lower() not in FORMATS or path.suffix == ".txt":
+        if FORMATS.get(path.suffix.lower(), "txt") == "txt":
             raise DataError(f"{path}: unknown kind of file; give a csv, tsv, jsonl, parquet or .tar.gz")
         splits = {_split(path) if _split(path) in ("train", "validation", "test") else "train": [path]}
 

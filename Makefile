@@ -1,0 +1,55 @@
+# make train   from nothing to a measured model in runs/imdb-embedded (installs into .venv first)
+# make test    what every change must pass, offline
+# make check   format, lint, types, reference page, and every claim in results/
+PYTHON ?= python3
+TORCH_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
+
+.PHONY: train test test-slow check bench-main docs clean
+
+train: $(VENV)/.embedded
+	$(BIN)/distilora train recipes/imdb-embedded.yaml --overwrite $(ARGS)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(VENV)/.check
+	$(BIN)/ruff format --check src tests bench
+	$(BIN)/ruff check src tests bench
+	$(BIN)/mypy
+	$(BIN)/python bench/check.py
+
+# Figures of README: results/main.json, from cells in results/main/cells that a restart skips. Leave the machine alone.
+bench-main: $(VENV)/.test
+	$(BIN)/python bench/main.py $(ARGS)
+
+docs: $(VENV)/.embedded
+	$(BIN)/python -m distilora.reference > docs/configuration.md
+
+# torch first and alone, so that TORCH_ARGS can name where its build comes from
+$(VENV)/.torch: constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch $(TORCH_ARGS)
+	touch $@
+
+$(VENV)/.embedded: $(VENV)/.torch pyproject.toml
+	$(PIP) -e '.[embedded]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.embedded pyproject.toml
+	$(PIP) -e '.[test]'
+	touch $@
+
+$(VENV)/.check: $(VENV)/.test pyproject.toml
+	$(PIP) -e '.[check]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

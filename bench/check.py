@@ -1,0 +1,74 @@
+"""Part of `make check`: every claim follows from its raw rows, every figure in README from a claim, and docs from code.
+
+A figure in README stands between `<!-- claim NAME.CLAIM FORMAT -->` and `<!-- /claim -->`; FORMAT is Python's, applied
+to the value.
+"""
+
+import importlib
+import json
+import math
+import re
+import sys
+
+from claims import FIELDS, RESULTS, ROOT
+
+FIGURE = re.compile(r"<!-- claim (\w+)\.(\w+) (\{[^}]*\}\S*) -->(.*?)<!-- /claim -->", re.DOTALL)
+
+
+def check_results() -> tuple[list[str], dict[tuple[str, str], float]]:
+    """Faults found in results/*.json, and the value of every claim."""
+    faults, values = [], {}
+    for path in sorted(RESULTS.glob("*.json")):
+        held = json.loads(path.read_text("utf-8"))
+        computed = {claim["name"]: claim for claim in importlib.import_module(path.stem).compute(held["rows"])}
+        if set(computed) != {claim["name"] for claim in held["claims"]}:
+            faults.append(
+                f"{path.name}: claims {sorted(c['name'] for c in held['claims'])}, computed {sorted(computed)}"
+            )
+        for claim in held["claims"]:
+            if missing := [field for field in FIELDS if field not in claim]:
+                faults.append(f"{path.name}: {claim.get('name')} lacks {', '.join(missing)}")
+            for field, value in computed.get(claim["name"], {}).items():
+                if not same(claim.get(field), value):
+                    faults.append(f"{path.name}: {claim['name']}.{field} is {claim.get(field)}, its rows give {value}")
+            values[path.stem, claim["name"]] = claim["value"]
+    return faults, values
+
+
+def same(held: object, computed: object) -> bool:
+    """Equal, numbers within 1e-9 relative."""
+    if isinstance(held, list) and isinstance(computed, list):
+        return len(held) == len(computed) and all(map(same, held, computed))
+    if isinstance(held, int | float) and isinstance(computed, int | float):
+        return math.isclose(held, computed, rel_tol=1e-9)
+    return held == computed
+
+
+def check_readme(values: dict[tuple[str, str], float]) -> list[str]:
+    """Figures in README that are not what their claim says."""
+    faults = []
+    figures = FIGURE.findall((ROOT / "README.md").read_text("utf-8"))
+    for bench, name, pattern, shown in figures:
+        if (bench, name) not in values:
+            faults.append(f"README: no claim {bench}.{name}")
+        elif shown.strip() != (wanted := pattern.format(values[bench, name])):
+            faults.append(f"README: {bench}.{name} shown as {shown.strip()}, its claim gives {wanted}")
+    if values and not figures:
+        faults.append("README: shows no claim")
+    return faults
+
+
+def check_docs() -> list[str]:
+    """Whether docs/configuration.md is what `make docs` writes."""
+    from distilora.reference import reference_page
+
+    if (ROOT / "docs" / "configuration.md").read_text("utf-8") != reference_page():
+        return ["docs/configuration.md: behind src/distilora/config.py; run make docs"]
+    return []
+
+
+if __name__ == "__main__":
+    found, claimed = check_results()
+    found += check_readme(claimed) + check_docs()
+    print("\n".join(found) or f"{len(claimed)} claims follow from their rows")
+    sys.exit(bool(found))
