@@ -52,8 +52,8 @@ class Fitted:
 class _NetworkBackend:
     """The network in training as a backend, so that validation runs as prediction does."""
 
-    def __init__(self, network: Network, precision: Precision, stop: "_Stop") -> None:
-        self.network, self.precision, self.stop = network, precision, stop
+    def __init__(self, network: Network, precision: Precision, token_budget: int, stop: "_Stop") -> None:
+        self.network, self.precision, self.token_budget, self.stop = network, precision, token_budget, stop
 
     def run(self, rows: Rows) -> NDArray[np.float32]:
         if self.stop.signal:
@@ -203,7 +203,7 @@ def _validate(
     network: Network, validation: Labelled, precision: Precision, budget: int, stop: _Stop
 ) -> tuple[float, NDArray[np.float32]]:
     network.eval()
-    outputs = run_rows(validation.rows, _NetworkBackend(network, precision, stop), budget, "validation")
+    outputs = run_rows(validation.rows, _NetworkBackend(network, precision, budget, stop), label="validation")
     return float(network.task.loss(torch.from_numpy(outputs), validation.targets).mean()), outputs
 
 

@@ -10,9 +10,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 
 from distilora.config import AdapterConfig
 from distilora.encode import Network
@@ -81,7 +82,7 @@ def load_network(
         model = _transformers_model(encoder, task, attention, 0.0)
         try:
             peft_model = PeftModel.from_pretrained(model, adapter_folder, autocast_adapter_dtype=False)
-        except (ValueError, RuntimeError, OSError, KeyError) as error:
+        except (ValueError, RuntimeError, OSError, KeyError, SafetensorError) as error:
             raise ArtifactError(f"{adapter_folder}: cannot be loaded ({' '.join(str(error).split())})") from None
     return _place(Network(peft_model, encoder.architecture, task), precision, device).eval()
 
@@ -98,14 +99,12 @@ def _transformers_model(encoder: Encoder, task: Task, attention: str, dropout: f
 
     auto = getattr(transformers, task.transformers_class)
     labels = task.labels or tuple(f"OUTPUT_{i}" for i in range(task.outputs))
-    settings = dict(encoder.config)
-    for key, value in settings.items():
-        if dropout is not None and "dropout" in key and isinstance(value, int | float):
-            settings[key] = dropout
-    if dropout is not None and settings["model_type"] == "distilbert":
-        settings["seq_classif_dropout"] = settings["qa_dropout"] = dropout
-    settings |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-    config = transformers.AutoConfig.for_model(**settings)
+    names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    config = transformers.AutoConfig.for_model(**encoder.config | names)
+    if dropout is not None:
+        for key, value in config.to_dict().items():  # those that config.json leaves to their defaults, too
+            if "dropout" in key and isinstance(value, int | float):
+                setattr(config, key, dropout)
     if not encoder.architecture.attention_registry:
         attention = "eager"
     if encoder.name == EMBEDDED:
@@ -118,7 +117,7 @@ def _transformers_model(encoder: Encoder, task: Task, attention: str, dropout: f
             str(encoder.folder), config=config, attn_implementation=attention, dtype=torch.float32,
             use_safetensors=True, trust_remote_code=False,
         )  # fmt: skip
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise EncoderError(f"encoder.name: {encoder.name} cannot be loaded ({' '.join(str(error).split())})") from None
 
 
@@ -134,7 +133,9 @@ def _place(network: Network, precision: str, device: torch.device) -> Network:
                 parameter.data = parameter.data.to(torch.bfloat16)
         for module in network.modules():
             if hasattr(module, "cast_input_dtype_enabled"):
-                module.cast_input_dtype_enabled = False  # PEFT would widen each input to fp32 for autocast to narrow again
+                cast(
+                    Any, module
+                ).cast_input_dtype_enabled = False  # PEFT would widen each input to fp32 for autocast to narrow again
     return network.to(device)
 
 

@@ -27,15 +27,17 @@ from distilora.tables import Record, TableWriter, format_of, read_stream, read_t
 from distilora.tasks import Task, restore
 from distilora.tokens import read_tokenizer, tokenise
 
-TOKEN_BUDGET = 2048  # padded tokens per forward pass
 STREAM = 512  # records held at a time when streaming
 
 
-def run_rows(rows: Rows, backend: Backend, token_budget: int, label: str = "") -> NDArray[np.float32]:
-    """Outputs [G, ...] of all rows' examples, in input order, whatever micro-batches the plan makes."""
+def run_rows(rows: Rows, backend: Backend, token_budget: int | None = None, label: str = "") -> NDArray[np.float32]:
+    """Outputs [G, ...] of all rows' examples, in input order, whatever micro-batches the plan makes.
+
+    `token_budget` None takes the backend's. Raises ValueError without rows.
+    """
     outputs: NDArray[np.float32] | None = None
     with Progress(label, rows.groups) as bar:
-        for update in plan(rows.group_lengths, token_budget):
+        for update in plan(rows.group_lengths, token_budget or backend.token_budget):
             for batch in update:
                 some = backend.run(rows.take(batch))
                 if outputs is None:
@@ -71,7 +73,7 @@ class Predictor:
         if not examples:
             return []
         rows, truncated = tokenise(self.tokenizer, examples)
-        outputs = run_rows(rows, self.backend, TOKEN_BUDGET) / self.artifact.temperature
+        outputs = run_rows(rows, self.backend) / self.artifact.temperature
         answers = self.task.decode(outputs, examples)
         return [{**answer, "truncated": bool(cut)} for answer, cut in zip(answers, truncated, strict=True)]
 

@@ -90,7 +90,7 @@ def train(
         Labelled(validation_tokens.rows, parts.validation.targets),
         config.training,
         folder,
-        budget=config.evaluation.token_budget,
+        budget=_budget(config),
         resume=resume,
     )
     clock.mark("training")
@@ -147,11 +147,17 @@ def resolve(config: RunConfig) -> RunConfig:
         training,
         device=cast(Device, device.type),
         precision=precision,
-        token_budget=training.token_budget or (2048 if on_cpu else 32768),
+        token_budget=hardware.pick_token_budget(training.token_budget, device),
         head_learning_rate=training.head_learning_rate or training.learning_rate,
         dropout=0.0 if training.dropout is None and on_cpu else training.dropout,
     )
-    return dataclasses.replace(config, training=training, encoder=dataclasses.replace(encoder, attention=attention))
+    budget = hardware.pick_token_budget(config.evaluation.token_budget, device)
+    return dataclasses.replace(
+        config,
+        training=training,
+        encoder=dataclasses.replace(encoder, attention=attention),
+        evaluation=dataclasses.replace(config.evaluation, token_budget=budget),
+    )
 
 
 class _Clock:
@@ -229,16 +235,20 @@ def _count(network: Network) -> dict[str, Any]:
     return {"trained": trained, "total": total, "share": trained / total}
 
 
+def _budget(config: RunConfig) -> int:
+    assert config.evaluation.token_budget is not None  # resolved
+    return config.evaluation.token_budget
+
+
 def _run(network: Network, rows: Rows, config: RunConfig, label: str = "") -> Any:
-    backend = _Running(network.eval(), config.training.precision)
-    return run_rows(rows, backend, config.evaluation.token_budget, label)
+    return run_rows(rows, _Running(network.eval(), config.training.precision, _budget(config)), label=label)
 
 
 class _Running:
     """A network in memory as a backend."""
 
-    def __init__(self, network: Network, precision: Precision) -> None:
-        self.network, self.precision = network, precision
+    def __init__(self, network: Network, precision: Precision, token_budget: int) -> None:
+        self.network, self.precision, self.token_budget = network, precision, token_budget
 
     def run(self, rows: Rows) -> Any:
         return run_network(self.network, rows, self.precision)
@@ -269,7 +279,7 @@ def _write_model(
         weights="peft",
         precision=config.training.precision,
         attention=config.encoder.attention,
-        token_budget=config.evaluation.token_budget,
+        token_budget=_budget(config),
         temperature=temperature,
         distilora=__version__,
     )
@@ -291,7 +301,7 @@ def _fp32_outputs(config: RunConfig, encoder: Encoder, task: Task, network: Netw
     with torch.no_grad():
         for name, parameter in exact.trained().items():
             parameter.copy_(trained[name])
-    return run_rows(rows, _Running(exact.eval(), "fp32"), config.evaluation.token_budget)
+    return run_rows(rows, _Running(exact.eval(), "fp32", _budget(config)))
 
 
 def _verified(folder: Path, task: Task, device: Device) -> dict[str, Any]:

@@ -15,6 +15,8 @@ class Backend(Protocol):
     """Runs rows through a model."""
 
     precision: Precision
+    token_budget: int
+    """Padded tokens per call of `run` that suit the machine."""
 
     def run(self, rows: Rows) -> NDArray[np.float32]:
         """The task's outputs for the rows' G examples, [G, ...]; one micro-batch, run as it is."""

@@ -9,7 +9,7 @@ from distilora.config import Device, Precision
 from distilora.encode import Network
 from distilora.encoders import find_encoder
 from distilora.errors import ArtifactError
-from distilora.hardware import pick_device, pick_precision
+from distilora.hardware import pick_device, pick_precision, pick_token_budget
 from distilora.network import load_network
 from distilora.rows import Rows
 from distilora.tasks import restore
@@ -24,6 +24,7 @@ class TorchBackend:
     def __init__(self, artifact: Artifact, precision: Precision = "auto", device: Device = "auto") -> None:
         place = pick_device(device)
         self.precision = pick_precision(precision, place)
+        self.token_budget = pick_token_budget(None, place)
         wanted = artifact.encoder
         encoder = find_encoder(wanted["name"], wanted["revision"])
         if encoder.sha256 != wanted["sha256"]:

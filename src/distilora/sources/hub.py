@@ -44,6 +44,8 @@ def hub_source(dataset: str, name: str | None, revision: str | None) -> Source:
         streams: dict[str, Any] = builder.as_streaming_dataset()
     except ValueError as error:
         raise DataError(f"data.name: {dataset}: {' '.join(str(error).split())}") from None
+    except (OSError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(f"data.path: {dataset}: {' '.join(str(error).split())}; give another dataset") from None
 
     names: tuple[str, ...] | None = None
     features = next(iter(streams.values())).features or {}
@@ -53,7 +55,13 @@ def hub_source(dataset: str, name: str | None, revision: str | None) -> Source:
             break
 
     def read(split: str) -> Iterator[Record]:
-        for number, values in enumerate(streams[split], 1):
-            yield Record(f"{dataset} {split}: row {number}", values)
+        number = 0
+        try:
+            for number, values in enumerate(streams[split], 1):
+                yield Record(f"{dataset} {split}: row {number}", values)
+        except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
+            raise DataError(
+                f"{dataset} {split}: row {number + 1}: cannot be read ({' '.join(str(error).split())}); download it again"
+            ) from None
 
     return Source(dataset, tuple(streams), read, names)

@@ -1,0 +1,72 @@
+"""Tokenising: cut on the side asked for, flagged where cut, one row for each text."""
+
+from pathlib import Path
+
+import pytest
+from conftest import tiny_tokenizer
+
+from distilora.errors import ArtifactError
+from distilora.examples import Example
+from distilora.tokens import BATCH, read_tokenizer, tokenise, with_truncation
+
+WORDS = "the film was superb but the ending is dull".split()
+
+
+def pieces(tokenizer, rows, i: int) -> list[str]:  # type: ignore[no-untyped-def]
+    return [tokenizer.id_to_token(id_) for id_ in rows.ids[rows.offsets[i] : rows.offsets[i + 1]]]
+
+
+@pytest.mark.parametrize(("side", "kept"), [("right", WORDS[:4]), ("left", WORDS[-4:])])
+def test_truncation(side: str, kept: list[str]) -> None:
+    tokenizer = with_truncation(tiny_tokenizer(), 6, side)
+    examples = [Example((" ".join(WORDS),)), Example((" ".join(WORDS[:4]),)), Example(("",))]
+    rows, truncated = tokenise(tokenizer, examples)
+    assert pieces(tokenizer, rows, 0) == ["[CLS]", *kept, "[SEP]"]
+    assert pieces(tokenizer, rows, 1) == ["[CLS]", *WORDS[:4], "[SEP]"]
+    assert pieces(tokenizer, rows, 2) == ["[CLS]", "[SEP]"]
+    assert truncated.tolist() == [True, False, False]
+
+
+def test_a_row_for_each_text() -> None:
+    tokenizer = with_truncation(tiny_tokenizer(), 6, "right")
+    long = " ".join(WORDS)
+    rows, truncated = tokenise(tokenizer, [Example(("a film", long)), Example(("a plot",)), Example(("this", "that"))])
+    assert rows.group.tolist() == [0, 0, 1, 2, 2]
+    assert rows.row.tolist() == [0, 1, 0, 0, 1]
+    assert rows.lengths.tolist() == [4, 6, 4, 3, 3]
+    assert truncated.tolist() == [True, False, False]
+    assert pieces(tokenizer, rows, 3) == ["[CLS]", "this", "[SEP]"]
+
+
+def test_padding_is_taken_off() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.enable_padding(length=32)
+    assert tokenise(with_truncation(tokenizer, 16, "right"), [Example(("a film",))]).rows.lengths.tolist() == [4]
+
+
+def test_order_over_many_batches() -> None:
+    words = [WORDS[i % len(WORDS)] for i in range(2 * BATCH + 3)]
+    tokenizer = tiny_tokenizer()
+    rows, truncated = tokenise(tokenizer, [Example((word,)) for word in words])
+    assert [tokenizer.id_to_token(id_) for id_ in rows.ids[1::3]] == words
+    assert len(truncated) == rows.groups == len(words)
+
+
+def test_nothing() -> None:
+    rows, truncated = tokenise(tiny_tokenizer(), [])
+    assert (rows.groups, len(truncated)) == (0, 0)
+
+
+def test_truncation_travels_in_the_file(tmp_path: Path) -> None:
+    with_truncation(tiny_tokenizer(), 6, "left").save(str(tmp_path / "tokenizer.json"))
+    tokenizer = read_tokenizer(tmp_path / "tokenizer.json")
+    rows, truncated = tokenise(tokenizer, [Example((" ".join(WORDS),))])
+    assert pieces(tokenizer, rows, 0) == ["[CLS]", *WORDS[-4:], "[SEP]"]
+    assert truncated.tolist() == [True]
+
+
+def test_a_broken_tokenizer_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{")
+    for name in ("tokenizer.json", "missing.json"):
+        with pytest.raises(ArtifactError, match=name):
+            read_tokenizer(tmp_path / name)
