@@ -44,7 +44,9 @@ _SNIPPET = """import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-tokenizer = PreTrainedTokenizerFast(tokenizer_file="{run}/model/tokenizer.json", pad_token="{pad}")
+tokenizer = PreTrainedTokenizerFast(
+    tokenizer_file="{run}/model/tokenizer.json", pad_token="{pad}", model_max_length={max_length}, truncation_side="{side}"
+)
 base = AutoModelForSequenceClassification.from_pretrained("{base}", num_labels={outputs}, id2label={id2label})
 model = PeftModel.from_pretrained(base, "{run}/model/adapter").eval()
 batch = tokenizer(["A text to judge."], truncation=True, padding=True, return_tensors="pt", return_token_type_ids=False)
@@ -58,6 +60,7 @@ def model_card(
     task_labels: Sequence[str],
     outputs: int,
     pad_token: str,
+    truncation_side: str,
     splits: Sequence[Mapping[str, Any]],
     notes: Sequence[str],
     data: Mapping[str, Any],
@@ -87,6 +90,8 @@ def model_card(
         snippet=_SNIPPET.format(
             run=run,
             pad=pad_token,
+            side=truncation_side,
+            max_length=artifact.max_length,
             base=folder,
             outputs=outputs,
             id2label=dict(enumerate(task_labels)) if task_labels else None,

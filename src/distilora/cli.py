@@ -181,8 +181,9 @@ def _predict(words: list[str]) -> int:
     parser.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto",
                         help="auto: bf16 where the processor computes in it (default)")  # fmt: skip
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="auto: a GPU if any")
+    parser.add_argument("--encoder", help="where the run's encoder lies now, if not where it lay in training")
     parser.add_argument("--json", action="store_true", help="print a JSON object for each text")
-    args = parser.parse_args(words)
+    args = parser.parse_intermixed_args(words)  # a text may follow an option
     if bool(args.texts) == bool(args.input):
         raise ConfigError('predict: give either texts ("A fine film.") or --input FILE --output FILE')
     if bool(args.input) != bool(args.output):
@@ -199,7 +200,7 @@ def _predict(words: list[str]) -> int:
                 raise ConfigError(f"--input: no such file: {args.input}; check the path")
             if Path(args.output).exists() and Path(args.output).samefile(args.input):
                 raise ConfigError("--output: the same file as --input; give another name")
-    predictor = load(args.run, args.precision, args.device)
+    predictor = load(args.run, args.precision, args.device, args.encoder)
     if args.input:
         counts = predict_table(
             predictor,

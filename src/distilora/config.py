@@ -245,6 +245,8 @@ class MeasureConfig:
     """Precision of the forward pass; auto: bf16 where the processor computes in it, else fp32."""
     device: Device = "auto"
     """Device; auto: a GPU where there is one."""
+    encoder: str | None = None
+    """Where the run's encoder lies now, if not where it lay in training; it must be the same one."""
     data: SourceConfig = field(default_factory=SourceConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 

@@ -65,7 +65,7 @@ def find_encoder(name: str, revision: str | None = None) -> Encoder:
         config = embedded_encoder.distilbert_config(_read_config(folder))
         return Encoder(name, embedded_encoder.PACKAGE, None, folder, embedded_encoder.SHA256, config)
     place = Path(name).expanduser()
-    if place.is_dir():
+    if name and place.is_dir():
         folder, source, commit = place, "folder", None
     elif re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
         folder, source = _from_hub(name, revision), "hub"
@@ -84,12 +84,18 @@ def load_tokenizer(encoder: Encoder) -> "Tokenizer":
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(encoder.folder), trust_remote_code=False)
-        return tokenizer.backend_tokenizer  # type: ignore[no-any-return]
+        found: Tokenizer = AutoTokenizer.from_pretrained(str(encoder.folder), trust_remote_code=False).backend_tokenizer
     except Exception as error:  # Transformers raises many kinds here
         raise EncoderError(
             f"encoder.name: {encoder.name} has no fast tokenizer ({_first_line(error)}); it needs a tokenizer.json"
         ) from None
+    size, wanted = found.get_vocab_size(), int(encoder.config["vocab_size"])
+    if size < wanted / 2:  # without a vocabulary Transformers makes up one of special tokens
+        raise EncoderError(
+            f"encoder.name: {encoder.name} has embeddings of {wanted:,} tokens, its tokenizer {size:,}; it needs its "
+            "own tokenizer.json"
+        )
+    return found
 
 
 def load_weights(encoder: Encoder) -> "dict[str, Tensor]":
@@ -135,7 +141,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
     import huggingface_hub
 
     patterns = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt",
-                "special_tokens_map.json"]  # fmt: skip
+                "spm.model", "special_tokens_map.json"]  # fmt: skip
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
     except (huggingface_hub.errors.RepositoryNotFoundError, huggingface_hub.errors.RevisionNotFoundError) as error:
@@ -151,7 +157,9 @@ def _from_hub(name: str, revision: str | None) -> Path:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"it holds a {type(config).__name__}")
     except (OSError, ValueError) as error:
         raise EncoderError(
             f"encoder.name: {folder} has no readable config.json ({_first_line(error)}); give a folder as Transformers "
@@ -159,7 +167,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
         ) from None
     if "auto_map" in config:
         raise EncoderError(f"encoder.name: {folder} needs code of its own, which is never run; give another encoder")
-    assert isinstance(config, dict)
     return config
 
 

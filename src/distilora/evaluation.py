@@ -138,7 +138,7 @@ def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Pa
     split = config.data.split
     if len(source.splits) == 1 and Path(config.data.path).is_file():
         split = source.splits[0]
-    predictor: Predictor = load(run, config.precision, config.device)
+    predictor: Predictor = load(run, config.precision, config.device, config.encoder)
     task, records = _aligned(predictor.task, source, split, config)
     examples = read_examples(records, task.read, predictor.clean, split, config.data.strict)
     tokens = tokenise(predictor.tokenizer, examples.items, f"tokenising {split}")

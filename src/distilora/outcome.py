@@ -58,6 +58,7 @@ def write_outcome(folder: Path, outcome: Outcome) -> dict[str, Any]:
         task.labels,
         task.outputs,
         outcome.pad_token,
+        outcome.config.data.truncation_side,
         splits,
         summary["notes"],
         summary["data"],

@@ -88,19 +88,27 @@ class Predictor:
     def _example(self, text: Any, place: str) -> Example:
         if not isinstance(text, str):
             raise DataError(f"{place}: {type(text).__name__} given, text wanted")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"{place}: character {error.start + 1} is not UTF-8; correct the text") from None
         cleaned = self.clean(text)
         if not cleaned.strip():
             raise DataError(f"{place}: the text is blank; give one with words")
         return Example((cleaned,), place=place)
 
 
-def load(path: str | Path, precision: Precision = "auto", device: Device = "auto") -> Predictor:
+def load(
+    path: str | Path, precision: Precision = "auto", device: Device = "auto", encoder: str | None = None
+) -> Predictor:
     """A predictor from a run's folder or its model/.
+
+    `encoder` says where the encoder lies now, if not where it lay in training; it must be the same one (SHA-256).
 
     Raises ArtifactError if the model is damaged, MissingExtra without torch, EncoderError without its encoder.
     """
     artifact = read_artifact(path)
-    return Predictor(artifact, open_backend(artifact, precision, device))
+    return Predictor(artifact, open_backend(artifact, precision, device, encoder))
 
 
 def predict_table(

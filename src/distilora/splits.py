@@ -46,7 +46,7 @@ def carve(
             break
     inside = np.bincount(stratum[taken], minlength=len(names))
     if size and np.any((inside == 0) | (inside == counts)):
-        short = names[np.flatnonzero((inside == 0) | (inside == counts))[0]]
+        short = str(names[np.flatnonzero((inside == 0) | (inside == counts))[0]])
         raise ConfigError(f"{field}: {size} leaves class {short!r} empty on one side; choose another size")
     return np.flatnonzero(~taken), np.flatnonzero(taken)
 

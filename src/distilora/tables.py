@@ -85,6 +85,11 @@ def _json(line: str, place: str) -> dict[str, Any]:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: not JSON ({getattr(error, 'msg', error)}); each line must hold one object") from None
+    if "\\ud" in line.lower():  # escapes may spell half a character, which no tokenizer takes
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise DataError(f"{place}: a text holds half a character (a lone \\ud... escape); correct it") from None
     if not isinstance(value, dict):
         raise DataError(f"{place}: {type(value).__name__} found; each line must hold one object")
     if "\\ud" in line.lower():  # an escape can spell half a character, which no UTF-8 file can

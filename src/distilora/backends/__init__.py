@@ -23,10 +23,12 @@ class Backend(Protocol):
         ...
 
 
-def open_backend(artifact: Artifact, precision: Precision = "auto", device: Device = "auto") -> Backend:
-    """The torch backend on an artifact. Raises MissingExtra without torch, EncoderError without its encoder."""
+def open_backend(
+    artifact: Artifact, precision: Precision = "auto", device: Device = "auto", encoder: str | None = None
+) -> Backend:
+    """The torch backend on an artifact; `encoder` says where its encoder lies now, if not where it lay. Raises MissingExtra without torch, EncoderError without its encoder."""
     try:
         from distilora.backends.torch_backend import TorchBackend
     except ImportError as error:
         raise MissingExtra(error.name or "torch", "train") from None
-    return TorchBackend(artifact, precision, device)
+    return TorchBackend(artifact, precision, device, encoder)

@@ -21,19 +21,21 @@ class TorchBackend:
     Raises EncoderError if the encoder is not there, ArtifactError if it is not the one the model was trained on.
     """
 
-    def __init__(self, artifact: Artifact, precision: Precision = "auto", device: Device = "auto") -> None:
+    def __init__(
+        self, artifact: Artifact, precision: Precision = "auto", device: Device = "auto", encoder: str | None = None
+    ) -> None:
         place = pick_device(device)
         self.precision = pick_precision(precision, place)
         self.token_budget = pick_token_budget(None, place)
         wanted = artifact.encoder
-        encoder = find_encoder(wanted["name"], wanted["revision"])
-        if encoder.sha256 != wanted["sha256"]:
+        found = find_encoder(encoder or wanted["name"], None if encoder else wanted["revision"])
+        if found.sha256 != wanted["sha256"]:
             raise ArtifactError(
-                f"encoder: {wanted['name']} here has SHA-256 {encoder.sha256[:12]}, the model was trained on "
+                f"encoder: {wanted['name']} here has SHA-256 {found.sha256[:12]}, the model was trained on "
                 f"{wanted['sha256'][:12]}; bring that encoder back"
             )
         self.network = load_network(
-            encoder,
+            found,
             restore(artifact.task["name"], artifact.task["settings"]),
             artifact.folder / "adapter",
             precision=self.precision,
