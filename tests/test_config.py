@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -253,7 +254,7 @@ def docstrings() -> dict[str, str]:
     found = {}
     for stage, name in stages.items():
         body = classes[name].body
-        for field, text in zip(body, body[1:], strict=False):
+        for field, text in pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
                 key = f"{stage}.{field.target.id}".lstrip(".")  # type: ignore[union-attr]
                 found[key] = text.value.value  # type: ignore[attr-defined]
@@ -263,7 +264,9 @@ def docstrings() -> dict[str, str]:
 def test_help_names_every_setting_with_its_docstring() -> None:
     shown = "".join(help_text(RunConfig, "usage").split())
     described = docstrings()
-    settings = {key for key in known_keys(RunConfig) if key not in ("data", "encoder", "adapter", "training", "evaluation")}
+    settings = {
+        key for key in known_keys(RunConfig) if key not in ("data", "encoder", "adapter", "training", "evaluation")
+    }
     assert set(described) == settings
     missing = [k for k, text in described.items() if f"--{k}" not in shown or "".join(text.split()) not in shown]
     assert missing == []

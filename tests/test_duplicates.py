@@ -110,7 +110,7 @@ def test_deterministic_and_indifferent_to_order() -> None:
 
 def test_hashes_do_not_hang_on_the_process() -> None:
     """Splits must come out the same on another day: no seeded hash of Python's."""
-    assert shingles(["one two three four five six"], "")[0].tolist() == [1961366497188098310, 9527374023405989187]
+    assert shingles(["one two three four five six"], "")[0].tolist() == [3036003141074525552, 4264058031883421490]
 
 
 def test_nothing_to_compare() -> None:

@@ -172,9 +172,13 @@ def test_a_broken_config_is_named(folder: Path, content: str) -> None:
         find_encoder(str(folder))
 
 
-def test_without_a_tokenizer(folder: Path) -> None:
-    for file in folder.glob("tokenizer*"):
+@pytest.mark.parametrize(
+    ("pattern", "named"),
+    [("tokenizer.json", "no fast tokenizer"), ("tokenizer*", "embeddings of 63 tokens, its tokenizer 5")],
+)
+def test_without_a_tokenizer(folder: Path, pattern: str, named: str) -> None:
+    for file in folder.glob(pattern):
         file.unlink()
-    with pytest.raises(EncoderError, match="no fast tokenizer") as error:
+    with pytest.raises(EncoderError, match=named) as error:
         load_tokenizer(find_encoder(str(folder)))
     assert "\n" not in str(error.value)

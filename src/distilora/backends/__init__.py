@@ -26,7 +26,10 @@ class Backend(Protocol):
 def open_backend(
     artifact: Artifact, precision: Precision = "auto", device: Device = "auto", encoder: str | None = None
 ) -> Backend:
-    """The torch backend on an artifact; `encoder` says where its encoder lies now, if not where it lay. Raises MissingExtra without torch, EncoderError without its encoder."""
+    """The torch backend on an artifact; `encoder` says where its encoder lies now, if not where it lay in training.
+
+    Raises MissingExtra without torch, EncoderError without its encoder, ArtifactError if that is another one.
+    """
     try:
         from distilora.backends.torch_backend import TorchBackend
     except ImportError as error:

@@ -1,0 +1,87 @@
+"""Records become examples: read by the task, cleaned, blank ones skipped and counted."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from distilora.cleaning import cleaning
+from distilora.errors import DataError
+from distilora.examples import Example, Examples, read_examples
+from distilora.tables import Record
+from distilora.tasks.classification import Classification
+
+TASK = Classification(["neg", "pos"], "text", "label")
+
+
+def from_rows(rows: Iterable[dict[str, Any]], **settings: Any) -> Examples:
+    records = (Record(f"f.csv: row {n}", row) for n, row in enumerate(rows, 1))
+    options: dict[str, Any] = {"split": "train", "strict": False, **settings}
+    return read_examples(records, TASK.read, cleaning("html").clean, **options)
+
+
+def test_read_cleaned_and_placed() -> None:
+    found = from_rows([{"text": "A<br />b", "label": "pos"}, {"text": "c", "label": 0}])
+    assert found.items == [Example(("A b",), 1, "f.csv: row 1"), Example(("c",), 0, "f.csv: row 2")]
+    assert (len(found), found.targets, found.split, found.skipped) == (2, [1, 0], "train", 0)
+
+
+@pytest.mark.parametrize("blank", [None, "", "  \n", "<br />", "&nbsp;"])
+def test_a_blank_text_is_skipped_and_counted(blank: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"text": "a", "label": "pos"}, {"text": blank, "label": "neg"}, {"text": "b", "label": "neg"}]
+    found = from_rows(rows)
+    assert [e.texts[0] for e in found.items] == ["a", "b"]
+    assert found.skipped == 1
+    assert capsys.readouterr().err == "train: skipped 1 blank texts\n"
+    with pytest.raises(DataError, match=r"^f\.csv: row 2: the text is blank; fill it, or drop --data\.strict"):
+        from_rows(rows, strict=True)
+
+
+def test_one_part_with_words_is_enough() -> None:
+    found = read_examples(
+        [Record("r", {})], lambda _: Example(("", "words")), cleaning("none").clean, "train", strict=True
+    )
+    assert found.items[0].texts == ("", "words")
+
+
+def test_nothing_left_is_an_error() -> None:
+    for rows in ([], [{"text": "", "label": "pos"}]):
+        with pytest.raises(DataError, match=r"^test: no example with a text; check data\.text_column"):
+            from_rows(rows, split="test")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"text": "a", "label": "meh"},
+            r"data\.label_column: label 'meh' was not seen in training \(labels: neg, pos\)",
+        ),
+        ({"text": "a", "label": None}, r"data\.label_column: label None was not seen"),
+        ({"text": "a", "label": 2}, r"data\.label_column: label 2 was not seen"),
+        ({"text": "a", "label": -1}, r"data\.label_column: label -1 was not seen"),
+        ({"text": 5, "label": "pos"}, r"data\.text_column: 'text' holds int, not text"),
+        ({"review": "a", "label": "pos"}, r"data\.text_column: no column 'text' \(columns: review, label\)"),
+        ({"text": "a", "class": "pos"}, r"data\.label_column: no column 'label' \(columns: text, class\)"),
+    ],
+)
+def test_an_unusable_record_is_named(row: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=rf"^f\.csv: row 2: {message}"):
+        from_rows([{"text": "a", "label": "pos"}, row])
+
+
+def test_groups() -> None:
+    rows = [{"text": "a", "label": "pos", "film": "Alien"}, {"text": "b", "label": "neg", "film": None}]
+    assert [e.group for e in from_rows(rows, group_column="film").items] == ["Alien", None]
+    assert [e.group for e in from_rows(rows).items] == [None, None]
+    with pytest.raises(
+        DataError, match=r"^f\.csv: row 1: data\.group_column: no column 'author' \(columns: text, label, film\)"
+    ):
+        from_rows(rows, group_column="author")
+
+
+def test_take() -> None:
+    found = Examples("train", [Example((text,)) for text in "abc"], skipped=4)
+    taken = found.take([2, 0], "test")
+    assert ([e.texts[0] for e in taken.items], taken.split, taken.skipped) == (["c", "a"], "test", 0)
+    assert found.take([1]).split == "train"

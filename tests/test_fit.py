@@ -1,0 +1,223 @@
+"""Training: the rate, the losses, the best weights, the early stop; stopped and resumed, it is the same run."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import tiny_config, tiny_reviews, tiny_tokenizer
+
+from distilora.artifact import read_artifact
+from distilora.backends.torch_backend import run_network
+from distilora.cli import main
+from distilora.config import AdapterConfig, TrainingConfig, to_tree
+from distilora.encode import Network
+from distilora.encoders import find_encoder
+from distilora.errors import ArtifactError, ConfigError, Interrupted
+from distilora.examples import Example
+from distilora.files import sha256
+from distilora.fit import Fitted, Labelled, fit, learning_rate
+from distilora.network import new_network
+from distilora.run import train
+from distilora.tasks.classification import Classification
+from distilora.tokens import tokenise
+
+TASK = Classification(("neg", "pos"), "text", "label")
+CONFIG = TrainingConfig(
+    epochs=2, update_size=16, token_budget=2048, learning_rate=0.01, precision="fp32", device="cpu", validations=2,
+    tracker="none",
+)  # fmt: skip
+LOSSES = [0.692472, 0.707783, 0.699573, 0.691117, 0.696042, 0.677032, 0.684837, 0.679598, 0.670459, 0.657544]
+VALIDATION = [0.692406, 0.690342]
+
+
+def labelled(count: int, seed: int, flipped: bool = False) -> Labelled:
+    rows = tiny_reviews(count, seed)
+    targets = [("neg", "pos").index(label) ^ flipped for _, label in rows]
+    return Labelled(tokenise(tiny_tokenizer(), [Example((text,)) for text, _ in rows]).rows, targets)
+
+
+def build(encoder: Path) -> Network:
+    found = find_encoder(str(encoder))
+    return new_network(found, TASK, AdapterConfig(r=4), precision="fp32", device=torch.device("cpu"), dropout=0.0)
+
+
+def run(
+    network: Network, folder: Path, *, validation: Labelled | None = None,
+    resume: bool = False, **changes: object,
+) -> Fitted:  # fmt: skip
+    config = dataclasses.replace(CONFIG, **changes)  # type: ignore[arg-type]
+    return fit(network, labelled(80, 0), validation or labelled(20, 1), config, folder, budget=2048, resume=resume)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "wanted"),
+    [
+        ("linear", [0.5, 1.0, 1.0, 7 / 8, 0.5, 1 / 8]),
+        ("cosine", [0.5, 1.0, 1.0, 0.5 + 0.5 * np.cos(np.pi / 8), 0.5, 0.5 - 0.5 * np.cos(np.pi / 8)]),
+        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
+    ],
+)
+def test_learning_rate(schedule: str, wanted: list[float]) -> None:
+    config = TrainingConfig(warmup=0.2, schedule=schedule)  # type: ignore[arg-type]
+    rates = [learning_rate(update, 10, config) for update in range(10)]
+    assert [rates[i] for i in (0, 1, 2, 3, 6, 9)] == pytest.approx(wanted)
+    assert learning_rate(10, 10, config) == pytest.approx(1.0 if schedule == "constant" else 0.0)
+
+
+@pytest.mark.parametrize("warmup", [0.0, 1.0])
+def test_learning_rate_at_the_ends_of_warmup(warmup: float) -> None:
+    rates = [learning_rate(update, 4, TrainingConfig(warmup=warmup)) for update in range(4)]
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0] if warmup else [1.0, 1.0, 2 / 3, 1 / 3])
+
+
+def test_the_first_updates(encoder: Path, tmp_path: Path) -> None:
+    history = run(build(encoder), tmp_path).state.history
+    losses = [row["loss"] for row in history if "loss" in row]
+    validation = [(row["update"], row["validation_loss"]) for row in history if "validation_loss" in row]
+    assert losses == pytest.approx(LOSSES, rel=1e-3)
+    assert [update for update, _ in validation] == [5, 10]
+    assert [loss for _, loss in validation] == pytest.approx(VALIDATION, rel=1e-3)
+    assert [row["rate"] for row in history if "rate" in row][:3] == pytest.approx([0.01, 0.01, 0.01 * 8 / 9])
+
+
+def test_the_token_budget_is_no_matter(encoder: Path, tmp_path: Path) -> None:
+    first = [
+        run(build(encoder), tmp_path / str(budget), epochs=1, token_budget=budget).state.history[0]
+        for budget in (64, 4096)
+    ]
+    assert first[0] == pytest.approx(first[1], rel=1e-5)
+    assert first[0]["norm"] > 0
+
+
+def test_what_is_frozen_stays(encoder: Path, tmp_path: Path) -> None:
+    network = build(encoder)
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    run(network, tmp_path, epochs=1)
+    changed = {name for name, p in network.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == set(network.trained())
+
+
+def test_the_head_has_its_own_rate(encoder: Path, tmp_path: Path) -> None:
+    network = build(encoder)
+    before = {name: p.detach().clone() for name, p in network.trained().items()}
+    # One update of AdamW without decay moves a weight by its group's rate at most, and by next to it where B is 0.
+    run(network, tmp_path, epochs=1, update_size=80, learning_rate=1e-3, head_learning_rate=1e-2, weight_decay=0.0)
+    moved = {name: float((p.detach() - before[name]).abs().max()) for name, p in network.trained().items()}
+    assert max(value for name, value in moved.items() if "lora_" in name) == pytest.approx(1e-3, rel=0.05)
+    assert max(value for name, value in moved.items() if "lora_" not in name) == pytest.approx(1e-2, rel=0.05)
+
+
+@pytest.mark.parametrize(("patience", "updates"), [(1, 10), (2, 15), (None, 25)])
+def test_early_stopping_keeps_the_best_weights(
+    encoder: Path, tmp_path: Path, patience: int | None, updates: int
+) -> None:
+    network = build(encoder)
+    against = labelled(20, 1, flipped=True)  # what is learnt makes it worse from the first validation on
+    fitted = run(network, tmp_path, validation=against, epochs=5, validations=5, patience=patience)
+    assert fitted.state.update == updates
+    assert fitted.stopped_early == (patience is not None)
+    assert fitted.state.best_update == 5
+    assert fitted.state.best_loss == min(r["validation_loss"] for r in fitted.state.history if "validation_loss" in r)
+    np.testing.assert_allclose(run_network(network.eval(), against.rows, "fp32"), fitted.outputs, rtol=0, atol=1e-5)
+
+
+def test_a_loss_that_is_not_finite_is_said(encoder: Path, tmp_path: Path) -> None:
+    network = build(encoder)
+    with torch.no_grad():
+        next(p for name, p in network.trained().items() if "classifier" in name).fill_(float("nan"))
+    with pytest.raises(ConfigError, match="training.learning_rate: the loss is not finite"):
+        run(network, tmp_path)
+
+
+def test_a_tracker_that_is_not_installed(encoder: Path, reviews: Path, tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "run", reviews, encoder, training__tracker="trackio")
+    with pytest.raises(ConfigError, match=r"training\.tracker: trackio is not installed; pip install trackio"):
+        train(config)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_and_resumed_is_the_same(encoder: Path, tmp_path: Path, signal_number: int) -> None:
+    alone = build(encoder)
+    wanted = run(alone, tmp_path / "alone", epochs=3)
+    stopped = build(encoder)
+    steps = iter(range(8))
+
+    def count(*_: object) -> None:
+        if next(steps, None) == 6:  # in the seventh update
+            os.kill(os.getpid(), signal_number)
+
+    before = signal.getsignal(signal_number)
+    handle = stopped.register_forward_hook(count)
+    with pytest.raises(Interrupted, match="after update 7 of 15; continue with: distilora train --resume") as error:
+        run(stopped, tmp_path / "stopped", epochs=3)
+    handle.remove()
+    assert error.value.exit_code == 128 + signal_number
+    assert signal.getsignal(signal_number) is before
+
+    resumed = build(encoder)
+    found = run(resumed, tmp_path / "stopped", epochs=3, resume=True)
+    assert dataclasses.replace(found.state, seconds=0.0) == dataclasses.replace(wanted.state, seconds=0.0)
+    assert np.array_equal(found.outputs, wanted.outputs)
+    for name, parameter in alone.trained().items():
+        assert torch.equal(resumed.trained()[name], parameter)
+
+
+def test_resuming_with_other_settings_is_refused(encoder: Path, tmp_path: Path) -> None:
+    run(build(encoder), tmp_path, epochs=1)
+    with pytest.raises(ConfigError, match="other data or settings"):
+        run(build(encoder), tmp_path, epochs=2, resume=True)
+
+
+def test_a_terminated_run_resumes_to_the_same_model(
+    finished: Path, encoder: Path, reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    config = tiny_config(output, reviews, encoder, training__checkpoint_every=1)  # that apart, the finished run's
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(to_tree(config)))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "distilora", "train", str(recipe)], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(output.glob("checkpoints/0*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.terminate()
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 143, said
+    assert said.strip().splitlines()[-1].startswith("distilora: stopped after update ")
+    assert said.rstrip().endswith(f"continue with: distilora train --resume {output}")
+    assert not (output / "model").exists()
+    assert not (output / "metrics.json").exists()
+    with pytest.raises(ArtifactError, match=f"not finished; continue it with: distilora train --resume {output}"):
+        read_artifact(output)
+
+    latest = max((output / "checkpoints").iterdir())
+    shutil.copytree(latest, output / "checkpoints" / "00009999")  # a later one, torn
+    (output / "checkpoints" / "00009999" / "trained.safetensors").write_bytes(b"torn")
+    assert main(["train", "--resume", str(output)]) == 0
+    assert f"resuming after update {int(latest.name)} of " in capsys.readouterr().err
+
+    def told(folder: Path) -> dict[str, object]:
+        metrics = json.loads((folder / "metrics.json").read_text())
+        return {
+            "evaluations": metrics["evaluations"],
+            "training": {k: v for k, v in metrics["training"].items() if k not in ("seconds", "examples_per_s")},
+        }
+
+    adapter = "model/adapter/adapter_model.safetensors"
+    assert told(output) == told(finished)
+    assert sha256(output / adapter) == sha256(finished / adapter)
+    assert not (output / "checkpoints").exists()
+    assert main(["train", "--resume", str(output)]) == 2
+    assert "is finished; see its report.html" in capsys.readouterr().err

@@ -1,0 +1,124 @@
+"""The metrics are scikit-learn's, the calibration error is Guo's, and intervals are where they should be."""
+
+import numpy as np
+import pytest
+import sklearn.metrics as sk
+
+from distilora.metrics import classification_metrics, ece, weighted_auroc
+from distilora.tasks.classification import softmax
+
+Cases = tuple[np.ndarray, np.ndarray]
+
+
+def drawn(count: int, classes: int, seed: int = 0) -> Cases:
+    """Probabilities that know something of their targets, some of them tied."""
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, classes, count)
+    logits = rng.normal(size=(count, classes)).round(1) + np.eye(classes)[targets]
+    return softmax(logits), targets
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_values_are_scikit_learn_s(classes: int) -> None:
+    probabilities, targets = drawn(200, classes)
+    found = classification_metrics(probabilities, targets)
+    predicted = probabilities.argmax(1)
+    area = (
+        sk.roc_auc_score(targets, probabilities[:, 1])
+        if classes == 2
+        else sk.roc_auc_score(targets, probabilities, multi_class="ovr")
+    )
+    wanted = {
+        "accuracy": sk.accuracy_score(targets, predicted),
+        "macro_f1": sk.f1_score(targets, predicted, average="macro"),
+        "mcc": sk.matthews_corrcoef(targets, predicted),
+        "auroc": area,
+        "log_loss": sk.log_loss(targets, probabilities),
+        "brier": sum(sk.brier_score_loss(targets == c, probabilities[:, c]) for c in range(classes)),
+    }
+    assert next(iter(found)) == "accuracy"
+    assert {name: found[name]["value"] for name in wanted} == pytest.approx(wanted)
+    assert found["figures"]["confusion"] == sk.confusion_matrix(targets, predicted).tolist()
+    assert sum(found["figures"]["confidence"]) == 200
+    assert len(found["figures"]["roc"]) == (1 if classes == 2 else 4)
+    assert all(found[name][side] is None for name in wanted for side in ("low", "high"))
+
+
+def test_macro_f1_counts_classes_that_occur() -> None:
+    probabilities = np.eye(4)[[0, 0, 1, 2]]
+    targets = np.asarray([0, 1, 1, 0])
+    wanted = sk.f1_score(targets, probabilities.argmax(1), average="macro", labels=[0, 1, 2])
+    assert classification_metrics(probabilities, targets)["macro_f1"]["value"] == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_weighted_auroc_is_scikit_learn_s(ties: bool) -> None:
+    rng = np.random.default_rng(3)
+    scores = rng.normal(size=80).round(1 if ties else 9)
+    assert (len(np.unique(scores)) < 80) == ties
+    positive = rng.random(80) < 0.3
+    weight = rng.integers(0, 4, 80).astype(float)
+    order = np.argsort(scores, kind="stable")
+    wanted = sk.roc_auc_score(positive, scores, sample_weight=weight)
+    assert weighted_auroc(scores, positive, weight, order) == pytest.approx(wanted)
+    assert weighted_auroc(scores, positive, weight * positive, order) is None
+    assert weighted_auroc(scores, positive, weight * ~positive, order) is None
+
+
+def test_ece_by_hand() -> None:
+    top = np.asarray([0.95, 0.94, 0.61, 0.65, 0.62, 0.5])  # bins (14/15, 1], (9/15, 10/15], (7/15, 8/15]
+    hits = np.asarray([1, 0, 1, 1, 1, 0])
+    probabilities = np.stack([top, 1 - top], axis=1)
+    wanted = (abs(2 * 0.5 - 0.95 - 0.94) + abs(3 - 0.61 - 0.65 - 0.62) + 0.5) / 6
+    assert ece(probabilities, 1 - hits) == pytest.approx(wanted)
+    rows = classification_metrics(probabilities, 1 - hits)["figures"]["reliability"]
+    assert [row["count"] for row in rows] == [1, 3, 2]
+
+
+def test_ece_on_the_border_of_a_bin() -> None:
+    probabilities = np.asarray([[0.6, 0.4], [0.601, 0.399]])  # 0.6 = 9/15 closes its bin
+    rows = classification_metrics(probabilities, np.asarray([0, 1]))["figures"]["reliability"]
+    assert [row["count"] for row in rows] == [1, 1]
+
+
+def test_one_class_leaves_some_undefined() -> None:
+    probabilities, _ = drawn(30, 2)
+    found = classification_metrics(probabilities, np.zeros(30, np.int64), resamples=100)
+    assert found["auroc"] == {"value": None, "low": None, "high": None}
+    assert found["mcc"]["value"] == 0
+    assert found["accuracy"]["value"] == pytest.approx(np.mean(probabilities[:, 0] > 0.5))
+    assert found["figures"]["roc"] == []
+
+
+def test_a_class_that_is_missing_from_four() -> None:
+    probabilities, targets = drawn(60, 4)
+    found = classification_metrics(probabilities, np.minimum(targets, 2), resamples=100)
+    assert found["auroc"]["value"] is None
+    assert len(found["figures"]["roc"]) == 3
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_intervals_hold_the_value_and_shrink(classes: int) -> None:
+    widths = []
+    for count in (60, 2400):
+        found = classification_metrics(*drawn(count, classes, seed=1), resamples=200)
+        names = ("accuracy", "macro_f1", "mcc", "auroc", "log_loss", "brier")
+        assert all(found[name]["low"] <= found[name]["value"] <= found[name]["high"] for name in names)
+        widths.append([found[name]["high"] - found[name]["low"] for name in names])
+    ratio = np.asarray(widths[0]) / np.asarray(widths[1])
+    assert np.all((ratio > 3.5) & (ratio < 11))  # the square root of 40 is 6.3
+
+
+def test_intervals_are_those_of_a_binomial() -> None:
+    probabilities, targets = drawn(400, 2)
+    found = classification_metrics(probabilities, targets, resamples=1000)["accuracy"]
+    wanted = 2 * 1.96 * np.sqrt(found["value"] * (1 - found["value"]) / 400)
+    assert found["high"] - found["low"] == pytest.approx(wanted, rel=0.1)
+    assert classification_metrics(probabilities, targets, resamples=1000)["accuracy"] == found
+
+
+def test_softmax() -> None:
+    found = softmax(np.asarray([[1000.0, 1000.0], [0.0, np.log(3.0)]], np.float32))
+    np.testing.assert_allclose(found, [[0.5, 0.5], [0.25, 0.75]], rtol=1e-6)
+    with pytest.raises(ValueError, match="not finite"):
+        softmax(np.asarray([[0.0, np.nan]], np.float32))

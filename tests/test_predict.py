@@ -1,0 +1,247 @@
+"""Prediction: order kept, blanks and oddities named, tables streamed, and neither torch nor the trainer needed."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as parquet
+import pytest
+from conftest import tiny_reviews
+
+from distilora import predict
+from distilora.errors import ArtifactError, DataError
+from distilora.examples import Example
+from distilora.predict import Predictor, load, predict_table
+from distilora.tables import write_table
+
+TEXTS = [text for text, _ in tiny_reviews(40, 5)]
+
+
+@pytest.fixture(scope="module")
+def predictor(finished: Path) -> Predictor:
+    return load(finished, precision="fp32", device="cpu")
+
+
+def table(kind: str, folder: Path, texts: list[str | None], column: str = "text") -> Path:
+    """A table of texts with an id, and a column that the answers have, too."""
+    path = folder / f"in.{kind}"
+    write_table(path, [{"id": i, column: text, "score": i / 2} for i, text in enumerate(texts)])
+    return path
+
+
+def read(path: Path) -> list[dict[str, object]]:
+    if path.suffix == ".parquet":
+        return parquet.read_table(path).to_pylist()  # type: ignore[no-any-return]
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_one_text_several_and_a_stream(predictor: Predictor) -> None:
+    answers = predictor(TEXTS)
+    assert set(answers[0]) == {"label", "score", "p_neg", "p_pos", "truncated"}
+    assert {answer["label"] for answer in answers} == {"neg", "pos"}
+    assert all(answer["score"] == answer[f"p_{answer['label']}"] for answer in answers)
+    assert all(answer["p_neg"] + answer["p_pos"] == pytest.approx(1) for answer in answers)
+    assert predictor([]) == []
+    alone = [predictor(text) for text in TEXTS[:5]]
+    for one, among in zip(alone, answers, strict=False):
+        assert one == pytest.approx(among, abs=1e-5)
+    assert list(predictor.stream(TEXTS)) == answers
+
+
+def test_order_is_kept_over_chunks(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = predictor(TEXTS)
+    assert predictor(TEXTS[::-1])[::-1] == answers
+    monkeypatch.setattr(predict, "STREAM", 7)
+    for streamed, answer in zip(predictor.stream(iter(TEXTS)), answers, strict=True):
+        assert streamed == pytest.approx(answer, abs=1e-5)
+
+
+def test_a_stream_holds_a_constant_number(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "STREAM", 7)
+    taken = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal taken
+        for text in TEXTS:
+            taken += 1
+            yield text
+
+    stream = predictor.stream(texts())
+    next(stream)
+    assert taken == 7
+    assert len(list(stream)) == len(TEXTS) - 1
+
+
+def test_texts_are_cleaned_as_in_training(predictor: Predictor) -> None:
+    assert predictor("superb <br />film &amp; plot") == predictor("superb film & plot")
+
+
+def test_a_longer_text_is_flagged(predictor: Predictor) -> None:
+    fitting, longer = " ".join(["film"] * 62), " ".join(["film"] * 63)
+    assert [answer["truncated"] for answer in predictor([fitting, longer, "a film"])] == [False, True, False]
+    assert predictor(longer + " superb" * 50)["p_pos"] == pytest.approx(predictor(fitting)["p_pos"])
+
+
+@pytest.mark.parametrize("call", [lambda p, texts: p(texts), lambda p, texts: list(p.stream(texts))])
+@pytest.mark.parametrize(
+    ("texts", "named"),
+    [
+        (["fine", " \n"], "text 2: the text is blank"),
+        (["<br />"], "text 1: the text is blank"),
+        (["fine", "fine", None], "text 3: NoneType given, text wanted"),
+        ([3], "text 1: int given, text wanted"),
+        ([b"fine"], "text 1: bytes given"),
+        (["fine", "\ud800"], "text 2: character 1 is not UTF-8"),
+    ],
+)
+def test_what_is_no_text_is_named(
+    predictor: Predictor, call: Callable[[Predictor, object], object], texts: object, named: str
+) -> None:
+    with pytest.raises(DataError) as error:
+        call(predictor, texts)
+    assert str(error.value).startswith(named)
+
+
+def test_the_place_in_a_stream_counts_on(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "STREAM", 4)
+    with pytest.raises(DataError, match="text 10: the text is blank"):
+        list(predictor.stream([*["fine"] * 9, ""]))
+    with pytest.raises(DataError, match="text 1: the text is blank"):
+        predictor("")
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
+def test_tables(predictor: Predictor, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "STREAM", 6)
+    texts: list[str | None] = [*TEXTS[:10], "", *TEXTS[10:20]]
+    source, output = table(kind, tmp_path, texts), tmp_path / f"out.{kind}"
+    assert predict_table(predictor, str(source), str(output)) == {"rows": 21, "blank": 1}
+    rows = read(output)
+    assert list(rows[0]) == [
+        "id", "text", "score", "label", "predicted_score", "p_neg", "p_pos", "truncated",
+    ]  # fmt: skip
+    assert [int(str(row["id"])) for row in rows] == list(range(21))
+    assert [row["text"] for row in rows] == texts
+    assert [float(str(row["score"])) for row in rows] == [i / 2 for i in range(21)]
+    nothing = "" if kind in ("csv", "tsv") else None
+    blank = rows.pop(10)
+    assert {blank[name] for name in ("label", "predicted_score", "p_neg", "p_pos", "truncated")} == {nothing}
+    for row, answer in zip(rows, predictor(TEXTS[:20]), strict=True):
+        assert row["label"] == answer["label"]
+        assert float(str(row["p_pos"])) == pytest.approx(answer["p_pos"], abs=1e-5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [source.name, output.name]
+
+
+def test_a_stretch_of_blank_rows(predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "STREAM", 3)
+    source = table("jsonl", tmp_path, [None, "", " ", *TEXTS[:3], "", "", ""])
+    for kind in ("jsonl", "parquet"):
+        output = tmp_path / f"out.{kind}"
+        assert predict_table(predictor, str(source), str(output)) == {"rows": 9, "blank": 6}
+        rows = read(output)
+        assert [row["label"] is None for row in rows] == [True] * 3 + [False] * 3 + [True] * 3
+        assert {frozenset(row) for row in rows} == {frozenset(rows[0])}
+
+
+def test_strict_names_the_blank_row(predictor: Predictor, tmp_path: Path) -> None:
+    source, output = table("csv", tmp_path, ["fine", ""]), tmp_path / "out.csv"
+    with pytest.raises(DataError, match=r"in\.csv: row 2: the text is blank"):
+        predict_table(predictor, str(source), str(output), strict=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_the_text_column(predictor: Predictor, tmp_path: Path) -> None:
+    answer = predictor(TEXTS[0])["label"]
+    for column, given in (("Review", None), ("prose", "prose")):
+        source, output = table("csv", tmp_path, TEXTS[:1], column), tmp_path / "out.csv"
+        predict_table(predictor, str(source), str(output), text_column=given)
+        assert read(output)[0]["label"] == answer
+    with pytest.raises(DataError, match=r"text-column: .*\(columns: id, prose, score\)"):
+        predict_table(predictor, str(source), str(output))
+    with pytest.raises(DataError, match="text-column: no column 'words'"):
+        predict_table(predictor, str(source), str(output), text_column="words")
+
+
+def test_a_label_column_of_the_table_is_kept(predictor: Predictor, tmp_path: Path) -> None:
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    write_table(source, [{"text": TEXTS[0], "label": "mine"}])
+    predict_table(predictor, str(source), str(output))
+    (row,) = read(output)
+    assert row["label"] == "mine"
+    assert row["predicted_label"] == predictor(TEXTS[0])["label"]
+
+
+def test_a_table_without_records(predictor: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("text\n")
+    with pytest.raises(DataError, match="no records"):
+        predict_table(predictor, str(tmp_path / "in.csv"), str(tmp_path / "out.csv"))
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_cleaned_examples_are_answered_in_order(predictor: Predictor) -> None:
+    examples = [Example((text,)) for text in TEXTS]
+    assert predictor.answer(examples) == predictor(TEXTS)
+
+
+def test_a_run_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no such run"):
+        load(tmp_path / "nowhere")
+
+
+NO_TORCH = """
+import importlib.abc, json, sys
+
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "transformers", "peft", "accelerate", "sklearn"):
+            raise ImportError(f"{name} is blocked", name=name)
+
+sys.meta_path.insert(0, Blocker())
+import numpy as np
+import distilora.predict
+from distilora.artifact import read_artifact
+from distilora.errors import MissingExtra
+
+class Backend:
+    precision = "fp32"
+    token_budget = 64
+    def run(self, rows):
+        return np.stack([np.zeros(rows.groups), rows.group_lengths - 5.0], axis=1).astype(np.float32)
+
+artifact = read_artifact(sys.argv[1])
+predictor = distilora.predict.Predictor(artifact, Backend())
+answers = predictor(json.loads(sys.argv[2]))
+distilora.predict.predict_table(predictor, sys.argv[3], sys.argv[4])
+try:
+    distilora.predict.load(sys.argv[1])
+except MissingExtra as error:
+    said = str(error)
+heavy = sorted({name.partition(".")[0] for name in sys.modules} & {"torch", "transformers", "peft", "accelerate"})
+trainer = [name for name in ("distilora.run", "distilora.fit", "distilora.network") if name in sys.modules]
+print(json.dumps({"answers": answers, "said": said, "heavy": heavy, "trainer": trainer}))
+"""
+
+
+def test_no_torch_is_needed(finished: Path, tmp_path: Path) -> None:
+    source = table("csv", tmp_path, ["film " * 9, "", "film"])
+    texts = ["film", "film " * 20, "film " * 3]
+    done = subprocess.run(
+        [sys.executable, "-c", NO_TORCH, str(finished), json.dumps(texts), str(source), str(tmp_path / "out.csv")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [answer["label"] for answer in found["answers"]] == ["neg", "pos", "neg"]
+    scaled = (np.asarray([3, 22, 5]) - 5.0) / load(finished, "fp32").artifact.temperature
+    assert [answer["p_pos"] for answer in found["answers"]] == pytest.approx(1 / (1 + np.exp(-scaled)))
+    assert [row["label"] for row in read(tmp_path / "out.csv")] == ["pos", "", "neg"]
+    assert "torch is not installed; install it with: pip install 'distilora[train]'" in found["said"]
+    assert (found["heavy"], found["trainer"]) == ([], [])
