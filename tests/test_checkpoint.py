@@ -92,9 +92,7 @@ def test_two_are_kept(tmp_path: Path) -> None:
      "checksums.json"],
 )  # fmt: skip
 @pytest.mark.parametrize("how", ["cut", "missing"])
-def test_a_damaged_one_is_passed_over(
-    tmp_path: Path, name: str, how: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_one_is_passed_over(tmp_path: Path, name: str, how: str, capsys: pytest.CaptureFixture[str]) -> None:
     before, *_ = save(tmp_path, 5)
     save(tmp_path, 6)
     file = tmp_path / "00000006" / name
@@ -120,7 +118,7 @@ def test_one_of_other_data_is_refused(tmp_path: Path) -> None:
     save(tmp_path, 5, "theirs")
     trained, optimizer = fresh(1)
     before = {name: parameter.detach().clone() for name, parameter in trained.items()}
-    with pytest.raises(ConfigError, match="--resume: .* other data or settings"):
+    with pytest.raises(ConfigError, match=r"--resume: .* other data or settings"):
         load_checkpoint(tmp_path, "ours", trained, optimizer)
     assert all(torch.equal(trained[name], value) for name, value in before.items())
 

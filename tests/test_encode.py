@@ -73,9 +73,7 @@ def test_only_the_first_row_of_an_example_is_classified(network: Network) -> Non
 @torch.no_grad()
 def test_an_adapter_is_chosen_by_name(network: Network, encoder: Path, tmp_path: Path) -> None:
     save_adapter(network, tmp_path)
-    loaded = load_network(
-        find_encoder(str(encoder)), TASK, tmp_path, precision="fp32", device=torch.device("cpu")
-    )
+    loaded = load_network(find_encoder(str(encoder)), TASK, tmp_path, precision="fp32", device=torch.device("cpu"))
     loaded.peft.load_adapter(tmp_path, "other")
     for name, parameter in loaded.named_parameters():
         if ".other." in name:

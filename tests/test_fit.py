@@ -135,7 +135,7 @@ def test_a_loss_that_is_not_finite_is_said(encoder: Path, tmp_path: Path) -> Non
     network = build(encoder)
     with torch.no_grad():
         next(p for name, p in network.trained().items() if "classifier" in name).fill_(float("nan"))
-    with pytest.raises(ConfigError, match="training.learning_rate: the loss is not finite"):
+    with pytest.raises(ConfigError, match=r"training\.learning_rate: the loss is not finite"):
         run(network, tmp_path)
 
 

@@ -59,7 +59,7 @@ def aclimdb_tar(path: Path, root: str = "aclImdb/") -> Path:
 def test_aclimdb_folder(tmp_path: Path) -> None:
     source = open_source(str(aclimdb_folder(tmp_path / "aclImdb")))
     assert source.splits == ("train", "test", "unsupervised")
-    assert source.label_names == ("neg", "pos")
+    assert source.label_names == {"label": ("neg", "pos")}
     found = [dict(r.values) for r in records(source, "train")]
     assert [(r["label"], r["id"], r["rating"]) for r in found] == [
         (0, 2, 1), (0, 10, 4), (0, 100, 3), (1, 2, 10), (1, 10, 7), (1, 100, 8)
@@ -183,7 +183,7 @@ def test_what_is_no_source(tmp_path: Path) -> None:
 def test_embedded_reviews() -> None:
     source = open_source("embedded")
     assert source.splits == ("train",)
-    assert source.label_names == ("neg", "pos")
+    assert source.label_names == {"label": ("neg", "pos")}
     assert "official test split is not among them" in source.note
     found = records(source, "train")
     labels = [r.values["label"] for r in found]
@@ -269,7 +269,11 @@ def snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_hub_from_its_cache(snapshot: Path) -> None:
     source = open_source("stanfordnlp/imdb")
-    assert (source.name, source.splits, source.label_names) == ("stanfordnlp/imdb", ("train", "test"), ("neg", "pos"))
+    assert (source.name, source.splits, source.label_names) == (
+        "stanfordnlp/imdb",
+        ("train", "test"),
+        {"label": ("neg", "pos")},
+    )
     for split in ("test", "train"):
         assert records(source, split) == [
             Record(f"stanfordnlp/imdb {split}: row {n + 1}", {"text": f"{split} {n}", "label": label})

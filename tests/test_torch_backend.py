@@ -24,7 +24,7 @@ def test_it_gives_the_check_s_outputs(finished: Path, encoder: Path, tmp_path: P
     assert np.array_equal(run_rows(rows, backend, artifact.token_budget), check.outputs)
     np.testing.assert_allclose(run_rows(rows, backend), check.outputs, rtol=0, atol=1e-5)
     bf16 = run_rows(rows, open_backend(artifact, "bf16", "cpu"))
-    np.testing.assert_allclose(bf16, check.outputs, rtol=0, atol=0.1)
+    np.testing.assert_allclose(bf16, check.outputs, rtol=0, atol=0.4)
     assert not np.array_equal(bf16, check.outputs)
 
     moved = shutil.copytree(encoder, tmp_path / "moved")
@@ -37,5 +37,5 @@ def test_it_gives_the_check_s_outputs(finished: Path, encoder: Path, tmp_path: P
 
 def test_another_encoder_is_refused(finished: Path, tmp_path: Path) -> None:
     other = write_tiny_encoder(tmp_path / "other", hidden_dim=48)
-    with pytest.raises(ArtifactError, match="the model was trained on .*; bring that encoder back"):
+    with pytest.raises(ArtifactError, match=r"the model was trained on .*; bring that encoder back"):
         open_backend(read_artifact(finished), "fp32", "cpu", str(other))

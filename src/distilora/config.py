@@ -59,7 +59,7 @@ class DataConfig:
     """Column of the label; null: found by name (label, sentiment, class, ...)."""
     group_column: str | None = None
     """Column whose equal values (a film, an author) must not fall on both sides of a split."""
-    labels: tuple[str, ...] | None = None
+    labels: tuple[str | int, ...] | None = None
     """Label names in order; null: the source's own, or the values found, sorted."""
     cleaning: Literal["html", "none"] = "html"
     """Step applied to every text before tokenising, recorded with the model."""

@@ -130,7 +130,7 @@ def shared_copies(parts: dict[str, Examples]) -> dict[str, dict[str, int]]:
 def _test_source(config: DataConfig, source: Source) -> tuple[Source | None, str]:
     """The source and split of the test, checked to exist but not read; 'heldout' and 'none' have no source."""
     if config.test_path is not None:
-        other = open_source(config.test_path, field="data.test_path")
+        other = open_source(config.test_path, setting="data.test_path")
         wanted = "test" if config.test_split == "auto" else config.test_split
         if len(other.splits) == 1 and config.test_split == "auto":
             wanted = other.splits[0]
@@ -159,7 +159,7 @@ def _classification(config: DataConfig, source: Source) -> Classification:
         raise DataError(f"data.train_split: {source.name} {config.train_split} has no records; give another")
     text = find_column(first.values, config.text_column, TEXT_COLUMNS, "data.text_column")
     label = find_column(first.values, config.label_column, LABEL_COLUMNS, "data.label_column")
-    names = source.label_names if config.label_column in (None, "label") else None
+    names = source.label_names.get(label)
     values: Counter[Any] = Counter()
     if names is None and config.labels is None:
         for record in source.records(config.train_split, "data.train_split"):

@@ -193,8 +193,8 @@ def _aligned(task: Task, source: Source, split: str, config: MeasureConfig) -> t
     wanted = config.data.label_column or (task.label_column if task.label_column in first.values else None)
     label = find_column(first.values, wanted, LABEL_COLUMNS, "data.label_column")
     aligned = Classification(task.labels, text, label)
-    names = source.label_names
-    if names is None or label != "label":
+    names = source.label_names.get(label)
+    if names is None:
         return aligned, records
     if set(names) <= set(task.labels):
         return aligned, (Record(r.place, {**r.values, label: _named(r.values.get(label), names)}) for r in records)

@@ -132,12 +132,27 @@ def predict_table(
             raise DataError(f"--input-format: {input_format} given, but {source} is {format_of(source)}; drop it")
     else:
         read = read_stream(sys.stdin.buffer, input_format or "txt", "standard input")
+    names: dict[str, str] = {}
     with TableWriter(output) as out, Progress("predicting", None, "rows") as bar:
         while chunk := list(islice(read, STREAM)):
-            answered, blank = _answer_records(predictor, chunk, text_column, strict)
-            out.write(answered)
+            answers, sample = _answer_records(predictor, chunk, text_column, strict)
+            if not names:
+                names = {name: f"predicted_{name}" if name in chunk[0].values else name for name in sample}
+            taken = set(names.values())
+            if clash := next((r for r in chunk if taken & set(r.values)), None):
+                raise DataError(
+                    f"{clash.place}: column {(taken & set(clash.values)).pop()!r} is an answer's; rename it"
+                )
+            empty = dict.fromkeys(sample)
+            out.write(
+                [
+                    {**r.values, **{names[k]: v for k, v in (a or empty).items()}}
+                    for r, a in zip(chunk, answers, strict=True)
+                ],
+                like={names[k]: v for k, v in sample.items()},
+            )
             counts["rows"] += len(chunk)
-            counts["blank"] += blank
+            counts["blank"] += answers.count(None)
             bar.add(len(chunk))
         if not counts["rows"]:
             raise DataError(f"{source}: no records; give a file with some")
@@ -146,34 +161,26 @@ def predict_table(
 
 def _answer_records(
     predictor: Predictor, records: Sequence[Record], text_column: str | None, strict: bool
-) -> tuple[list[dict[str, Any]], int]:
+) -> tuple[list[dict[str, Any] | None], dict[str, Any]]:
+    """The answer to each record, None where its text is blank, and an answer to see names and types by."""
     task = unlabelled(predictor.task, records[0].values, text_column)
     examples: list[Example] = []
-    places: list[int] = []
-    for number, record in enumerate(records):
+    blank: list[bool] = []
+    for record in records:
         try:
             example = task.read(record.values)
         except DataError as error:
             raise DataError(f"{record.place}: {error}") from None
         texts = tuple(predictor.clean(text) for text in example.texts)
-        if any(text.strip() for text in texts):
-            places.append(number)
+        blank.append(not any(text.strip() for text in texts))
+        if not blank[-1]:
             examples.append(Example(texts, place=record.place))
         elif strict:
             raise DataError(f"{record.place}: the text is blank; fill it, or drop --strict to leave its answer empty")
-    answers = dict(zip(places, predictor.answer(examples), strict=True))
-    if not answers:  # a stretch of blank rows: the columns come from an answer that is then emptied
-        sample = predictor.answer([Example(("blank",))])[0]
-    else:
-        sample = next(iter(answers.values()))
-    empty = dict.fromkeys(sample)
-    taken = set(sample) & set(records[0].values)
-    names = {name: f"predicted_{name}" if name in taken else name for name in sample}
-    table = [
-        {**record.values, **{names[k]: v for k, v in answers.get(number, empty).items()}}
-        for number, record in enumerate(records)
-    ]
-    return table, len(records) - len(examples)
+    given = iter(predictor.answer(examples))
+    answers = [None if empty else next(given) for empty in blank]
+    sample = next((a for a in answers if a is not None), None)
+    return answers, sample or predictor.answer([Example(("blank",))])[0]
 
 
 def unlabelled(task: Task, columns: Mapping[str, Any], text_column: str | None) -> Task:

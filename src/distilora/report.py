@@ -77,7 +77,8 @@ def metric_text(name: str, measured: Mapping[str, Any]) -> str:
 
 def _pictures(split: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(caption, svg) of whatever the task's metrics have arrays for."""
-    figures, labels = split["figures"], split["labels"]
+    figures = split["figures"]
+    labels = [_label(label) for label in split["labels"]]
     drawn = []
     if "confusion" in figures:
         drawn.append(("Confusion matrix: rows are the true class", _confusion(figures["confusion"], labels)))
@@ -93,6 +94,11 @@ def _pictures(split: Mapping[str, Any]) -> list[tuple[str, str]]:
             (f"{METRICS.get(by_length[0]['metric'], (by_length[0]['metric'],))[0]} by length", _lengths(by_length))
         )
     return drawn
+
+
+def _label(name: str) -> str:
+    """A class's name for a picture: cut where it is long, and no formula where it holds two dollars."""
+    return (name if len(name) <= 20 else name[:19] + "…").replace("$", r"\$")
 
 
 def _figure(width: float = 4.2, height: float = 3.2) -> tuple[Any, Any]:

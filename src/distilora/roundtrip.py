@@ -80,7 +80,9 @@ def main() -> int:
         spec = importlib.util.spec_from_file_location("distilora_task", args.task_file)
         assert spec is not None
         assert spec.loader is not None
-        sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
+        sys.modules[spec.name] = module = importlib.util.module_from_spec(
+            spec
+        )  # dataclasses look their module up there
         spec.loader.exec_module(module)
     try:
         print(json.dumps(compare(read_artifact(args.folder), args.device)))

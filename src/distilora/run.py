@@ -108,7 +108,7 @@ def train(
         test_tokens = tokenise(tokenizer, test.items, f"tokenising {test.split}")
         outputs = _run(network, test_tokens.rows, config, f"predicting {test.split}")
         measured.insert(0, measure(parts.task, test, test_tokens, outputs, temperature, config.evaluation))
-        sets[test.split] = test
+        sets["test"] = test
     parts.summary["copies_between_splits"] = shared_copies(sets)
     clock.mark("evaluation")
 

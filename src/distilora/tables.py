@@ -166,8 +166,11 @@ class TableWriter:
     def __enter__(self) -> Self:
         return self
 
-    def write(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Appends records. Except in jsonl, one with a column that the first had not is a DataError."""
+    def write(self, records: Sequence[Mapping[str, Any]], like: Mapping[str, Any] | None = None) -> None:
+        """Appends records. Except in jsonl, one with a column that the first had not is a DataError.
+
+        `like` gives, by its values, the types of parquet columns that are null throughout the first batch.
+        """
         if not records:
             return
         if self.kind == "jsonl":
@@ -178,7 +181,7 @@ class TableWriter:
         if new is not None:
             raise DataError(f"{self.path}: column {new!r} is not in the first row; write .jsonl instead")
         if self.kind == "parquet":
-            self._write_parquet(records)
+            self._write_parquet(records, like or {})
         else:
             if self._writer is None:
                 delimiter = "\t" if self.kind == "tsv" else ","
@@ -191,14 +194,15 @@ class TableWriter:
             self._stream = open(self.temporary, "w", encoding="utf-8", newline="")  # noqa: SIM115 - closed in __exit__
         return self._stream
 
-    def _write_parquet(self, records: Sequence[Mapping[str, Any]]) -> None:
+    def _write_parquet(self, records: Sequence[Mapping[str, Any]], like: Mapping[str, Any]) -> None:
         arrow = _arrow()
         try:
             table = arrow.Table.from_pylist([{c: r.get(c) for c in self._columns} for r in records])
             if self._schema is None:
                 # A column null throughout the first batch may hold anything later: text holds it all.
                 fields = [
-                    arrow.field(f.name, arrow.string()) if arrow.types.is_null(f.type) else f for f in table.schema
+                    arrow.field(f.name, arrow.scalar(like.get(f.name, "")).type) if arrow.types.is_null(f.type) else f
+                    for f in table.schema
                 ]
                 self._schema = arrow.schema(fields)
                 table = table.cast(self._schema)

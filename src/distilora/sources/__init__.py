@@ -7,8 +7,8 @@ files      a csv, tsv, jsonl or parquet file, or a folder of such files named af
 """
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from distilora.errors import DataError
@@ -19,34 +19,38 @@ from distilora.tables import FORMATS, Record
 class Source:
     """A named set of splits. `read(split)` streams its records each time it is called.
 
-    `label_names` are the names behind integer labels, in order, where the source declares them.
+    `label_names` are, by column, the names behind whole-number labels, in order, where the source declares them.
     `note` is what a reader of the report should know about the source.
     """
 
     name: str
     splits: tuple[str, ...]
     read: Callable[[str], Iterator[Record]]
-    label_names: tuple[str, ...] | None = None
+    label_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     note: str = ""
 
-    def records(self, split: str, field: str) -> Iterator[Record]:
-        """The records of a split; raises DataError naming `field` if there is no such split."""
+    def records(self, split: str, setting: str) -> Iterator[Record]:
+        """The records of a split; raises DataError naming `setting` if there is no such split."""
         if split not in self.splits:
-            raise DataError(f"{field}: {self.name} has no split {split!r}; it has {', '.join(self.splits)}")
+            raise DataError(f"{setting}: {self.name} has no split {split!r}; it has {', '.join(self.splits)}")
         return self.read(split)
 
 
-def open_source(path: str, name: str | None = None, revision: str | None = None, field: str = "data.path") -> Source:
+def open_source(path: str, name: str | None = None, revision: str | None = None, setting: str = "data.path") -> Source:
     """The source that `path` means; nothing is read yet but names.
 
-    Raises DataError naming `field` if there is nothing there.
+    Raises DataError naming `setting` if there is nothing there.
     """
     if path == "embedded":
         from distilora.sources.embedded import embedded_source
 
         return embedded_source(name or "imdb")
-    place = Path(path).expanduser()
-    if path and place.exists():
+    try:
+        place = Path(path).expanduser()
+        exists = bool(path) and place.exists()
+    except (OSError, RuntimeError, ValueError):  # a name too long, an unknown user, a null character
+        exists = False
+    if exists:
         from distilora.sources import aclimdb, files
 
         if place.name.endswith((".tar.gz", ".tgz")):
@@ -57,8 +61,8 @@ def open_source(path: str, name: str | None = None, revision: str | None = None,
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path) and not path.endswith((*FORMATS, ".tar.gz", ".tgz")):
         from distilora.sources.hub import hub_source
 
-        return hub_source(path, name, revision)
+        return hub_source(path, name, revision, setting)
     raise DataError(
-        f"{field}: no such file or folder: {path or '(nothing)'}; give a file, a folder, a .tar.gz, 'embedded', or a Hub "
+        f"{setting}: no such file or folder: {path or '(nothing)'}; give a file, a folder, a .tar.gz, 'embedded', or a Hub "
         "dataset such as stanfordnlp/imdb"
     )

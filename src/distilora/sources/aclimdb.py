@@ -38,7 +38,7 @@ def folder_source(folder: Path) -> Source:
             for path, match in sorted(((p, m) for p, m in found if m), key=lambda pm: (int(pm[1][3]), pm[1][4])):
                 yield _record(str(path), match, path.read_bytes())
 
-    return Source(str(folder), splits, read, LABELS)
+    return Source(str(folder), splits, read, {"label": LABELS})
 
 
 def tar_source(path: Path) -> Source:
@@ -55,7 +55,7 @@ def tar_source(path: Path) -> Source:
             match, raw = texts[key]
             yield _record(f"{path}: {match[0].lstrip('/')}", match, raw)
 
-    return Source(str(path), tuple(s for s in SPLITS if s in splits), read, LABELS)
+    return Source(str(path), tuple(s for s in SPLITS if s in splits), read, {"label": LABELS})
 
 
 def _members(path: Path, split: str | None) -> Iterator[tuple[re.Match[str], bytes]]:

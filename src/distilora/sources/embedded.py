@@ -45,4 +45,4 @@ def embedded_source(name: str) -> Source:
                     {"text": record.values["text"], "label": int(record.values["label"])},
                 )
 
-    return Source(f"embedded ({name} of {PACKAGE})", ("train",), read, ("neg", "pos"), _NOTES[name])
+    return Source(f"embedded ({name} of {PACKAGE})", ("train",), read, {"label": ("neg", "pos")}, _NOTES[name])

@@ -14,7 +14,7 @@ from distilora.tables import Record
 _PATTERNS = ["README.md", "*.parquet", "*.csv", "*.tsv", "*.jsonl", "*.json", "*.json.gz", "*.csv.gz"]
 
 
-def hub_source(dataset: str, name: str | None, revision: str | None) -> Source:
+def hub_source(dataset: str, name: str | None, revision: str | None, setting: str = "data.path") -> Source:
     """The dataset `owner/dataset` in configuration `name`.
 
     Raises DataError if it is neither reachable nor cached, or has no such configuration.
@@ -32,12 +32,12 @@ def hub_source(dataset: str, name: str | None, revision: str | None) -> Source:
         )
     except (huggingface_hub.errors.RepositoryNotFoundError, huggingface_hub.errors.RevisionNotFoundError) as error:
         raise DataError(
-            f"data.path: the Hub has no dataset {dataset} ({type(error).__name__}); check the name"
+            f"{setting}: the Hub has no dataset {dataset} ({type(error).__name__}); check the name"
         ) from None
     except Exception as error:  # no network shows as errors of several HTTP libraries, none of them public here
         raise DataError(
-            f"data.path: {dataset} is not in the local cache and the Hub cannot be reached ({type(error).__name__}); "
-            "without a network use recipes/imdb-embedded.yaml or --data.path embedded"
+            f"{setting}: there is no folder {dataset}, it is not in the Hub's local cache, and the Hub cannot be reached "
+            f"({type(error).__name__}); without a network use recipes/imdb-embedded.yaml or --data.path embedded"
         ) from None
     try:
         builder = datasets.load_dataset_builder(folder, name)
@@ -45,14 +45,10 @@ def hub_source(dataset: str, name: str | None, revision: str | None) -> Source:
     except ValueError as error:
         raise DataError(f"data.name: {dataset}: {' '.join(str(error).split())}") from None
     except (OSError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(f"data.path: {dataset}: {' '.join(str(error).split())}; give another dataset") from None
+        raise DataError(f"{setting}: {dataset}: {' '.join(str(error).split())}; give another dataset") from None
 
-    names: tuple[str, ...] | None = None
     features = next(iter(streams.values())).features or {}
-    for feature in features.values():
-        if isinstance(feature, datasets.ClassLabel):
-            names = tuple(feature.names)
-            break
+    names = {column: tuple(f.names) for column, f in features.items() if isinstance(f, datasets.ClassLabel)}
 
     def read(split: str) -> Iterator[Record]:
         number = 0

@@ -131,7 +131,7 @@ def find_column(columns: Iterable[str], given: str | None, names: Sequence[str],
 
 
 def order_labels(
-    values: Iterable[Any], source_names: Sequence[str] | None, given: Sequence[str] | None
+    values: Iterable[Any], source_names: Sequence[str] | None, given: Sequence[str | int] | None
 ) -> tuple[str, ...]:
     """Label names in the order they keep for ever: those given, else the source's, else the values found, sorted.
 
@@ -141,7 +141,7 @@ def order_labels(
     if given is not None:
         if source_names is not None and len(given) != len(source_names):
             raise DataError(f"data.labels: {len(given)} given, but the source has {', '.join(source_names)}")
-        return tuple(given)
+        return tuple(map(str, given))
     if source_names is not None:
         return tuple(source_names)
     found = {str(value) for value in values}

@@ -1,0 +1,159 @@
+"""A task of one's own, from registering it to its report: the share of good words in the sentences of a review.
+
+A run's round trip loads this file in a fresh process, so nothing of pytest or conftest is imported at the top.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distilora.errors import DataError
+from distilora.examples import Example
+from distilora.tasks import Task, register, restore
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from distilora.encode import States
+    from distilora.rows import Rows
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where the text and the share stand."""
+
+    text: "str"  # in quotes: dataclasses then look up the module by its name
+    share: "str"
+
+
+@register
+class GoodShare(Task):
+    """Regression on the mean of the states of all rows; each sentence is a row."""
+
+    name = "good-share"
+    outputs = 1
+
+    def __init__(self, text: str = "review", share: str = "share", scale: float = 1.0) -> None:
+        self.columns, self.scale = Columns(text, share), scale
+
+    @property
+    def settings(self) -> Mapping[str, Any]:  # type: ignore[override]
+        return {"text": self.columns.text, "share": self.columns.share, "scale": self.scale}
+
+    def read(self, values: Mapping[str, Any]) -> Example:
+        if self.columns.text not in values:
+            raise DataError(f"no column {self.columns.text!r}; add one")
+        sentences = re.findall(r"[^.]+\.?", values[self.columns.text] or "")
+        share = values.get(self.columns.share)
+        return Example(
+            tuple(s.strip() for s in sentences if s.strip()) or ("",), None if share is None else float(share)
+        )
+
+    def head(self, states: "States", rows: "Rows") -> "Tensor":
+        import torch
+
+        means = states.mean()
+        group = torch.from_numpy(rows.group).to(means.device)
+        total = torch.zeros(rows.groups, means.shape[1], dtype=means.dtype, device=means.device)
+        counts = torch.bincount(group, minlength=rows.groups)[:, None]
+        return states.head(total.index_add(0, group, means) / counts)[:, 0]
+
+    def loss(self, outputs: "Tensor", targets: Sequence[Any]) -> "Tensor":
+        import torch
+
+        return (outputs.float() - torch.as_tensor(targets, dtype=torch.float32, device=outputs.device)) ** 2
+
+    def decode(self, outputs: "NDArray[np.float32]", examples: Sequence[Example]) -> list[dict[str, Any]]:
+        return [
+            {"share": float(output) * self.scale, "sentences": len(example.texts)}
+            for output, example in zip(outputs, examples, strict=True)
+        ]
+
+    def metrics(self, outputs: "NDArray[np.float32]", targets: Sequence[Any], resamples: int = 0) -> dict[str, Any]:
+        errors = np.abs(outputs - np.asarray(targets, np.float32))
+        rng = np.random.default_rng(0)
+        means = [rng.choice(errors, len(errors)).mean() for _ in range(resamples)]
+        low, high = (float(np.quantile(means, q)) for q in (0.025, 0.975)) if means else (None, None)
+        return {"mean_error": {"value": float(errors.mean()), "low": low, "high": high}}
+
+
+def shares(count: int, seed: int) -> list[dict[str, object]]:
+    """Reviews of one to four sentences, and the share of good ones among their words of sentiment."""
+    import random
+
+    from conftest import BAD, GOOD, PLAIN
+
+    rng = random.Random(seed)
+    rows: list[dict[str, object]] = []
+    for i in range(count):
+        words = [[rng.choice(GOOD if rng.random() < i % 5 / 4 else BAD) for _ in range(3)] for _ in range(1 + i % 4)]
+        good = [word in GOOD for sentence in words for word in sentence]
+        text = " ".join(" ".join(rng.sample([*sentence, rng.choice(PLAIN)], 4)) + "." for sentence in words)
+        rows.append({"review": f"{seed}{i} {text}", "share": sum(good) / len(good)})
+    return rows
+
+
+def test_a_task_of_one_s_own(encoder: Path, tmp_path: Path) -> None:
+    import pytest
+    from conftest import tiny_config
+
+    from distilora import MeasureConfig, evaluate, load, parse, train
+    from distilora.predict import predict_table
+    from distilora.tables import read_table, write_table
+
+    write_table(tmp_path / "train.jsonl", shares(240, 1))
+    write_table(tmp_path / "test.jsonl", shares(60, 2))
+    output = tmp_path / "run"
+    config = tiny_config(
+        output, tmp_path / "train.jsonl", encoder, data__test_path=str(tmp_path / "test.jsonl"), training__epochs=6
+    )
+    summary = train(config, GoodShare(scale=100.0))
+    test, validation = summary["evaluations"]
+    guess = np.abs(np.asarray([row["share"] for row in shares(60, 2)], float) - 0.5).mean()
+    assert test["metrics"]["mean_error"]["value"] < 0.7 * guess
+    assert test["examples"] == 60
+    assert "before_temperature" not in test
+    assert {row["metric"] for row in validation["slices"]} == {"mean_error"}
+    assert summary["round_trip"]["run_precision"]["largest_difference"] == 0
+
+    artifact = json.loads((output / "model" / "artifact.json").read_text())
+    assert artifact["task"] == {"name": "good-share", "settings": {"text": "review", "share": "share", "scale": 100.0}}
+    assert artifact["temperature"] == 1.0
+    predictions = [r.values for r in read_table(output / "predictions.parquet") if r.values["split"] == "test"]
+    assert len(predictions) == 60
+    assert "mean error" in (output / "report.html").read_text()
+    assert "mean_error" in (output / "README.md").read_text()
+
+    predictor = load(output, precision="fp32")
+    assert type(predictor.task) is GoodShare
+    write_table(tmp_path / "new.jsonl", [{"review": row["review"], "id": i} for i, row in enumerate(shares(60, 2))])
+    counts = predict_table(predictor, str(tmp_path / "new.jsonl"), str(tmp_path / "out.jsonl"))
+    assert counts == {"rows": 60, "blank": 0}
+    answers = [dict(record.values) for record in read_table(tmp_path / "out.jsonl")]
+    assert [answer["sentences"] for answer in answers[:5]] == [1, 2, 3, 4, 1]
+    assert [a["share"] for a in answers] == pytest.approx([p["share"] for p in predictions], abs=1e-2)
+    examples = [predictor.task.read(row) for row in shares(60, 2)]
+    assert [a["share"] for a in predictor.answer(examples)] == pytest.approx([a["share"] for a in answers], abs=1e-3)
+
+    settings = parse(MeasureConfig, ["--data.path", str(tmp_path / "test.jsonl"), "--precision", "fp32"])
+    again, folder = evaluate(output, settings)
+    assert again["evaluation"]["metrics"]["mean_error"]["value"] == pytest.approx(
+        test["metrics"]["mean_error"]["value"], abs=1e-4
+    )
+    assert (folder / "report.html").is_file()
+
+
+def test_a_task_nobody_registered() -> None:
+    import pytest
+
+    from distilora.errors import ArtifactError
+
+    with pytest.raises(ArtifactError, match="no task called 'nobody-s' is registered"):
+        restore("nobody-s", {})
+    assert restore("good-share", GoodShare(scale=2.0).settings).settings == GoodShare(scale=2.0).settings
