@@ -317,5 +317,5 @@ def test_a_dataset_that_is_neither_cached_nor_reachable(refused: Run, commands: 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     for command in LABELLED:
         line = refused(*commands[command](Path("stanfordnlp/imdb")))
-        assert line.startswith("data.path: stanfordnlp/imdb is not in the local cache and the Hub cannot be reached (")
+        assert line.startswith("data.path: there is no folder stanfordnlp/imdb, it is not in the Hub's local cache")
         assert "recipes/imdb-embedded.yaml" in line

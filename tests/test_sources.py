@@ -177,7 +177,7 @@ def test_what_is_no_source(tmp_path: Path) -> None:
             open_source(str(tmp_path / name))
     for path in ("", str(tmp_path / "nowhere"), "nowhere/reviews.csv", "nowhere/aclImdb.tar.gz", "one-word"):
         with pytest.raises(DataError, match=r"^data\.test_path: no such file or folder: "):
-            open_source(path, field="data.test_path")
+            open_source(path, setting="data.test_path")
 
 
 def test_embedded_reviews() -> None:
@@ -292,7 +292,7 @@ def test_the_hub_neither_cached_nor_reachable(snapshot: Path) -> None:
         with pytest.raises(DataError) as caught:
             open_source(path, None, revision)
         message = str(caught.value)
-        assert message.startswith(f"data.path: {path} is not in the local cache and the Hub cannot be reached")
+        assert message.startswith(f"data.path: there is no folder {path}, it is not in the Hub's local cache")
         assert "recipes/imdb-embedded.yaml" in message
         assert "\n" not in message
 
