@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,25 @@ def test_early_stopping_keeps_the_best_weights(
     assert fitted.state.best_update == 5
     assert fitted.state.best_loss == min(r["validation_loss"] for r in fitted.state.history if "validation_loss" in r)
     np.testing.assert_allclose(run_network(network.eval(), against.rows, "fp32"), fitted.outputs, rtol=0, atol=1e-5)
+
+
+class Scripted(Classification):
+    """Says in validation what it is told to."""
+
+    script: Iterator[float]
+
+    def loss(self, outputs: torch.Tensor, targets: Sequence[int]) -> torch.Tensor:
+        if outputs.requires_grad:
+            return super().loss(outputs, targets)
+        return torch.full((len(targets),), next(self.script))
+
+
+def test_a_better_validation_gives_new_patience(encoder: Path, tmp_path: Path) -> None:
+    network = build(encoder)
+    network.task = Scripted(TASK.labels, "text", "label")
+    network.task.script = iter([5.0, 6.0, 4.0, 4.5, 4.0, 1.0])
+    fitted = run(network, tmp_path, epochs=6, validations=6, patience=2)
+    assert (fitted.state.update, fitted.state.best_update, fitted.state.best_loss) == (25, 15, 4.0)
 
 
 def test_a_loss_that_is_not_finite_is_said(encoder: Path, tmp_path: Path) -> None:
