@@ -108,7 +108,7 @@ def test_the_gradient_of_an_update_does_not_depend_on_the_budget(encoder: Path) 
         return len(update), {name: p.grad.clone() for name, p in network.trained().items() if p.grad is not None}
 
     (one, whole), (many, cut) = gradients(10_000), gradients(40)
-    assert one == 1
+    assert one == 2  # a piece of either half of the lengths
     assert many > 8
     assert set(whole) == set(cut) == set(network.trained())
     for name, gradient in whole.items():

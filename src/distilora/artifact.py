@@ -87,6 +87,11 @@ def read_artifact(path: str | Path) -> Artifact:
     known = {field.name for field in dataclasses.fields(Artifact)} - {"folder"}
     if set(fields) != known:
         raise ArtifactError(f"{folder}/artifact.json: fields {sorted(set(fields) ^ known)} are missing or unknown")
+    parts = {"files": set(), "task": {"name", "settings"}, "cleaning": {"name", "version"}}
+    parts["encoder"] = {"name", "source", "revision", "architecture", "sha256"}
+    for name, wanted in parts.items():
+        if not isinstance(fields[name], dict) or not wanted <= set(fields[name]):
+            raise ArtifactError(f"{folder}/artifact.json: damaged ({name}); copy the model again")
     artifact = Artifact(**fields, folder=folder)
     for name, checksum in artifact.files.items():
         file = folder / name

@@ -26,18 +26,20 @@ _TEMPLATE = """---
 With distilora:
 
     distilora predict {run} "A text to judge."
-
-With Transformers and PEFT alone{folder_hint}:
-
-```python
-{snippet}
-```
-
+{plain}
 ## Training
 
 Data: {source} ({train:,} examples to train on, {validation:,} to choose on). Texts are cleaned by the step
 `{cleaning}` v{cleaning_version} and cut to {max_length} tokens. Precision {precision}. All settings are in `run.yaml`, versions in
 `environment.json`, every answer in `predictions.parquet`, pictures in `report.html`.
+"""
+
+_PLAIN = """
+With Transformers and PEFT alone{folder_hint}:
+
+```python
+{snippet}
+```
 """
 
 _SNIPPET = """import torch
@@ -76,6 +78,18 @@ def model_card(
         "pipeline_tag": "text-classification" if task_labels else "other",
         "tags": ["distilora", "lora"],
     }
+    snippet = _SNIPPET.format(
+        run=run,
+        pad=pad_token,
+        side=truncation_side,
+        max_length=artifact.max_length,
+        base=folder,
+        outputs=outputs,
+        id2label=dict(enumerate(task_labels)) if task_labels else None,
+        temperature=artifact.temperature,
+    )
+    # Another task's head may pool its rows in its own way, which the Transformers class does not know.
+    plain = _PLAIN.format(folder_hint=hint, snippet=snippet) if artifact.task["name"] == "classification" else ""
     return _TEMPLATE.format(
         metadata="\n".join(f"{key}: {json.dumps(value)}" for key, value in metadata.items()),
         name=run.rstrip("/").rsplit("/", 1)[-1],
@@ -86,17 +100,7 @@ def model_card(
         figures=_table(splits),
         notes="\n".join(f"- {note}" for note in notes),
         run=run,
-        folder_hint=hint,
-        snippet=_SNIPPET.format(
-            run=run,
-            pad=pad_token,
-            side=truncation_side,
-            max_length=artifact.max_length,
-            base=folder,
-            outputs=outputs,
-            id2label=dict(enumerate(task_labels)) if task_labels else None,
-            temperature=artifact.temperature,
-        ),
+        plain=plain,
         source=data["source"],
         train=data["train"],
         validation=data["validation"],

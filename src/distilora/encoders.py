@@ -146,7 +146,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
     except (huggingface_hub.errors.RepositoryNotFoundError, huggingface_hub.errors.RevisionNotFoundError) as error:
         raise EncoderError(
-            f"encoder.name: the Hub has no model {name} ({type(error).__name__}); check the name"
+            f"encoder.name: the Hub has no model {name} that you may read ({type(error).__name__}); check the name and your login"
         ) from None
     except Exception as error:  # no network shows as errors of several HTTP libraries, none of them public here
         raise EncoderError(

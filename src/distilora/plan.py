@@ -1,21 +1,23 @@
 """Plans which examples run together: a pure function of lengths, budget, seed and epoch.
 
-Training: an update is a fixed number of examples drawn by a seeded shuffle, sorted by length and cut into
-micro-batches whose padded size, count x longest, stays within the token budget. Its loss is the sum over examples
-divided by their count, so the gradient does not depend on the cut. A checkpoint's place is (seed, epoch, update):
-the plan of that epoch is computed again and entered at that update.
+Training: an update is a fixed number of examples, cut into micro-batches whose padded size, count x longest, stays
+within the token budget. Its loss is the sum over examples divided by their count, so the gradient does not depend on
+the cut. A checkpoint's place is (seed, epoch, update): the plan of that epoch is computed again and entered there.
+
+Little is padded, and yet an update is no sample of one length: a seeded shuffle gives windows of a few updates, each
+window is sorted by length and halved, and every update draws a piece of neighbours from either half. Which examples
+make an update does not depend on the budget. The epoch's last, smaller update is random examples.
 
 Prediction and serving: no `update_size`, so that everything is one update, longest examples first (a machine that
 is too small says so at once). Micro-batches hold input positions: results go back in input order by assignment.
-
-Sorting is kept within an update. Sorting over several updates saves some padding, but makes the updates
-homogeneous in length, which is a bias of the gradient; LOG.md has the figures.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 Update = list[NDArray[np.int64]]  # micro-batches of example indices
+WINDOW = 8  # updates sorted together
+BANDS = 2  # pieces of neighbouring lengths in an update
 
 
 def plan(
@@ -39,11 +41,36 @@ def plan(
         raise ValueError("token_budget and update_size must be positive")
     lengths = np.asarray(lengths)
     if update_size is None:
-        updates = [np.arange(len(lengths))] if len(lengths) else []
-    else:
-        order = np.random.default_rng([seed, epoch]).permutation(len(lengths))
-        updates = [order[start : start + update_size] for start in range(0, len(order), update_size)]
-    return [_micro_batches(update, lengths, token_budget) for update in updates]
+        return [_micro_batches(np.arange(len(lengths)), lengths, token_budget)] if len(lengths) else []
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))
+    whole = len(order) // update_size * update_size
+    updates: list[Update] = []
+    for start in range(0, whole, WINDOW * update_size):
+        window = order[start : min(start + WINDOW * update_size, whole)]
+        updates += _window(window, lengths, token_budget, update_size, rng)
+    if whole < len(order):
+        updates.append(_micro_batches(order[whole:], lengths, token_budget))
+    return updates
+
+
+def _window(
+    window: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    token_budget: int,
+    update_size: int,
+    rng: np.random.Generator,
+) -> list[Update]:
+    """The updates of one window, each with a piece of every band of lengths."""
+    updates: list[Update] = [[] for _ in range(len(window) // update_size)]
+    window = window[np.lexsort((window, -lengths[window]))]
+    start = 0
+    for part in np.array_split(np.arange(update_size), BANDS):
+        for update in rng.permutation(len(updates)):
+            piece = window[start : start + len(part)]
+            updates[update] += _micro_batches(piece, lengths, token_budget)
+            start += len(part)
+    return updates
 
 
 def _micro_batches(examples: NDArray[np.int64], lengths: NDArray[np.int64], token_budget: int) -> Update:

@@ -92,10 +92,12 @@ class Predictor:
             text.encode()
         except UnicodeEncodeError as error:
             raise DataError(f"{place}: character {error.start + 1} is not UTF-8; correct the text") from None
-        cleaned = self.clean(text)
-        if not cleaned.strip():
+        column = getattr(self.task, "text_column", "text")
+        example = unlabelled(self.task, {column: text}, None).read({column: text})
+        cleaned = tuple(self.clean(part) for part in example.texts)
+        if not any(part.strip() for part in cleaned):
             raise DataError(f"{place}: the text is blank; give one with words")
-        return Example((cleaned,), place=place)
+        return Example(cleaned, place=place)
 
 
 def load(

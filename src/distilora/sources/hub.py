@@ -32,7 +32,7 @@ def hub_source(dataset: str, name: str | None, revision: str | None, setting: st
         )
     except (huggingface_hub.errors.RepositoryNotFoundError, huggingface_hub.errors.RevisionNotFoundError) as error:
         raise DataError(
-            f"{setting}: the Hub has no dataset {dataset} ({type(error).__name__}); check the name"
+            f"{setting}: the Hub has no dataset {dataset} that you may read ({type(error).__name__}); check the name and your login"
         ) from None
     except Exception as error:  # no network shows as errors of several HTTP libraries, none of them public here
         raise DataError(
