@@ -149,7 +149,7 @@ def test_a_whole_run_of_bert(encoders: dict[str, Encoder], reviews: Path, tmp_pa
     summary = train(tiny_config(tmp_path / "run", reviews, encoders["bert"].folder, adapter__last_blocks=1))
     assert summary["encoder"]["architecture"] == "bert"
     assert summary["round_trip"]["run_precision"]["largest_difference"] == 0
-    assert summary["evaluations"][0]["metrics"]["accuracy"]["value"] > 0.7
+    assert summary["training"]["best_validation_loss"] < 0.65  # chance is 0.693
     saved = load_file(tmp_path / "run/model/adapter/adapter_model.safetensors")
     assert any("pooler" in key for key in saved)
     assert any("classifier" in key for key in saved)

@@ -14,6 +14,10 @@ from distilora.architectures import Architecture
 from distilora.rows import Rows
 from distilora.tasks import Task
 
+# Batches are padded to a multiple of this many tokens: matrix kernels are made anew for each new shape, and on a CPU
+# their making costs more than the padding (LOG.md has the figures).
+STRIDE = 16
+
 
 class States:
     """The encoder's last states of B rows, T tokens in all, width D."""
@@ -59,6 +63,7 @@ class Network(nn.Module):
         config = self.model.config
         self.pooling = getattr(config, "classifier_pooling", "cls")
         self.padding_id = config.pad_token_id or 0
+        self.most_tokens = int(config.max_position_embeddings) - architecture.reserved_positions
 
     @property
     def model(self) -> Any:
@@ -75,7 +80,7 @@ class Network(nn.Module):
         if adapter is not None:
             self.peft.set_adapter(adapter)
         lengths = rows.lengths
-        longest = int(lengths.max(initial=1))
+        longest = min(-(-int(lengths.max(initial=1)) // STRIDE) * STRIDE, self.most_tokens)
         inside = np.arange(longest)[None] < lengths[:, None]
         ids = np.full(inside.shape, self.padding_id, np.int64)
         ids[inside] = rows.ids
