@@ -81,7 +81,8 @@ def write_tiny_encoder(folder: Path, model_type: str = "distilbert", **settings:
 
 def tiny_config(output: Path, data: Path, encoder: Path, **changes: object):  # type: ignore[no-untyped-def]
     """A RunConfig for the tiny encoder; `changes` are dotted settings with '__' for the dot."""
-    from distilora.config import RunConfig, parse
+    from distilora.config import RunConfig
+    from distilora.settings import parse
 
     tree: dict[str, dict[str, object]] = {
         "data": {"path": str(data), "max_length": 64, "validation_size": 40},

@@ -12,8 +12,8 @@ from conftest import tiny_config, tiny_reviews, write_csv
 
 import distilora
 from distilora.cli import USAGE, main
-from distilora.config import to_tree
 from distilora.predict import load
+from distilora.settings import to_tree
 from distilora.tables import read_table
 
 Captured = pytest.CaptureFixture[str]

@@ -9,17 +9,9 @@ import pytest
 import yaml
 
 from distilora import config as module
-from distilora.config import (
-    DataConfig,
-    MeasureConfig,
-    RunConfig,
-    help_text,
-    known_keys,
-    parse,
-    read_recipe,
-    to_tree,
-)
+from distilora.config import DataConfig, MeasureConfig, RunConfig
 from distilora.errors import ConfigError
+from distilora.settings import help_text, known_keys, parse, read_recipe, to_tree
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 

@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from distilora.config import MeasureConfig, RunConfig, parse, read_recipe
+    from distilora.config import MeasureConfig, RunConfig
     from distilora.errors import DistiloraError
     from distilora.evaluation import evaluate
     from distilora.predict import Predictor, load
     from distilora.run import train
+    from distilora.settings import parse, read_recipe
 
 _HOMES = {
     "RunConfig": "config",
     "MeasureConfig": "config",
-    "parse": "config",
-    "read_recipe": "config",
+    "parse": "settings",
+    "read_recipe": "settings",
     "DistiloraError": "errors",
     "evaluate": "evaluation",
     "Predictor": "predict",

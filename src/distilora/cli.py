@@ -71,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(words: list[str]) -> int:
-    from distilora.config import RunConfig, help_text, parse, read_recipe
+    from distilora.config import RunConfig
+    from distilora.settings import help_text, parse, read_recipe
 
     if "-h" in words or "--help" in words:
         print(help_text(RunConfig, TRAIN_USAGE))
@@ -147,7 +148,8 @@ def _print_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
 
 
 def _evaluate(words: list[str]) -> int:
-    from distilora.config import MeasureConfig, help_text, parse
+    from distilora.config import MeasureConfig
+    from distilora.settings import help_text, parse
 
     if "-h" in words or "--help" in words:
         print(help_text(MeasureConfig, EVALUATE_USAGE))

@@ -11,12 +11,13 @@ import yaml
 from distilora import __version__
 from distilora.artifact import Artifact
 from distilora.card import model_card
-from distilora.config import RunConfig, to_tree
+from distilora.config import RunConfig
 from distilora.data import Parts
 from distilora.encoders import Encoder
 from distilora.evaluation import Measured
 from distilora.fit import Fitted
 from distilora.report import write_report
+from distilora.settings import to_tree
 from distilora.tables import atomic_text, write_json, write_table
 
 

@@ -28,7 +28,7 @@ from distilora import __version__, hardware
 from distilora.artifact import Artifact, Check, check_examples, write_artifact
 from distilora.backends.torch_backend import run_network
 from distilora.calibration import fit_temperature
-from distilora.config import Device, Precision, RunConfig, parse, read_recipe, to_tree
+from distilora.config import Device, Precision, RunConfig
 from distilora.data import Parts, read_parts, shared_copies
 from distilora.encode import Network
 from distilora.encoders import Encoder, find_encoder, load_tokenizer
@@ -41,6 +41,7 @@ from distilora.predict import run_rows
 from distilora.progress import say
 from distilora.roundtrip import verify
 from distilora.rows import Rows
+from distilora.settings import parse, read_recipe, to_tree
 from distilora.tables import atomic_text, write_json
 from distilora.tasks import Task
 from distilora.tokens import tokenise, with_truncation
