@@ -13,9 +13,9 @@ from distilora.artifact import read_artifact
 from distilora.tables import read_table
 
 FLAGS = """
---data.path embedded --data.name rotten_tomatoes --data.train_size 320 --data.validation_size 100 --data.heldout 0.02
+--data.path embedded --data.name rotten_tomatoes --data.train_size 480 --data.validation_size 100 --data.heldout 0.02
 --data.max_length 96 --encoder.name embedded --adapter.last_blocks 2 --training.epochs 1 --training.update_size 8
---training.learning_rate 5e-3 --training.precision fp32 --training.validations 1 --training.device cpu
+--training.learning_rate 1e-3 --training.head_learning_rate 5e-3 --training.precision fp32 --training.validations 1 --training.device cpu
 --evaluation.bootstrap 100
 """.split()
 
@@ -32,12 +32,12 @@ def test_a_real_run(tmp_path: Path) -> None:
     assert list((output / "events").rglob("*tfevents*"))
     assert not (output / "checkpoints").exists()
     settings = yaml.safe_load((output / "run.yaml").read_text())
-    assert settings["data"]["train_size"] == 320
+    assert settings["data"]["train_size"] == 480
     assert settings["training"]["dropout"] == 0.0  # decided for a CPU
 
     heldout, validation = summary["evaluations"]
     assert (heldout["split"], validation["split"]) == ("heldout", "validation")
-    assert (summary["data"]["train"], validation["examples"]) == (320, 100)
+    assert (summary["data"]["train"], validation["examples"]) == (480, 100)
     assert heldout["examples"] == round(0.02 * (summary["data"]["read"] - summary["data"]["exact_copies_dropped"]))
     assert 0.6 < heldout["metrics"]["accuracy"]["value"] < 0.95
     assert heldout["metrics"]["auroc"]["value"] > 0.62
@@ -47,7 +47,7 @@ def test_a_real_run(tmp_path: Path) -> None:
     assert summary["round_trip"]["fp32"]["largest_difference"] <= 1e-5
     training = summary["training"]
     losses = [row["loss"] for row in training["history"] if "loss" in row]
-    assert len(losses) == training["updates"] == training["planned_updates"] == 40
+    assert len(losses) == training["updates"] == training["planned_updates"] == 60
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
     assert training["best_validation_loss"] == pytest.approx(validation["before_temperature"]["log_loss"], rel=1e-5)
     assert validation["metrics"]["log_loss"]["value"] <= validation["before_temperature"]["log_loss"] + 1e-9
