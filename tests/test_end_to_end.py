@@ -39,8 +39,8 @@ def test_a_real_run(tmp_path: Path) -> None:
     assert (heldout["split"], validation["split"]) == ("heldout", "validation")
     assert (summary["data"]["train"], validation["examples"]) == (480, 100)
     assert heldout["examples"] == round(0.02 * (summary["data"]["read"] - summary["data"]["exact_copies_dropped"]))
-    assert 0.6 < heldout["metrics"]["accuracy"]["value"] < 0.95
-    assert heldout["metrics"]["auroc"]["value"] > 0.62
+    assert 0.55 < heldout["metrics"]["accuracy"]["value"] < 0.95
+    assert heldout["metrics"]["auroc"]["value"] > 0.6
     assert heldout["metrics"]["log_loss"]["value"] < np.log(2)
     assert sum(map(sum, heldout["figures"]["confusion"])) == heldout["examples"]
     assert summary["round_trip"]["run_precision"]["largest_difference"] == 0.0
