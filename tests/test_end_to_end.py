@@ -15,7 +15,8 @@ from distilora.tables import read_table
 FLAGS = """
 --data.path embedded --data.name rotten_tomatoes --data.train_size 480 --data.validation_size 100 --data.heldout 0.02
 --data.max_length 96 --encoder.name embedded --adapter.last_blocks 2 --training.epochs 1 --training.update_size 8
---training.learning_rate 1e-3 --training.head_learning_rate 5e-3 --training.precision fp32 --training.validations 1 --training.device cpu
+--training.learning_rate 1e-3 --training.head_learning_rate 5e-3
+--training.precision fp32 --training.validations 1 --training.device cpu
 --evaluation.bootstrap 100
 """.split()
 
