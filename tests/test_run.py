@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-FILES = ["run.yaml", "metrics.json", "predictions.parquet", "environment.json", "report.html", "README.md",
+FILES = ["seen_texts.npy", "run.yaml", "metrics.json", "predictions.parquet", "environment.json", "report.html", "README.md",
          "model/artifact.json", "model/tokenizer.json", "model/check.npz", "model/adapter/adapter_model.safetensors",
          "model/adapter/adapter_config.json"]  # fmt: skip
 

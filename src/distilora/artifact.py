@@ -10,6 +10,7 @@ import dataclasses
 import io
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -65,7 +66,9 @@ def model_folder(path: str | Path) -> Path:
     if not path.exists():
         raise ArtifactError(f"{path}: no such run; train one with: distilora train recipes/imdb-embedded.yaml")
     if (path / "checkpoints").is_dir():
-        raise ArtifactError(f"{path}: this run is not finished; continue it with: distilora train --resume {path}")
+        raise ArtifactError(
+            f"{path}: this run is not finished; continue it with: distilora train --resume {shlex.quote(str(path))}"
+        )
     raise ArtifactError(f"{path}: no artifact.json here; give the folder of a finished run, or its model/")
 
 

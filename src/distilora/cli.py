@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -125,6 +126,7 @@ def _finish(done: tuple[str, dict[str, Any]]) -> int:
     for note in summary["notes"]:
         print(f"note: {note}")
     print(f"\nThe report: {folder}/report.html\nNext:")
+    folder = shlex.quote(folder)
     print(f'  distilora predict {folder} "A slow start, but the last hour is superb."')
     print(f"  distilora predict {folder} --input reviews.csv --output scored.parquet")
     print(f"  distilora evaluate {folder} --data.path DIR_OR_FILE --data.split test")

@@ -234,7 +234,8 @@ class MeasureConfig:
     """An evaluation of a finished run on other data."""
 
     output: str | None = None
-    """Folder for metrics.json, predictions.parquet and report.html; null: evaluations/SPLIT in the run's folder."""
+    """Folder for metrics.json, predictions.parquet and report.html; null: evaluations/SPLIT, or evaluations/FILE
+    for a single file, in the run's folder."""
     precision: Precision = "auto"
     """Precision of the forward pass; auto: bf16 where the processor computes in it, else fp32."""
     device: Device = "auto"

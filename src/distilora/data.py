@@ -67,7 +67,10 @@ def read_parts(config: DataConfig, task: Task | None = None) -> Parts:
         "group_column": config.group_column,
     }
     if config.deduplicate:
-        everything, summary["exact_copies_dropped"] = _without_copies(everything)
+        everything, dropped = _without_copies(everything)
+        summary["exact_copies_dropped"] = dropped
+        if dropped:
+            say(f"{config.train_split}: dropped {dropped:,} exact copies")
     carving = test_split == "heldout" or config.validation_split is None
     clusters, pairs = _clusters(everything) if carving else (np.arange(len(everything)), 0)
     summary["near_copies_kept_together"] = pairs

@@ -6,6 +6,7 @@ one of their 16 smallest shingle hashes (bottom-k sketch: Cohen & Kaplan, PODC 2
 missed with probability about (1 - J)^16, 1.5e-5 at J = 0.5, and every candidate is then checked on the whole sets.
 """
 
+import hashlib
 import re
 import zlib
 from collections.abc import Sequence
@@ -86,6 +87,12 @@ def clusters(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
         first, second = sorted((root(int(a)), root(int(b))))
         parent[second] = first
     return np.asarray([root(i) for i in range(count)], np.int64)
+
+
+def fingerprints(texts: Sequence[str]) -> NDArray[np.uint64]:
+    """64-bit hashes of the texts' exact keys, [N]: enough to know a text again, not to read it."""
+    digests = (hashlib.blake2b(exact_key(text).encode(), digest_size=8).digest() for text in texts)
+    return np.frombuffer(b"".join(digests), np.uint64)
 
 
 def exact_key(text: str) -> str:

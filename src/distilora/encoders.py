@@ -113,9 +113,11 @@ def write_embedded(output: Path) -> None:
 
     from tokenizers import Tokenizer
     from transformers import DistilBertConfig, DistilBertModel, PreTrainedTokenizerFast
+    from transformers.utils import logging
 
     if output.exists():
         raise EncoderError(f"--output: {output} exists already; give another folder")
+    logging.disable_progress_bar()
     encoder = find_encoder(EMBEDDED)
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))

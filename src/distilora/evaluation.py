@@ -1,6 +1,5 @@
 """Evaluation: metrics with intervals before and after the temperature, slices, mistakes, predictions."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distilora.artifact import Artifact, read_artifact
+from distilora.artifact import read_artifact
 from distilora.config import EvaluationConfig, MeasureConfig
+from distilora.duplicates import fingerprints
 from distilora.errors import DataError
 from distilora.examples import Examples, read_examples
 from distilora.progress import say
@@ -26,6 +26,7 @@ NEGATION = re.compile(
     r"\b(?:not|no|never|nothing|nobody|none|neither|nor|nowhere|cannot|without)\b|n['’]t\b", re.IGNORECASE
 )
 LENGTH_BINS = (0, 64, 128, 192, 256, 384, 512)  # tokens as read
+SEEN = "seen_texts.npy"  # in a run's folder
 EXCERPT = 600  # characters of a mistake's text
 
 
@@ -135,46 +136,50 @@ def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Pa
 
     artifact = read_artifact(run)
     source = open_source(config.data.path, config.data.name, config.data.revision)
-    split = config.data.split
+    split = name = config.data.split
     if len(source.splits) == 1 and Path(config.data.path).is_file():
-        split = source.splits[0]
+        split, name = source.splits[0], Path(config.data.path).stem
     predictor: Predictor = load(run, config.precision, config.device, config.encoder)
     task, records = _aligned(predictor.task, source, split, config)
-    examples = read_examples(records, task.read, predictor.clean, split, config.data.strict)
-    tokens = tokenise(predictor.tokenizer, examples.items, f"tokenising {split}")
-    outputs = run_rows(tokens.rows, predictor.backend, config.evaluation.token_budget, f"predicting {split}")
+    examples = read_examples(records, task.read, predictor.clean, name, config.data.strict)
+    tokens = tokenise(predictor.tokenizer, examples.items, f"tokenising {name}")
+    outputs = run_rows(tokens.rows, predictor.backend, config.evaluation.token_budget, f"predicting {name}")
     measured = measure(task, examples, tokens, outputs, artifact.temperature, config.evaluation)
     base = Path(run) if (Path(run) / "model").is_dir() else artifact.folder.parent
-    folder = Path(config.output) if config.output else base / "evaluations" / split
+    folder = Path(config.output) if config.output else base / "evaluations" / name
+    notes = [source.note] if source.note else []
+    notes += _seen_in_training(artifact.folder.parent, examples)
     summary = {
         "run": str(run),
         "source": source.name,
         "encoder": artifact.encoder,
         "precision": predictor.backend.precision,
+        "notes": notes,
         "evaluation": measured.metrics,
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder / "predictions.parquet", measured.predictions)
-    notes = [source.note] if source.note else []
-    notes += _seen_in_training(artifact, source, split)
-    title = f"{Path(run).name} on {source.name}, {split}"
+    title = f"{Path(run).name} on {source.name}, {name}"
     facts = {"encoder": artifact.encoder["name"], "precision": predictor.backend.precision}
     write_report(folder / "report.html", title, [measured.metrics], notes=notes, facts=facts)
     write_json(folder / "metrics.json", summary)
     return summary, folder
 
 
-def _seen_in_training(artifact: Artifact, source: Source, split: str) -> list[str]:
-    """A note where the run's own record says that this very split was trained on."""
-    try:
-        record = json.loads((artifact.folder.parent / "metrics.json").read_text("utf-8"))["data"]
-    except (OSError, ValueError, KeyError):
+def _seen_in_training(folder: Path, examples: Examples) -> list[str]:
+    """A note on how many of the texts the run was trained or chosen on, where its folder still knows them."""
+    if not (folder / SEEN).is_file():
         return []
-    if record.get("source") == source.name and record.get("train_split") == split:
-        note = "This split was trained on: the figures say how well it was learnt, not how well it is predicted."
-        say(f"warning: {note}")
-        return [note]
-    return []
+    seen = np.load(folder / SEEN, allow_pickle=False)
+    count = int(np.isin(fingerprints([" ".join(e.texts) for e in examples.items]), seen).sum())
+    if not count:
+        return []
+    note = (
+        f"{count:,} of these {len(examples):,} texts were trained or chosen on: on them the figures say how well they were "
+        "learnt, not how well they are predicted."
+    )
+    say(f"warning: {note}")
+    return [note]
 
 
 def _aligned(task: Task, source: Source, split: str, config: MeasureConfig) -> tuple[Task, Iterator[Record]]:

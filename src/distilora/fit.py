@@ -8,6 +8,7 @@ Learning rate and data order are functions of the update number alone; a resumed
 import hashlib
 import json
 import math
+import shlex
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -157,7 +158,7 @@ def fit(
     accelerator.end_training()
     if stop.signal:
         raise Interrupted(
-            f"stopped after update {state.update:,} of {total:,}; continue with: distilora train --resume {run}",
+            f"stopped after update {state.update:,} of {total:,}; continue with: distilora train --resume {shlex.quote(str(run))}",
             stop.signal,
         )
     assert best.outputs is not None

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from distilora import __version__
 from distilora.artifact import Artifact
@@ -14,7 +15,7 @@ from distilora.card import model_card
 from distilora.config import RunConfig
 from distilora.data import Parts
 from distilora.encoders import Encoder
-from distilora.evaluation import Measured
+from distilora.evaluation import SEEN, Measured
 from distilora.fit import Fitted
 from distilora.report import write_report
 from distilora.settings import to_tree
@@ -35,6 +36,7 @@ class Outcome:
     fitted: Fitted
     round_trip: dict[str, Any]
     measured: Sequence[Measured]
+    seen: NDArray[np.uint64]  # fingerprints of the texts trained and chosen on
     costs: dict[str, Any]
 
 
@@ -66,6 +68,7 @@ def write_outcome(folder: Path, outcome: Outcome) -> dict[str, Any]:
     )
     with atomic_text(folder / "README.md") as stream:
         stream.write(card)
+    np.save(folder / SEEN, outcome.seen)
     write_json(folder / "metrics.json", summary)
     return summary
 
@@ -77,8 +80,8 @@ def notes_for(config: RunConfig, parts: Parts) -> list[str]:
         apart = (
             f"no value of {config.data.group_column} is on both sides."
             if config.data.group_column
-            else "but reviews of one film may fall on both sides, so the figure is a little high "
-            "(--data.group_column prevents that where a column names the film)."
+            else "but texts that belong together, such as reviews of one film, may fall on both sides, so the figure is a "
+            "little high where they do (--data.group_column prevents that where a column names the film)."
         )
         notes.append(
             f"The final test is not an official test split: it is {config.data.heldout:.0%} of the training examples, stratified, "

@@ -2,6 +2,7 @@
 
 import io
 import statistics
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,11 @@ def _svg(figure: Any) -> str:
     import matplotlib
 
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "distilora", "font.family": "sans-serif"}):
+    with (
+        warnings.catch_warnings(),
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "distilora", "font.family": "sans-serif"}),
+    ):
+        warnings.simplefilter("ignore")  # a glyph that matplotlib's font lacks: the browser draws the text
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]  # without the XML prologue, which HTML does not take

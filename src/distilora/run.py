@@ -7,6 +7,7 @@ What it leaves in the run's folder:
     metrics.json         figures, data counts, costs
     predictions.parquet  every answer on validation and test
     environment.json     versions, processor, commit
+    seen_texts.npy       hashes of the texts trained and chosen on, by which `evaluate` knows them again
     events/              curves for TensorBoard
     report.html          for people
     README.md            model card
@@ -30,6 +31,7 @@ from distilora.backends.torch_backend import run_network
 from distilora.calibration import fit_temperature
 from distilora.config import Device, Precision, RunConfig
 from distilora.data import Parts, read_parts, shared_copies
+from distilora.duplicates import fingerprints
 from distilora.encode import Network
 from distilora.encoders import Encoder, find_encoder, load_tokenizer
 from distilora.errors import ConfigError, RoundTripError
@@ -118,7 +120,7 @@ def train(
         folder,
         Outcome(
             config, encoder, artifact, padding, parts, len(train_tokens.rows.ids), parameters, fitted, round_trip, measured,
-            clock.costs(),
+            fingerprints([" ".join(e.texts) for e in [*parts.train.items, *parts.validation.items]]), clock.costs(),
         ),
     )  # fmt: skip
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)

@@ -31,7 +31,7 @@ class TorchBackend:
         found = find_encoder(encoder or wanted["name"], None if encoder else wanted["revision"])
         if found.sha256 != wanted["sha256"]:
             raise ArtifactError(
-                f"encoder: {wanted['name']} here has SHA-256 {found.sha256[:12]}, the model was trained on "
+                f"encoder: {encoder or wanted['name']} has SHA-256 {found.sha256[:12]}, the model was trained on "
                 f"{wanted['sha256'][:12]}; bring that encoder back"
             )
         self.network = load_network(
