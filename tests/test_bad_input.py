@@ -165,7 +165,7 @@ def test_a_blank_text_is_skipped_and_counted(
 ) -> None:  # fmt: skip
     path = written(tmp_path / name, BLANK[name])
     assert main([str(w) for w in commands["evaluate"](path)]) == 0
-    assert "train: skipped 2 blank texts\n" in capsys.readouterr().err
+    assert "r: skipped 2 blank texts\n" in capsys.readouterr().err  # the file is called r
     measured = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))["evaluation"]
     assert (measured["examples"], measured["blank_skipped"]) == (40, 2)
 
