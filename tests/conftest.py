@@ -40,7 +40,7 @@ def write_csv(path: Path, rows: list[tuple[str, str]], columns: tuple[str, ...] 
     return path
 
 
-def tiny_tokenizer():  # type: ignore[no-untyped-def]
+def tiny_tokenizer():
     """A word-piece tokenizer over the words of the tiny reviews."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
@@ -79,7 +79,7 @@ def write_tiny_encoder(folder: Path, model_type: str = "distilbert", **settings:
     return folder
 
 
-def tiny_config(output: Path, data: Path, encoder: Path, **changes: object):  # type: ignore[no-untyped-def]
+def tiny_config(output: Path, data: Path, encoder: Path, **changes: object):
     """A RunConfig for the tiny encoder; `changes` are dotted settings with '__' for the dot."""
     from distilora.config import RunConfig
     from distilora.settings import parse
@@ -123,6 +123,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, encoder: Path, reviews: P
 
 
 @pytest.fixture(scope="session")
-def metrics(finished: Path) -> dict:  # type: ignore[type-arg]
+def metrics(finished: Path) -> dict:
     """metrics.json of the finished run."""
-    return json.loads((finished / "metrics.json").read_text("utf-8"))  # type: ignore[no-any-return]
+    return json.loads((finished / "metrics.json").read_text("utf-8"))

@@ -46,7 +46,7 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Encoder]:
 
 def build(encoder: Encoder, **adapter: object) -> Network:
     """A network with an adapter and a head that matter."""
-    settings = AdapterConfig(**{"r": 4, **adapter})  # type: ignore[arg-type]
+    settings = AdapterConfig(**{"r": 4, **adapter})
     network = new_network(encoder, TASK, settings, precision="fp32", device=CPU, dropout=0.0).eval()
     with torch.no_grad():
         for parameter in network.trained().values():

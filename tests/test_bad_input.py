@@ -117,14 +117,14 @@ FILES: dict[str, tuple[str, bytes, tuple[str, ...], list[str]]] = {  # name, con
 
 
 @pytest.mark.parametrize(("case", "command"), [(case, c) for case, row in FILES.items() for c in row[2]])
-def test_a_bad_file(case: str, command: str, commands: dict, refused: Run, tmp_path: Path) -> None:  # type: ignore[type-arg]
+def test_a_bad_file(case: str, command: str, commands: dict, refused: Run, tmp_path: Path) -> None:
     name, data, _, parts = FILES[case]
     line = refused(*commands[command](written(tmp_path / name, data)))
     assert [part for part in parts if part not in line] == []
 
 
 @pytest.mark.parametrize("command", ALL)
-def test_no_such_file(command: str, commands: dict, refused: Run, tmp_path: Path) -> None:  # type: ignore[type-arg]
+def test_no_such_file(command: str, commands: dict, refused: Run, tmp_path: Path) -> None:
     path = tmp_path / "nowhere.csv"
     line = refused(*commands[command](path))
     field = "--input: no such file" if command == "predict" else "data.path: no such file or folder"
@@ -132,7 +132,7 @@ def test_no_such_file(command: str, commands: dict, refused: Run, tmp_path: Path
 
 
 @pytest.mark.parametrize("command", LABELLED)
-def test_an_archive_that_leaves_its_root(command: str, commands: dict, refused: Run, tmp_path: Path) -> None:  # type: ignore[type-arg]
+def test_an_archive_that_leaves_its_root(command: str, commands: dict, refused: Run, tmp_path: Path) -> None:
     path = tmp_path / "r.tar.gz"
     with tarfile.open(path, "w:gz") as archive:
         for name in ("train/pos/1_9.txt", "test/pos/1_9.txt", "../train/neg/1_1.txt"):
@@ -152,7 +152,7 @@ BLANK = {
 
 @pytest.mark.parametrize("command", ALL)
 @pytest.mark.parametrize("name", BLANK)
-def test_a_blank_text_under_strict(name: str, command: str, commands: dict, refused: Run, tmp_path: Path) -> None:  # type: ignore[type-arg]
+def test_a_blank_text_under_strict(name: str, command: str, commands: dict, refused: Run, tmp_path: Path) -> None:
     path = written(tmp_path / name, BLANK[name])
     flags = ["--strict"] if command == "predict" else ["--data.strict", "true"]
     line = refused(*commands[command](path), *flags)
@@ -161,7 +161,7 @@ def test_a_blank_text_under_strict(name: str, command: str, commands: dict, refu
 
 @pytest.mark.parametrize("name", BLANK)
 def test_a_blank_text_is_skipped_and_counted(
-    name: str, commands: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]  # type: ignore[type-arg]
+    name: str, commands: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:  # fmt: skip
     path = written(tmp_path / name, BLANK[name])
     assert main([str(w) for w in commands["evaluate"](path)]) == 0
@@ -183,7 +183,7 @@ def test_a_text_may_follow_an_option(finished: Path, capsys: pytest.CaptureFixtu
     assert [answer["text"] for answer in answers] == ["a superb film", "a dull film"]
 
 
-def test_predict_needs_no_label(commands: dict, tmp_path: Path) -> None:  # type: ignore[type-arg]
+def test_predict_needs_no_label(commands: dict, tmp_path: Path) -> None:
     path = written(tmp_path / "r.csv", table(("fine", "meh")))
     assert main(["--quiet", *map(str, commands["predict"](path))]) == 0
     assert len((tmp_path / "out.csv").read_text("utf-8").splitlines()) == 42
@@ -217,7 +217,7 @@ def test_predict_needs_no_label(commands: dict, tmp_path: Path) -> None:  # type
     ],
 )  # fmt: skip
 def test_a_bad_setting(
-    command: str, flags: list[str], parts: list[str], commands: dict, refused: Run, reviews: Path  # type: ignore[type-arg]
+    command: str, flags: list[str], parts: list[str], commands: dict, refused: Run, reviews: Path
 ) -> None:  # fmt: skip
     line = refused(*commands[command](reviews), *flags)
     assert [part for part in parts if part not in line] == []
@@ -234,7 +234,7 @@ def test_a_bad_setting(
         ("- 1", ["recipe: ", "r.yaml must hold settings such as "]),
     ],
 )
-def test_a_bad_recipe(text: str, parts: list[str], commands: dict, refused: Run, reviews: Path, tmp_path: Path) -> None:  # type: ignore[type-arg]
+def test_a_bad_recipe(text: str, parts: list[str], commands: dict, refused: Run, reviews: Path, tmp_path: Path) -> None:
     command, *flags = commands["train"](reviews)
     line = refused(command, written(tmp_path / "r.yaml", text.encode()), *flags)
     assert [part for part in parts if part not in line] == []
@@ -249,7 +249,7 @@ def test_no_such_command(refused: Run) -> None:
     assert refused("trian") == "trian: no such command; there are train, evaluate, predict, encoder"
 
 
-def test_an_output_folder_that_is_taken(commands: dict, refused: Run, reviews: Path, tmp_path: Path) -> None:  # type: ignore[type-arg]
+def test_an_output_folder_that_is_taken(commands: dict, refused: Run, reviews: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.txt").write_text("precious")
@@ -264,7 +264,7 @@ def test_an_output_folder_that_is_taken(commands: dict, refused: Run, reviews: P
     assert (out / "thesis.txt").read_text() == "precious"
 
 
-def test_an_output_folder_that_is_a_file(commands: dict, refused: Run, reviews: Path, tmp_path: Path) -> None:  # type: ignore[type-arg]
+def test_an_output_folder_that_is_a_file(commands: dict, refused: Run, reviews: Path, tmp_path: Path) -> None:
     out = written(tmp_path / "out", b"precious")
     assert refused(*commands["train"](reviews)) == f"output: {out} is a file; give another folder"
     assert out.read_bytes() == b"precious"
@@ -304,14 +304,14 @@ def test_a_finished_run_is_not_resumed(finished: Path, refused: Run) -> None:
     assert refused("train", "--resume", finished) == f"--resume: {finished} is finished; see its report.html"
 
 
-def test_a_column_name_of_two_lines_is_still_one_line(commands: dict, refused: Run, tmp_path: Path) -> None:  # type: ignore[type-arg]
+def test_a_column_name_of_two_lines_is_still_one_line(commands: dict, refused: Run, tmp_path: Path) -> None:
     path = written(tmp_path / "r.csv", b'"first\nsecond",label\na,pos\n')
     for command in ALL:
         assert "(columns: first second, label)" in refused(*commands[command](path))
 
 
 def test_a_dataset_that_is_neither_cached_nor_reachable(refused: Run, commands: dict, tmp_path: Path,
-                                                        monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[type-arg]  # fmt: skip
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))

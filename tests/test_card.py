@@ -31,7 +31,7 @@ def test_front_matter(finished: Path, encoder: Path) -> None:
     assert body.startswith("\n# tiny\n")
 
 
-def test_figures_and_caveats(finished: Path, metrics: dict) -> None:  # type: ignore[type-arg]
+def test_figures_and_caveats(finished: Path, metrics: dict) -> None:
     text = card(finished)
     heldout, validation = metrics["evaluations"]
     assert f"| metric | heldout (n = {heldout['examples']}) | validation (n = {validation['examples']}) |" in text
@@ -64,7 +64,7 @@ def test_the_snippet_agrees_without_distilora(finished: Path) -> None:
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
 
 
-def test_the_embedded_encoder_is_written_first(finished: Path, metrics: dict) -> None:  # type: ignore[type-arg]
+def test_the_embedded_encoder_is_written_first(finished: Path, metrics: dict) -> None:
     artifact = read_artifact(finished)
     artifact = dataclasses.replace(artifact, encoder=artifact.encoder | {"name": "embedded"})
     text = model_card(

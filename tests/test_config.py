@@ -16,7 +16,7 @@ from distilora.settings import help_text, known_keys, parse, read_recipe, to_tre
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
 
-def refusal(flags: tuple[str, ...] = (), recipe: dict | None = None, config: type = RunConfig) -> str:  # type: ignore[type-arg]
+def refusal(flags: tuple[str, ...] = (), recipe: dict | None = None, config: type = RunConfig) -> str:
     with pytest.raises(ConfigError) as caught:
         parse(config, flags, recipe)
     assert "\n" not in str(caught.value)
@@ -174,7 +174,7 @@ def test_flags_win_over_the_recipe() -> None:
         ({"evaluation": {"mistakes": -1}}, "evaluation.mistakes"),
     ],
 )
-def test_values_out_of_range_or_at_odds(tree: dict, named: str) -> None:  # type: ignore[type-arg]
+def test_values_out_of_range_or_at_odds(tree: dict, named: str) -> None:
     assert refusal(recipe=tree).startswith(f"{named}: ")
 
 
@@ -248,8 +248,8 @@ def docstrings() -> dict[str, str]:
         body = classes[name].body
         for field, text in pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
-                key = f"{stage}.{field.target.id}".lstrip(".")  # type: ignore[union-attr]
-                found[key] = text.value.value  # type: ignore[attr-defined]
+                key = f"{stage}.{field.target.id}".lstrip(".")
+                found[key] = text.value.value
     return found
 
 
@@ -272,4 +272,4 @@ def test_evaluate_has_settings_of_its_own() -> None:
 
 def test_stages_are_frozen() -> None:
     with pytest.raises(AttributeError):
-        DataConfig().path = "x"  # type: ignore[misc]
+        DataConfig().path = "x"

@@ -43,7 +43,7 @@ class GoodShare(Task):
         self.columns, self.scale = Columns(text, share), scale
 
     @property
-    def settings(self) -> Mapping[str, Any]:  # type: ignore[override]
+    def settings(self) -> Mapping[str, Any]:
         return {"text": self.columns.text, "share": self.columns.share, "scale": self.scale}
 
     def read(self, values: Mapping[str, Any]) -> Example:

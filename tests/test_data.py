@@ -25,7 +25,7 @@ def test_of(parts: Parts) -> Examples:
     return parts.read_test()
 
 
-test_of.__test__ = False  # type: ignore[attr-defined]
+test_of.__test__ = False
 
 
 def places(examples: Examples) -> set[str]:
@@ -132,7 +132,7 @@ def test_near_copies_never_straddle(seed: int, tmp_path: Path) -> None:
 def test_groups_never_straddle(tmp_path: Path) -> None:
     rng = random.Random(0)
     rows = [(f"{text} film{(film := rng.randrange(60))}", label, f"film{film}") for text, label in tiny_reviews(300)]
-    path = write_csv(tmp_path / "r.csv", rows, ("text", "label", "film"))  # type: ignore[arg-type]
+    path = write_csv(tmp_path / "r.csv", rows, ("text", "label", "film"))
     parts = parts_of(path, group_column="film")
     films = [{t.split()[-1] for t in texts(part)} for part in (parts.train, parts.validation, test_of(parts))]
     assert films[0] | films[1] | films[2] == {film for *_, film in rows}
@@ -148,7 +148,7 @@ def test_a_group_column_that_is_not_there(reviews: Path) -> None:
 
 def test_groups_matter_only_where_parts_are_carved(tmp_path: Path) -> None:
     rows = [(*row, f"film{n % 30}") for n, row in enumerate(tiny_reviews(100))]
-    path = write_csv(tmp_path / "r.csv", rows, ("text", "label", "film"))  # type: ignore[arg-type]
+    path = write_csv(tmp_path / "r.csv", rows, ("text", "label", "film"))
     other = write_csv(tmp_path / "other.csv", tiny_reviews(20, 1))
     assert len(test_of(parts_of(path, group_column="film", test_path=str(other)))) == 20
 
@@ -287,11 +287,11 @@ def test_too_few_to_divide(tmp_path: Path) -> None:
 
 def test_columns_are_found_or_named(tmp_path: Path) -> None:
     rows = [(f"{n}", label, text) for n, (text, label) in enumerate(tiny_reviews(60))]
-    path = write_csv(tmp_path / "r.csv", rows, ("id", "Sentiment", "Review"))  # type: ignore[arg-type]
+    path = write_csv(tmp_path / "r.csv", rows, ("id", "Sentiment", "Review"))
     assert parts_of(path).task.settings == {
         "labels": ["neg", "pos"], "text_column": "Review", "label_column": "Sentiment"
     }  # fmt: skip
-    odd = write_csv(tmp_path / "odd.csv", rows, ("id", "verdict", "words"))  # type: ignore[arg-type]
+    odd = write_csv(tmp_path / "odd.csv", rows, ("id", "verdict", "words"))
     found = parts_of(odd, text_column="words", label_column="verdict")
     assert found.task.settings["label_column"] == "verdict"
     with pytest.raises(

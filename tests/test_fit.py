@@ -57,7 +57,7 @@ def run(
     network: Network, folder: Path, *, validation: Labelled | None = None,
     resume: bool = False, **changes: object,
 ) -> Fitted:  # fmt: skip
-    config = dataclasses.replace(CONFIG, **changes)  # type: ignore[arg-type]
+    config = dataclasses.replace(CONFIG, **changes)
     return fit(network, labelled(80, 0), validation or labelled(20, 1), config, folder, budget=2048, resume=resume)
 
 
@@ -70,7 +70,7 @@ def run(
     ],
 )
 def test_learning_rate(schedule: str, wanted: list[float]) -> None:
-    config = TrainingConfig(warmup=0.2, schedule=schedule)  # type: ignore[arg-type]
+    config = TrainingConfig(warmup=0.2, schedule=schedule)
     rates = [learning_rate(update, 10, config) for update in range(10)]
     assert [rates[i] for i in (0, 1, 2, 3, 6, 9)] == pytest.approx(wanted)
     assert learning_rate(10, 10, config) == pytest.approx(1.0 if schedule == "constant" else 0.0)

@@ -30,7 +30,7 @@ def found(encoder: Path) -> Encoder:
 
 
 def build(found: Encoder, precision: str = "fp32", dropout: float | None = 0.0, **adapter: object) -> Network:
-    settings = AdapterConfig(**{"r": 4, **adapter})  # type: ignore[arg-type]
+    settings = AdapterConfig(**{"r": 4, **adapter})
     return new_network(found, TASK, settings, precision=precision, device=CPU, dropout=dropout)
 
 

@@ -35,7 +35,7 @@ def table(kind: str, folder: Path, texts: list[str | None], column: str = "text"
 
 def read(path: Path) -> list[dict[str, object]]:
     if path.suffix == ".parquet":
-        return parquet.read_table(path).to_pylist()  # type: ignore[no-any-return]
+        return parquet.read_table(path).to_pylist()
     if path.suffix == ".jsonl":
         return [json.loads(line) for line in path.read_text().splitlines()]
     with open(path, newline="") as stream:

@@ -80,7 +80,7 @@ def test_it_is_small_and_holds_its_pictures(page: Page, finished: Path) -> None:
     assert page.tags.count("svg") == page.tags.count("figcaption") == 11  # five of each split, and the losses
 
 
-def test_it_shows_the_figures(page: Page, metrics: dict, encoder: Path) -> None:  # type: ignore[type-arg]
+def test_it_shows_the_figures(page: Page, metrics: dict, encoder: Path) -> None:
     for evaluation in metrics["evaluations"]:
         assert f"{evaluation['metrics']['accuracy']['value']:.2%}" in page.text
         assert f"{evaluation['temperature']:.3f}" in page.text

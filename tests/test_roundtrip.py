@@ -39,7 +39,7 @@ def model(finished: Path, tmp_path: Path) -> Path:
     return shutil.copytree(finished / "model", tmp_path / "model")
 
 
-def test_a_fresh_process_gave_back_the_finished_run_s_outputs(metrics: dict) -> None:  # type: ignore[type-arg]
+def test_a_fresh_process_gave_back_the_finished_run_s_outputs(metrics: dict) -> None:
     assert metrics["round_trip"]["texts"] == 32
     assert metrics["round_trip"]["run_precision"] == {"precision": "fp32", "largest_difference": 0.0, "allowed": 0.0}
     assert metrics["round_trip"]["fp32"]["largest_difference"] <= metrics["round_trip"]["fp32"]["allowed"] == 1e-5

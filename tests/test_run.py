@@ -13,7 +13,7 @@ def test_every_file_is_there(finished: Path) -> None:
     assert not (finished / "checkpoints").exists()
 
 
-def test_it_learns(metrics: dict) -> None:  # type: ignore[type-arg]
+def test_it_learns(metrics: dict) -> None:
     assert metrics["evaluations"][0]["split"] == "heldout"
     assert metrics["evaluations"][0]["metrics"]["auroc"]["value"] > 0.8
     assert metrics["training"]["best_validation_loss"] < 0.6  # chance is 0.693

@@ -25,7 +25,7 @@ ROWS = [("fine", "pos"), ("dull", "neg")]
 
 
 def records(source: object, split: str) -> list[Record]:
-    return list(source.records(split, "data.train_split"))  # type: ignore[attr-defined]
+    return list(source.records(split, "data.train_split"))
 
 
 def aclimdb_folder(folder: Path) -> Path:

@@ -12,7 +12,7 @@ from distilora.tokens import BATCH, read_tokenizer, tokenise, with_truncation
 WORDS = "the film was superb but the ending is dull".split()
 
 
-def pieces(tokenizer, rows, i: int) -> list[str]:  # type: ignore[no-untyped-def]
+def pieces(tokenizer, rows, i: int) -> list[str]:
     return [tokenizer.id_to_token(id_) for id_ in rows.ids[rows.offsets[i] : rows.offsets[i + 1]]]
 
 
