@@ -13,7 +13,7 @@ from distilora.config import AdapterConfig
 from distilora.encode import Network
 from distilora.encoders import Encoder, find_encoder, load_tokenizer
 from distilora.errors import DataError, EncoderError
-from distilora.network import load_network, new_network, save_adapter
+from distilora.network import load_network, new_network, save_weights
 from distilora.rows import Rows, rows_of
 from distilora.run import train
 from distilora.tasks.classification import Classification
@@ -77,14 +77,14 @@ def test_outputs_are_the_class_s_own_and_survive_saving(
     rows = random_rows(encoders[name].max_length)
     outputs = network(rows)
     assert outputs.std(0).min() > 1e-3  # rows are told apart
-    logits = network.peft(**padded(rows, network.padding_id)).logits
+    logits = network.outer(**padded(rows, network.padding_id)).logits
     torch.testing.assert_close(outputs, logits, rtol=0.0, atol=1e-5)
-    with network.peft.disable_adapter():
+    with network.outer.disable_adapter():
         assert (network(rows) - outputs).abs().max() > 1e-3  # the adapter matters
 
-    save_adapter(network, tmp_path)
-    assert len(load_file(tmp_path / "adapter_model.safetensors")) == len(network.trained())
-    loaded = load_network(encoders[name], TASK, tmp_path, precision="fp32", device=CPU)
+    save_weights(network, tmp_path)
+    assert len(load_file(tmp_path / "adapter/adapter_model.safetensors")) == len(network.trained())
+    loaded = load_network(encoders[name], TASK, tmp_path, weights="peft", precision="fp32", device=CPU)
     assert torch.equal(loaded(rows), outputs)
 
 
@@ -130,7 +130,7 @@ def test_modernbert_pooling_by_mean(tmp_path: Path) -> None:
     folder = write_tiny_encoder(tmp_path / "mean", "modernbert", classifier_pooling="mean", **SETTINGS["modernbert"])
     network = build(find_encoder(str(folder)))
     rows = random_rows(40)
-    logits = network.peft(**padded(rows, network.padding_id)).logits
+    logits = network.outer(**padded(rows, network.padding_id)).logits
     torch.testing.assert_close(network(rows), logits, rtol=0.0, atol=1e-5)
 
 

@@ -45,7 +45,7 @@ def test_help_is_quick() -> None:
 def test_as_a_module() -> None:
     done = subprocess.run([sys.executable, "-m", "distilora", "nonsense"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "distilora: nonsense: no such command; there are train, evaluate, predict, encoder\n"
+    assert done.stderr == "distilora: nonsense: no such command; there are train, evaluate, predict, export, encoder\n"
 
 
 def test_without_a_command(capsys: Captured) -> None:

@@ -65,7 +65,7 @@ def test_nothing_given_is_the_defaults() -> None:
     [
         ("training.epochs", "two", "a whole number"),
         ("training.epochs", 1.5, "a whole number"),
-        ("training.learning_rate", "fast", "a number"),
+        ("training.learning_rate", "fast", "a number or null"),
         ("training.dropout", "much", "a number or null"),
         ("training.device", "gpu", "one of auto, cpu, cuda, mps"),
         ("data.strict", "maybe", "true or false"),

@@ -9,7 +9,7 @@ import torch
 from distilora.config import AdapterConfig
 from distilora.encode import Network
 from distilora.encoders import find_encoder
-from distilora.network import load_network, new_network, save_adapter
+from distilora.network import load_network, new_network, save_weights
 from distilora.rows import Rows, rows_of
 from distilora.tasks.classification import Classification
 
@@ -72,9 +72,11 @@ def test_only_the_first_row_of_an_example_is_classified(network: Network) -> Non
 
 @torch.no_grad()
 def test_an_adapter_is_chosen_by_name(network: Network, encoder: Path, tmp_path: Path) -> None:
-    save_adapter(network, tmp_path)
-    loaded = load_network(find_encoder(str(encoder)), TASK, tmp_path, precision="fp32", device=torch.device("cpu"))
-    loaded.peft.load_adapter(tmp_path, "other")
+    save_weights(network, tmp_path)
+    loaded = load_network(
+        find_encoder(str(encoder)), TASK, tmp_path, weights="peft", precision="fp32", device=torch.device("cpu")
+    )
+    loaded.outer.load_adapter(tmp_path / "adapter", "other")
     for name, parameter in loaded.named_parameters():
         if ".other." in name:
             parameter.zero_()

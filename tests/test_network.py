@@ -14,7 +14,7 @@ from distilora.config import AdapterConfig
 from distilora.encode import Network
 from distilora.encoders import Encoder, find_encoder
 from distilora.errors import ArtifactError, ConfigError, EncoderError
-from distilora.network import load_network, new_network, save_adapter
+from distilora.network import load_network, new_network, save_weights
 from distilora.rows import rows_of
 from distilora.run import resolve
 from distilora.tasks.classification import Classification
@@ -43,13 +43,13 @@ def test_bf16_keeps_what_is_trained_in_fp32(found: Encoder, tmp_path: Path) -> N
     with torch.autocast("cpu", torch.bfloat16):
         TASK.loss(network(ROWS).float(), [0, 1]).sum().backward()
     assert {p.grad.dtype for p in trained.values() if p.grad is not None} == {torch.float32}
-    save_adapter(network, tmp_path)
-    loaded = load_network(found, TASK, tmp_path, precision="bf16", device=CPU)
+    save_weights(network, tmp_path)
+    loaded = load_network(found, TASK, tmp_path, weights="peft", precision="bf16", device=CPU)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(loaded(ROWS), network.eval()(ROWS))
     assert torch.equal(
-        dict(loaded.named_parameters())["peft.base_model.model.classifier.modules_to_save.default.weight"],
-        trained["peft.base_model.model.classifier.modules_to_save.default.weight"],
+        dict(loaded.named_parameters())["outer.base_model.model.classifier.modules_to_save.default.weight"],
+        trained["outer.base_model.model.classifier.modules_to_save.default.weight"],
     )
 
 
@@ -57,7 +57,7 @@ def test_bf16_keeps_what_is_trained_in_fp32(found: Encoder, tmp_path: Path) -> N
 def test_a_fresh_adapter_changes_nothing_yet(found: Encoder) -> None:
     network = build(found).eval()
     fresh = network(ROWS)
-    with network.peft.disable_adapter():
+    with network.outer.disable_adapter():
         plain = network.encode(ROWS).first()
     torch.testing.assert_close(network.encode(ROWS).first(), plain, rtol=0.0, atol=0.0)
     assert torch.equal(build(found).eval()(ROWS), fresh)  # the same seed, the same head
@@ -117,12 +117,17 @@ def test_targets(found: Encoder, targets: str | tuple[str, ...], names: set[str]
 
 
 def test_a_broken_adapter_is_named(found: Encoder, tmp_path: Path) -> None:
-    save_adapter(build(found), tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    save_weights(build(found), tmp_path)
+    assert sorted(path.name for path in (tmp_path / "adapter").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
     other = dataclasses.replace(found, config={**found.config, "n_layers": 1})
     with pytest.raises((ArtifactError, EncoderError)):
-        load_network(other, Classification(("a", "b", "c"), "text", None), tmp_path, precision="fp32", device=CPU)
-    assert load_file(tmp_path / "adapter_model.safetensors")
-    (tmp_path / "adapter_model.safetensors").write_bytes(b"no")
+        load_network(
+            other, Classification(("a", "b", "c"), "text", None), tmp_path, weights="peft", precision="fp32", device=CPU
+        )
+    assert load_file(tmp_path / "adapter/adapter_model.safetensors")
+    (tmp_path / "adapter/adapter_model.safetensors").write_bytes(b"no")
     with pytest.raises((ArtifactError, EncoderError), match="cannot be loaded"):
-        load_network(found, TASK, tmp_path, precision="fp32", device=CPU)
+        load_network(found, TASK, tmp_path, weights="peft", precision="fp32", device=CPU)

@@ -10,7 +10,7 @@ import torch
 from conftest import tiny_config
 from safetensors.torch import load_file, save_file
 
-from distilora import network, run
+from distilora import network, run, saving
 from distilora.artifact import read_artifact, read_check
 from distilora.errors import ArtifactError, RoundTripError
 from distilora.files import sha256
@@ -82,10 +82,10 @@ def test_a_run_fails_with_its_round_trip(
     encoder: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def save_wrongly(trained: network.Network, folder: Path) -> None:
-        network.save_adapter(trained, folder)
-        corrupt(folder.parent, 1e-4)
+        network.save_weights(trained, folder)
+        corrupt(folder, 1e-4)
 
-    monkeypatch.setattr(run, "save_adapter", save_wrongly)
+    monkeypatch.setattr(saving, "save_weights", save_wrongly)
     with pytest.raises(RoundTripError, match=r"outputs differ by 0\.0001"):
         run.train(tiny_config(tmp_path / "run", reviews, encoder, training__epochs=1))
     assert not (tmp_path / "run" / "model").exists()

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from distilora.config import MeasureConfig, RunConfig
     from distilora.errors import DistiloraError
     from distilora.evaluation import evaluate
+    from distilora.explain import leave_one_word_out
+    from distilora.merge import merge_run
     from distilora.predict import Predictor, load
-    from distilora.run import train
+    from distilora.run import Run, train
     from distilora.settings import parse, read_recipe
 
 _HOMES = {
@@ -30,15 +32,21 @@ _HOMES = {
     "evaluate": "evaluation",
     "Predictor": "predict",
     "load": "predict",
+    "leave_one_word_out": "explain",
+    "merge_run": "merge",
+    "Run": "run",
     "train": "run",
 }
 __all__ = [
     "DistiloraError",
     "MeasureConfig",
     "Predictor",
+    "Run",
     "RunConfig",
     "evaluate",
+    "leave_one_word_out",
     "load",
+    "merge_run",
     "parse",
     "read_recipe",
     "train",

@@ -2,7 +2,8 @@
 
 artifact.json     schema version, task, cleaning, max length, encoder, weights, precision, temperature, checksums
 tokenizer.json    truncation included
-adapter/          PEFT format, safetensors, every head layer included
+adapter/          PEFT format, safetensors, every head layer included (lora, qlora)
+delta/            the weights that training changed, whole, safetensors (full, head)
 check.npz         texts and their outputs: the fixture of the round trip
 """
 
@@ -20,12 +21,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from distilora.config import Precision
+from distilora.config import MethodName, Precision
 from distilora.errors import ArtifactError
 from distilora.examples import Example
 from distilora.files import sha256
 
-SCHEMA = 1
+SCHEMA = 2
 CHECK_TEXTS = 32
 
 
@@ -37,11 +38,14 @@ class Artifact:
     cleaning: dict[str, Any]  # {"name": ..., "version": ...}
     max_length: int
     encoder: dict[str, Any]  # name, source, revision, architecture, sha256
+    method: MethodName
     weights: Literal["peft", "delta", "merged"]
     precision: Precision  # of the run: what check.npz's `outputs` were computed in
     attention: str  # kernel of the run
     token_budget: int  # of the plan behind check.npz
     temperature: float = 1.0
+    quantisation: dict[str, Any] | None = None  # of the base the adapter was trained on
+    agreement: dict[str, Any] = dataclasses.field(default_factory=dict)  # with the run's own answers, by base
     distilora: str = ""  # version that wrote it
     schema: int = SCHEMA
     files: dict[str, str] = dataclasses.field(default_factory=dict)  # path -> SHA-256
@@ -85,7 +89,7 @@ def read_artifact(path: str | Path) -> Artifact:
         raise ArtifactError(f"{folder}/artifact.json: damaged ({error}); copy the model again") from None
     if schema != SCHEMA:
         raise ArtifactError(
-            f"{folder}: schema {schema}, but this release reads {SCHEMA}; use the distilora that wrote it"
+            f"{folder}: schema {schema}, but this release reads {SCHEMA}; use the distilora that wrote it, or train again"
         )
     known = {field.name for field in dataclasses.fields(Artifact)} - {"folder"}
     if set(fields) != known:

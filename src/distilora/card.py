@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distilora.artifact import Artifact
+from distilora.methods import METHODS
 from distilora.report import METRICS, metric_text
 
 _TEMPLATE = """---
@@ -13,7 +14,7 @@ _TEMPLATE = """---
 
 # {name}
 
-{encoder} adapted with LoRA by distilora {version} for {task}{labels}.
+{encoder} adapted by distilora {version} for {task}{labels}; method: {method}.
 
 ## Figures
 
@@ -35,22 +36,29 @@ Data: {source} ({train:,} examples to train on, {validation:,} to choose on). Te
 """
 
 _PLAIN = """
-With Transformers and PEFT alone{folder_hint}:
+With {packages} alone{folder_hint}:
 
 ```python
 {snippet}
 ```
 """
 
+_LOAD = {
+    "peft": ("from peft import PeftModel", 'model = PeftModel.from_pretrained(base, "{run}/model/adapter").eval()'),
+    "delta": (
+        "from safetensors.torch import load_file",
+        'base.load_state_dict(load_file("{run}/model/delta/delta.safetensors"), strict=False)\nmodel = base.eval()',
+    ),
+}
 _SNIPPET = """import torch
-from peft import PeftModel
+{imports}
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 tokenizer = PreTrainedTokenizerFast(
     tokenizer_file="{run}/model/tokenizer.json", pad_token="{pad}", model_max_length={max_length}, truncation_side="{side}"
 )
 base = AutoModelForSequenceClassification.from_pretrained("{base}", num_labels={outputs}, id2label={id2label})
-model = PeftModel.from_pretrained(base, "{run}/model/adapter").eval()
+{load}
 batch = tokenizer(["A text to judge."], truncation=True, padding=True, return_tensors="pt", return_token_type_ids=False)
 with torch.no_grad():
     print(torch.softmax(model(**batch).logits / {temperature!r}, dim=-1))"""
@@ -73,13 +81,16 @@ def model_card(
     folder = "minilm" if embedded else artifact.encoder["name"]
     hint = f" (`distilora encoder embedded --output {folder}` writes the encoder first)" if embedded else ""
     metadata = {
-        "library_name": "peft",
+        "library_name": "peft" if artifact.weights == "peft" else "transformers",
         "base_model": base_name,
         "pipeline_tag": "text-classification" if task_labels else "other",
-        "tags": ["distilora", "lora"],
+        "tags": ["distilora", artifact.method],
     }
+    imports, load = _LOAD[artifact.weights]
     snippet = _SNIPPET.format(
         run=run,
+        imports=imports,
+        load=load.format(run=run),
         pad=pad_token,
         side=truncation_side,
         max_length=artifact.max_length,
@@ -89,12 +100,19 @@ def model_card(
         temperature=artifact.temperature,
     )
     # Another task's head may pool its rows in its own way, which the Transformers class does not know.
-    plain = _PLAIN.format(folder_hint=hint, snippet=snippet) if artifact.task["name"] == "classification" else ""
+    packages = "Transformers and PEFT" if artifact.weights == "peft" else "Transformers"
+    on_base = " (on the full-precision encoder; in training it was held in 4 bits)" if artifact.quantisation else ""
+    plain = (
+        _PLAIN.format(packages=packages, folder_hint=on_base + hint, snippet=snippet)
+        if artifact.task["name"] == "classification"
+        else ""
+    )
     return _TEMPLATE.format(
         metadata="\n".join(f"{key}: {json.dumps(value)}" for key, value in metadata.items()),
         name=run.rstrip("/").rsplit("/", 1)[-1],
         encoder=base_name,
         version=artifact.distilora,
+        method=METHODS[artifact.method].phrase,
         task=artifact.task["name"],
         labels=f" into {', '.join(task_labels)}" if task_labels else "",
         figures=_table(splits),

@@ -48,9 +48,12 @@ class Best:
 def save_checkpoint(
     folder: Path, state: State, trained: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, best: Best
 ) -> Path:
-    """Writes `folder/UPDATE/` and removes all but the last two. Raises OSError if the disk does not take it."""
+    """Writes `folder/UPDATE/` and removes all but the last two; those stay if this one cannot be written.
+
+    Raises OSError or SafetensorError if the disk does not take it.
+    """
     target = folder / f"{state.update:08d}"
-    temporary = folder / f".{target.name}.{os.getpid()}.tmp"
+    temporary, aside = (folder / f".{target.name}.{os.getpid()}{kind}.tmp" for kind in ("", ".old"))
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
@@ -67,11 +70,14 @@ def save_checkpoint(
         (temporary / "checksums.json").write_text(json.dumps(sums), "utf-8")
         for file in temporary.iterdir():
             _flush(file)
-        shutil.rmtree(target, ignore_errors=True)
+        _flush(temporary)
+        if target.exists():  # the same update, before it was validated: never a moment without a whole one
+            target.rename(aside)
         os.replace(temporary, target)
         _flush(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
     for old in _checkpoints(folder)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return target

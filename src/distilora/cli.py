@@ -22,6 +22,7 @@ commands:
   evaluate RUN --data.path PATH [--data.split SPLIT]            measure a run on other labelled data
   predict RUN TEXT [TEXT ...] [--json]                          answer texts
   predict RUN --input FILE --output FILE                        answer a csv, tsv, jsonl, parquet or txt file; - is stdin
+  export RUN --to merged --output DIR                           one plain Transformers model, nothing beside it needed
   encoder embedded --output DIR                                 write the embedded encoder as a Transformers folder
 
   distilora COMMAND --help lists a command's settings; recipes/ holds commented examples.
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "train": _train,
             "evaluate": _evaluate,
             "predict": _predict,
+            "export": _export,
             "encoder": _encoder,
         }
         if words[0] not in commands:
@@ -186,6 +188,8 @@ def _predict(words: list[str]) -> int:
                         help="auto: bf16 where the processor computes in it (default)")  # fmt: skip
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="auto: a GPU if any")
     parser.add_argument("--encoder", help="where the run's encoder lies now, if not where it lay in training")
+    parser.add_argument("--base", choices=["auto", "4bit", "full"], default="auto",
+                        help="what a qlora run's adapter is put on; auto: 4bit, as in training")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print a JSON object for each text")
     args = parser.parse_intermixed_args(words)  # a text may follow an option
     if bool(args.texts) == bool(args.input):
@@ -204,7 +208,7 @@ def _predict(words: list[str]) -> int:
                 raise ConfigError(f"--input: no such file: {args.input}; check the path")
             if Path(args.output).exists() and Path(args.output).samefile(args.input):
                 raise ConfigError("--output: the same file as --input; give another name")
-    predictor = load(args.run, args.precision, args.device, args.encoder)
+    predictor = load(args.run, args.precision, args.device, args.encoder, args.base)
     if args.input:
         counts = predict_table(
             predictor,
@@ -228,6 +232,25 @@ def _answer_line(answer: dict[str, Any]) -> str:
     shares = sorted(((p, n[2:]) for n, p in answer.items() if n.startswith("p_")), reverse=True)
     line = f"{answer['label']}  " + "  ".join(f"{name} {p:.1%}" for p, name in shares)
     return line + ("  (longer than the model reads: cut)" if answer["truncated"] else "")
+
+
+def _export(words: list[str]) -> int:
+    parser = _Parser(prog="distilora export", description="Writes a finished run's model in another form.")
+    parser.add_argument("run", metavar="RUN", help="folder of a finished run, or its model/")
+    parser.add_argument("--to", choices=["merged"], required=True,
+                        help="merged: the updates added into the weights, as a Transformers folder")  # fmt: skip
+    parser.add_argument("--output", metavar="DIR", required=True, type=Path, help="folder to write; must not exist")
+    parser.add_argument("--encoder", help="where the run's encoder lies now, if not where it lay in training")
+    args = parser.parse_args(words)
+    _needs_extra()
+    from distilora.merge import merge_run
+
+    report = merge_run(args.run, args.output, args.encoder)
+    for name, found in report.items():
+        same = f", {found['labels']:.2%} of the labels are the same" if "labels" in found else ""
+        print(f"{name}: outputs of {found['texts']} texts differ by up to {found['largest_difference']:.3g}{same}")
+    print(f"\n{args.output}: loads with distilora, and with Transformers' from_pretrained or pipeline")
+    return 0
 
 
 def _encoder(words: list[str]) -> int:

@@ -14,6 +14,8 @@ C = typing.TypeVar("C")
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "bf16", "fp32"]
 Attention = Literal["auto", "eager", "sdpa"]
+MethodName = Literal["lora", "qlora", "full", "head"]
+Base = Literal["auto", "4bit", "full"]
 
 
 def _check(holds: bool, name: str, value: object, wanted: str) -> None:
@@ -98,26 +100,45 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What is trained inside the encoder: low-rank updates, W + (alpha / r) B A (LoRA, Hu et al. 2021)."""
+    """What is trained inside the encoder: low-rank updates, W + (alpha / r) B A (LoRA, Hu et al. 2021), all, or nothing."""
 
+    method: MethodName = "lora"
+    """lora: low-rank updates on a frozen encoder; qlora: the same on 4-bit weights (NF4, Dettmers et al. 2023), which
+    saves memory, not time; full: the encoder's own weights; head: nothing but the head."""
     r: int = 16
-    """Rank of the update."""
+    """Rank of the update (lora, qlora)."""
     alpha: float = 16.0
-    """Scale of the update, divided by r."""
+    """Scale of the update, divided by r (lora, qlora)."""
     dropout: float = 0.0
-    """Dropout before A, in training."""
+    """Dropout before A, in training (lora, qlora)."""
     targets: Literal["all", "attention", "query_value"] | tuple[str, ...] = "all"
-    """Linear layers adapted: all of a block, those of its attention, queries and values, or a list of names."""
+    """Linear layers adapted: all of a block, those of its attention, queries and values, or a list of names (lora,
+    qlora)."""
     last_blocks: int | None = None
-    """Adapt this many upper blocks only; null: all. The blocks below cost no backward pass."""
+    """Train in this many upper blocks only; null: in all. The blocks below cost no backward pass."""
 
     def __post_init__(self) -> None:
-        """Raises ConfigError if a field is out of range."""
+        """Raises ConfigError if a field is out of range or does not go with the method."""
         _check(self.r >= 1, "adapter.r", self.r, "at least 1")
         _check(self.alpha > 0, "adapter.alpha", self.alpha, "a positive number")
         _check(0 <= self.dropout < 1, "adapter.dropout", self.dropout, "a share from 0 to below 1")
         _check(self.last_blocks is None or self.last_blocks >= 1, "adapter.last_blocks", self.last_blocks,
                "at least 1, or null")  # fmt: skip
+        if self.method == "head" and self.last_blocks is not None:
+            raise ConfigError(
+                f"adapter.last_blocks: {self.last_blocks} given, but method head trains in no block; set it to null, or use "
+                "method lora or full"
+            )
+        if self.method in ("full", "head") and self.dropout:
+            raise ConfigError(
+                f"adapter.dropout: {self.dropout} given, but method {self.method} has no low-rank update to drop from; use "
+                "training.dropout, or method lora"
+            )
+        if self.method in ("full", "head") and self.targets != "all":
+            instead = (
+                "narrow it with adapter.last_blocks, or use method lora" if self.method == "full" else "use method lora"
+            )
+            raise ConfigError(f"adapter.targets: given, but method {self.method} adapts no single layers; {instead}")
 
 
 @dataclass(frozen=True)
@@ -130,12 +151,13 @@ class TrainingConfig:
     """Examples per update of the weights; the loss is their mean."""
     token_budget: int | None = None
     """Padded tokens per forward pass, a matter of speed and memory only; null: 2,048 on a CPU, 32,768 on a GPU."""
-    learning_rate: float = 5e-4
-    """Peak learning rate of the adapter."""
+    learning_rate: float | None = None
+    """Peak learning rate of what is trained inside the encoder; null: 5e-4 for lora and qlora, 5e-5 for full, 1e-3
+    for head."""
     head_learning_rate: float | None = None
-    """Peak learning rate of the head; null: the adapter's."""
+    """Peak learning rate of the head; null: that of the encoder's."""
     weight_decay: float = 0.01
-    """AdamW's decoupled weight decay."""
+    """AdamW's decoupled weight decay, of matrices only: biases and norms do not decay."""
     warmup: float = 0.1
     """Share of the updates over which the learning rate rises."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
@@ -164,12 +186,12 @@ class TrainingConfig:
         """Raises ConfigError if a field is out of range."""
         for name in ("epochs", "update_size", "validations", "checkpoint_every"):
             _check(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "at least 1")
-        for name in ("learning_rate", "max_grad_norm"):
-            _check(getattr(self, name) > 0, f"training.{name}", getattr(self, name), "a positive number")
+        _check(self.max_grad_norm > 0, "training.max_grad_norm", self.max_grad_norm, "a positive number")
         _check(self.token_budget is None or self.token_budget >= 8, "training.token_budget", self.token_budget,
                "at least 8, or null")  # fmt: skip
-        _check(self.head_learning_rate is None or self.head_learning_rate > 0, "training.head_learning_rate",
-               self.head_learning_rate, "a positive number, or null")  # fmt: skip
+        for name in ("learning_rate", "head_learning_rate"):
+            rate = getattr(self, name)
+            _check(rate is None or rate > 0, f"training.{name}", rate, "a positive number, or null")
         _check(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or more")
         _check(0 <= self.warmup <= 1, "training.warmup", self.warmup, "a share from 0 to 1")
         _check(self.dropout is None or 0 <= self.dropout < 1, "training.dropout", self.dropout,
@@ -242,5 +264,8 @@ class MeasureConfig:
     """Device; auto: a GPU where there is one."""
     encoder: str | None = None
     """Where the run's encoder lies now, if not where it lay in training; it must be the same one."""
+    base: Base = "auto"
+    """What a qlora run's adapter is put on: 4bit, as in training, or full, the encoder in full precision, for which
+    the artifact says how far the answers agree; auto: as in training."""
     data: SourceConfig = field(default_factory=SourceConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -53,11 +53,11 @@ class States:
 
 
 class Network(nn.Module):
-    """An encoder with its adapters (a PEFT model around the Transformers class) and a task's head on top."""
+    """An encoder and a task's head: the Transformers class (`outer`), or a PEFT model with adapters around it."""
 
-    def __init__(self, peft_model: Any, architecture: Architecture, task: Task) -> None:
+    def __init__(self, outer: Any, architecture: Architecture, task: Task) -> None:
         super().__init__()
-        self.peft = peft_model
+        self.outer = outer
         self.architecture = architecture
         self.task = task
         config = self.model.config
@@ -66,9 +66,14 @@ class Network(nn.Module):
         self.most_tokens = int(config.max_position_embeddings) - architecture.reserved_positions
 
     @property
+    def has_adapter(self) -> bool:
+        """Whether low-rank updates are injected."""
+        return hasattr(self.outer, "get_base_model")
+
+    @property
     def model(self) -> Any:
         """The Transformers class, adapters injected."""
-        return self.peft.get_base_model()
+        return self.outer.get_base_model() if self.has_adapter else self.outer
 
     @property
     def device(self) -> torch.device:
@@ -78,7 +83,7 @@ class Network(nn.Module):
     def encode(self, rows: Rows, adapter: str | None = None) -> States:
         """States of the rows; `adapter` names a loaded adapter to use from now on, None keeps the active one."""
         if adapter is not None:
-            self.peft.set_adapter(adapter)
+            self.outer.set_adapter(adapter)
         lengths = rows.lengths
         longest = min(-(-int(lengths.max(initial=1)) // STRIDE) * STRIDE, self.most_tokens)
         inside = np.arange(longest)[None] < lengths[:, None]

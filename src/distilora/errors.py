@@ -6,6 +6,7 @@ DistiloraError             exit 2
 ├── MissingExtra           an optional dependency is not installed; the message says what to install
 ├── EncoderError           an encoder cannot be found, read or adapted
 ├── ArtifactError          a saved model is missing, damaged or of another schema
+├── OutputError            what was to be written cannot be: the disk is full, or another run holds the folder
 ├── RoundTripError         exit 1: a reloaded model does not give back its own outputs
 └── Interrupted            exit 128 + signal: training stopped on request, after saving a checkpoint
 """
@@ -28,8 +29,8 @@ class DataError(DistiloraError):
 class MissingExtra(DistiloraError):
     """An optional dependency is not installed."""
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed; install it with: pip install 'distilora[{extra}]'")
+    def __init__(self, package: str, extra: str, otherwise: str = "") -> None:
+        super().__init__(f"{package} is not installed; install it with: pip install 'distilora[{extra}]'{otherwise}")
 
 
 class EncoderError(DistiloraError):
@@ -38,6 +39,10 @@ class EncoderError(DistiloraError):
 
 class ArtifactError(DistiloraError):
     """A saved model is missing, damaged or of another schema."""
+
+
+class OutputError(DistiloraError):
+    """What was to be written cannot be: the disk is full, or another run holds the folder."""
 
 
 class RoundTripError(DistiloraError):

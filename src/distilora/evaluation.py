@@ -139,7 +139,7 @@ def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Pa
     split = name = config.data.split
     if len(source.splits) == 1 and Path(config.data.path).is_file():
         split, name = source.splits[0], Path(config.data.path).stem
-    predictor: Predictor = load(run, config.precision, config.device, config.encoder)
+    predictor: Predictor = load(run, config.precision, config.device, config.encoder, config.base)
     task, records = _aligned(predictor.task, source, split, config)
     examples = read_examples(records, task.read, predictor.clean, name, config.data.strict)
     tokens = tokenise(predictor.tokenizer, examples.items, f"tokenising {name}")
@@ -154,6 +154,7 @@ def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Pa
         "source": source.name,
         "encoder": artifact.encoder,
         "precision": predictor.backend.precision,
+        "base": config.base,
         "notes": notes,
         "evaluation": measured.metrics,
     }

@@ -26,6 +26,8 @@ from distilora.checkpoint import Best, State, load_checkpoint, save_checkpoint
 from distilora.config import Precision, TrainingConfig
 from distilora.encode import Network
 from distilora.errors import ConfigError, Interrupted
+from distilora.memory import Meter
+from distilora.methods import parameter_groups
 from distilora.plan import Update, plan
 from distilora.predict import run_rows
 from distilora.progress import Progress, say
@@ -48,6 +50,7 @@ class Fitted:
     state: State
     updates: int  # planned
     stopped_early: bool
+    memory: dict[str, float]  # of one update, MB (memory.Meter)
 
 
 class _NetworkBackend:
@@ -87,29 +90,41 @@ def fit(
     *,
     budget: int,
     resume: bool,
+    base: str = "",
 ) -> Fitted:
-    """Trains the network's adapter and head; `config` is resolved (no nulls for device, precision, token budget).
+    """Trains the network; `config` is resolved (no nulls for device, precision, token budget, learning rates).
 
     Args:
         run: the run's folder; checkpoints and curves go below it.
         budget: padded tokens per forward pass of validation.
         resume: go on from the latest checkpoint, if there is one.
+        base: what the network was made of (the encoder's checksum, the method); a checkpoint made of other is refused.
 
     Raises Interrupted after SIGINT or SIGTERM, with the command that resumes; ConfigError if the loss is not finite.
     """
-    accelerator = _accelerator(config, run)
-    trained = network.trained()
-    optimizer = _optimizer(trained, config)
-    network, optimizer = accelerator.prepare(network, optimizer)
+    from accelerate import Accelerator
+    from accelerate.utils import LoggerType
 
+    accelerator = Accelerator(
+        mixed_precision="no", cpu=config.device == "cpu", project_dir=run,
+        log_with=LoggerType(config.tracker) if config.tracker != "none" else None,
+    )  # fmt: skip
+    trained = network.trained()
+    optimizer = torch.optim.AdamW(parameter_groups(trained, network.architecture, config), lr=0.0)
+    network, optimizer = accelerator.prepare(network, optimizer)
     assert config.token_budget is not None
+    assert config.learning_rate is not None
+    peak = config.learning_rate
     per_epoch = math.ceil(train.rows.groups / config.update_size)
     total = per_epoch * config.epochs
     validate_at = {round(total * (i + 1) / config.validations) for i in range(config.validations)} - {0}
-    state, best = State(_fingerprint(train, validation, config)), Best()
+    state, best = State(_fingerprint(train, validation, config, trained, base)), Best()
     if resume and (found := load_checkpoint(run / "checkpoints", state.fingerprint, trained, optimizer)):
         state, best = found
         say(f"resuming after update {state.update:,} of {total:,}")
+    if config.tracker != "none":
+        _start_tracker(accelerator, config, state.update)
+    meter = Meter(network)
 
     def checkpoint() -> None:
         save_checkpoint(run / "checkpoints", state, trained, optimizer, best)
@@ -144,14 +159,12 @@ def fit(
             rate = learning_rate(state.update, total, config)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["peak"]
-            loss, norm = _step(network, train, planned[1][number], config, accelerator, optimizer)
+            loss, norm = _step(network, train, planned[1][number], config, accelerator, optimizer, meter)
             state.update += 1
-            state.history.append(
-                {"update": state.update, "loss": loss, "rate": rate * config.learning_rate, "norm": norm}
-            )
+            state.history.append({"update": state.update, "loss": loss, "rate": rate * peak, "norm": norm})
             recent = [row["loss"] for row in state.history[-20:] if "loss" in row]
             bar.add(sum(map(len, planned[1][number])), loss=float(np.mean(recent)))
-            accelerator.log({"train/loss": loss, "train/rate": rate * config.learning_rate}, step=state.update)
+            accelerator.log({"train/loss": loss, "train/rate": rate * peak}, step=state.update)
             if state.update % config.checkpoint_every == 0 and state.update not in validate_at:
                 checkpoint()
 
@@ -165,7 +178,7 @@ def fit(
     with torch.no_grad():
         for name, value in best.weights.items():
             trained[name].copy_(value)
-    return Fitted(best.outputs.numpy(), state, total, state.update < total)
+    return Fitted(best.outputs.numpy(), state, total, state.update < total, meter.found)
 
 
 def learning_rate(update: int, total: int, config: TrainingConfig) -> float:
@@ -180,14 +193,20 @@ def learning_rate(update: int, total: int, config: TrainingConfig) -> float:
 
 
 def _step(
-    network: Network, train: Labelled, update: Update, config: TrainingConfig, accelerator: Any, optimizer: Any
+    network: Network,
+    train: Labelled,
+    update: Update,
+    config: TrainingConfig,
+    accelerator: Any,
+    optimizer: Any,
+    meter: Meter,
 ) -> tuple[float, float]:
     """One update of the weights: its mean loss and the norm of its gradient."""
     count = sum(map(len, update))
     total = 0.0
     network.train()
     for batch in update:
-        with torch.autocast(network.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        with meter.forward(), torch.autocast(network.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             outputs = network(train.rows.take(batch))
         loss = network.task.loss(outputs.float(), [train.targets[i] for i in batch]).sum() / count
         accelerator.backward(loss)
@@ -196,6 +215,7 @@ def _step(
         raise ConfigError("training.learning_rate: the loss is not finite; lower it, or set training.precision to fp32")
     norm = accelerator.clip_grad_norm_(network.trained().values(), config.max_grad_norm)
     optimizer.step()
+    meter.update(network.trained().values(), optimizer)
     optimizer.zero_grad()
     return total, float(norm)
 
@@ -225,36 +245,23 @@ def _patience_spent(state: State, config: TrainingConfig) -> bool:
     return config.patience is not None and state.stale >= config.patience
 
 
-def _optimizer(trained: dict[str, torch.nn.Parameter], config: TrainingConfig) -> torch.optim.AdamW:
-    head = [p for name, p in trained.items() if "lora_" not in name]
-    adapter = [p for name, p in trained.items() if "lora_" in name]
-    head_rate = config.head_learning_rate or config.learning_rate
-    return torch.optim.AdamW(
-        [{"params": adapter, "peak": config.learning_rate}, {"params": head, "peak": head_rate}],
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
+def _start_tracker(accelerator: Any, config: TrainingConfig, done: int) -> None:
+    accelerator.init_trackers(
+        "events",
+        config={k: v for k, v in vars(config).items() if v is not None},
+        init_kwargs={"tensorboard": {"purge_step": done + 1}} if done else {},  # hides what a killed run logged beyond
     )
 
 
-def _accelerator(config: TrainingConfig, run: Path) -> Any:
-    from accelerate import Accelerator
-    from accelerate.utils import LoggerType
-
-    if config.tracker == "none":
-        return Accelerator(mixed_precision="no", cpu=config.device == "cpu")
-    accelerator = Accelerator(
-        mixed_precision="no", cpu=config.device == "cpu", log_with=LoggerType(config.tracker), project_dir=run
-    )
-    accelerator.init_trackers("events", config={k: v for k, v in vars(config).items() if v is not None})
-    return accelerator
-
-
-def _fingerprint(train: Labelled, validation: Labelled, config: TrainingConfig) -> str:
-    digest = hashlib.sha256()
+def _fingerprint(
+    train: Labelled, validation: Labelled, config: TrainingConfig, trained: dict[str, torch.nn.Parameter], base: str
+) -> str:
+    digest = hashlib.sha256(base.encode())
     for part in (train, validation):
         digest.update(part.rows.ids.tobytes() + part.rows.offsets.tobytes() + repr(list(part.targets)).encode())
     kept = {k: v for k, v in vars(config).items() if k not in ("tracker", "checkpoint_every", "device")}
-    digest.update(json.dumps(kept, sort_keys=True).encode())
+    shapes = {name: list(parameter.shape) for name, parameter in trained.items()}
+    digest.update(json.dumps([kept, shapes], sort_keys=True).encode())
     return digest.hexdigest()
 
 

@@ -1,8 +1,8 @@
 """Assembles the network that is trained, and the same network again from an artifact.
 
-The Transformers class for the task is built around the encoder's weights; PEFT adds the low-rank updates to its blocks
-and makes every head layer trainable. In bf16 the frozen weights are stored in bf16, what is trained stays in fp32
-(autocast rounds it at each use), so that no update is lost to rounding.
+The Transformers class for the task is built around the encoder's weights; the method (`methods.py`) injects what is
+trained. In bf16 the frozen weights are stored in bf16, what is trained stays in fp32 (autocast rounds it at each use),
+so that no update is lost to rounding.
 """
 
 import logging
@@ -10,16 +10,23 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
+from distilora.architectures import architecture
 from distilora.config import AdapterConfig
 from distilora.encode import Network
 from distilora.encoders import EMBEDDED, Encoder, load_weights
 from distilora.errors import ArtifactError, ConfigError, EncoderError
+from distilora.methods import METHODS, Saved, in_head
+from distilora.quantisation import check_device, dequantise, import_offline, quantise
 from distilora.tasks import Task
+
+Held = Literal["full", "4bit", "widened"]  # the base: as it is, in 4 bits, or in fp32 what the 4 bits say
+DELTA = "delta.safetensors"
 
 
 def new_network(
@@ -32,66 +39,141 @@ def new_network(
     attention: str = "sdpa",
     dropout: float | None = None,
     seed: int = 0,
+    base: Held | None = None,
 ) -> Network:
-    """A network to train: pretrained encoder, fresh adapter (B = 0) and fresh head, drawn from `seed`.
+    """A network to train: pretrained encoder, what the method injects (B = 0), fresh head, drawn from `seed`.
 
-    `dropout` None keeps the encoder's own. Raises ConfigError if the adapter does not fit the encoder.
+    `dropout` None keeps the encoder's own; `base` None holds it as the method does. Raises ConfigError if the adapter
+    does not fit the encoder, MissingExtra if the method needs a package that is not there.
     """
-    from peft import LoraConfig, get_peft_model
-
-    family = encoder.architecture
+    family, method = encoder.architecture, METHODS[adapter.method]
     blocks = _count_blocks(encoder)
     if adapter.last_blocks is not None and adapter.last_blocks > blocks:
         raise ConfigError(f"adapter.last_blocks: {adapter.last_blocks} given, but the encoder has {blocks}; give fewer")
+    import_offline()
     with _hushed():
         torch.manual_seed(seed)
         model = _transformers_model(encoder, task, attention, dropout)
-        layers = None if adapter.last_blocks is None else list(range(blocks - adapter.last_blocks, blocks))
-        settings = LoraConfig(
-            task_type="SEQ_CLS" if task.transformers_class.endswith("SequenceClassification") else None,
-            r=adapter.r,
-            lora_alpha=adapter.alpha,
-            lora_dropout=adapter.dropout,
-            target_modules=family.targets(adapter.targets),
-            layers_to_transform=layers,
-            layers_pattern=family.blocks.rsplit(".", 1)[-1] if layers is not None else None,
-            modules_to_save=list(family.head_layers),
-            base_model_name_or_path=encoder.name,
-            revision=encoder.revision,
-        )
-        try:
-            peft_model = get_peft_model(model, settings, autocast_adapter_dtype=False)
-        except ValueError as error:
-            raise ConfigError(f"adapter.targets: {' '.join(str(error).split())}") from None
-    return _place(Network(peft_model, family, task), precision, device)
+        _hold(model, encoder, base or ("4bit" if method.quantised else "full"), precision, device)
+        outer = method.inject(model, family, adapter, blocks)
+        for settings in getattr(outer, "peft_config", {}).values():
+            settings.base_model_name_or_path, settings.revision = encoder.name, encoder.revision
+    return _place(Network(outer, family, task), precision, device)
 
 
 def load_network(
     encoder: Encoder,
     task: Task,
-    adapter_folder: Path,
+    folder: Path,
     *,
+    weights: Saved,
     precision: str,
     device: torch.device,
     attention: str = "sdpa",
+    base: Held = "full",
 ) -> Network:
-    """The network of a saved adapter, to predict with (dropout off)."""
-    from peft import PeftModel
+    """The network of an artifact's folder, to predict with (dropout off); `trained()` are the weights that were loaded.
 
+    Raises ArtifactError if they are not whole or not this encoder's.
+    """
+    import_offline()
     with _hushed():
         model = _transformers_model(encoder, task, attention, 0.0)
+        _hold(model, encoder, base, precision, device)
         try:
-            peft_model = PeftModel.from_pretrained(model, adapter_folder, autocast_adapter_dtype=False)
+            outer = (
+                _with_adapter(model, folder / "adapter") if weights == "peft" else _with_delta(model, folder / "delta")
+            )
         except (ValueError, RuntimeError, OSError, KeyError, SafetensorError) as error:
-            raise ArtifactError(f"{adapter_folder}: cannot be loaded ({' '.join(str(error).split())})") from None
-    return _place(Network(peft_model, encoder.architecture, task), precision, device).eval()
+            raise ArtifactError(f"{folder}: weights cannot be loaded ({' '.join(str(error).split())})") from None
+    return _place(Network(outer, encoder.architecture, task), precision, device).eval()
 
 
-def save_adapter(network: Network, folder: Path) -> None:
-    """Writes the adapter with every head layer, as PEFT does: adapter_config.json, adapter_model.safetensors."""
+def load_merged(folder: Path, task: Task, *, precision: str, device: torch.device, attention: str = "sdpa") -> Network:
+    """The network of a merged model, a plain Transformers folder that needs no encoder beside it.
+
+    Raises ArtifactError if it cannot be loaded.
+    """
+    import transformers
+
     with _hushed():
-        network.peft.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty template; the run's own model card says it all
+        try:
+            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            family = architecture(config.model_type)
+            model = getattr(transformers, task.transformers_class).from_pretrained(
+                folder, attn_implementation=attention if family.attention_registry else "eager", dtype=torch.float32,
+                use_safetensors=True, trust_remote_code=False,
+            )  # fmt: skip
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise ArtifactError(f"{folder}: cannot be loaded ({' '.join(str(error).split())})") from None
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(in_head(name, family))
+    return _place(Network(model, family, task), precision, device).eval()
+
+
+def save_weights(network: Network, folder: Path) -> None:
+    """Writes what was trained: `adapter/` as PEFT does, every head layer included, or `delta/`.
+
+    `delta/delta.safetensors` holds the trained weights whole, not their differences, so that nothing is rounded; the
+    names are those of the Transformers class, which loads them with `load_state_dict(..., strict=False)`.
+    """
+    if not network.has_adapter:
+        (folder / "delta").mkdir()
+        trained = {name.removeprefix("outer."): p.detach().cpu().contiguous() for name, p in network.trained().items()}
+        save_file(trained, folder / "delta" / DELTA, metadata={"format": "pt"})
+        return
+    with _hushed():
+        network.outer.save_pretrained(folder / "adapter", safe_serialization=True, save_embedding_layers=False)
+    # PEFT's empty template; the run's own model card says it all
+    (folder / "adapter" / "README.md").unlink(missing_ok=True)
+
+
+def merge(network: Network) -> Any:
+    """The Transformers class with the adapter's updates added into its weights. Uses `network` up.
+
+    Raises ArtifactError if a merged weight is not finite, ValueError on a 4-bit base, which would round the result.
+    """
+    if not network.has_adapter:
+        model = network.model
+    else:
+        if getattr(network.model, "is_loaded_in_4bit", False):
+            raise ValueError("merge onto the widened base")
+        try:
+            with _hushed():
+                model = network.outer.merge_and_unload(safe_merge=True)  # on a copy of each weight, checked for NaN
+        except ValueError as error:
+            raise ArtifactError(
+                f"merging: {' '.join(str(error).split())}; the adapter is not usable, train it again"
+            ) from None
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise ArtifactError(f"merging: {name} is not finite; the weights are not usable, train them again")
+    return model
+
+
+def _hold(model: Any, encoder: Encoder, base: Held, precision: str, device: torch.device) -> None:
+    if base == "full":
+        return
+    check_device(device)
+    quantise(model, encoder.architecture, precision)
+    if base == "widened":
+        dequantise(model, encoder.architecture)
+
+
+def _with_adapter(model: Any, folder: Path) -> Any:
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, folder, is_trainable=True, autocast_adapter_dtype=False)
+
+
+def _with_delta(model: Any, folder: Path) -> Any:
+    delta = load_file(folder / DELTA)
+    unknown = model.load_state_dict(delta, strict=False).unexpected_keys
+    if unknown:
+        raise ValueError(f"the encoder has no {unknown[0]}")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in delta)
+    return model
 
 
 def _transformers_model(encoder: Encoder, task: Task, attention: str, dropout: float | None) -> Any:
@@ -127,15 +209,13 @@ def _count_blocks(encoder: Encoder) -> int:
 
 def _place(network: Network, precision: str, device: torch.device) -> Network:
     if precision == "bf16":
-        for name, parameter in network.named_parameters():
-            # In a loaded network adapter and head are frozen too; they stay in fp32, as they were trained.
-            if "lora_" not in name and "modules_to_save" not in name:
+        for parameter in network.parameters():
+            if not parameter.requires_grad and parameter.is_floating_point():
                 parameter.data = parameter.data.to(torch.bfloat16)
         for module in network.modules():
             if hasattr(module, "cast_input_dtype_enabled"):
-                cast(
-                    Any, module
-                ).cast_input_dtype_enabled = False  # PEFT would widen each input to fp32 for autocast to narrow again
+                # PEFT would widen each input to fp32 for autocast to narrow again
+                cast(Any, module).cast_input_dtype_enabled = False
     return network.to(device)
 
 

@@ -17,6 +17,7 @@ from distilora.data import Parts
 from distilora.encoders import Encoder
 from distilora.evaluation import SEEN, Measured
 from distilora.fit import Fitted
+from distilora.methods import METHODS
 from distilora.report import write_report
 from distilora.settings import to_tree
 from distilora.tables import atomic_text, write_json, write_table
@@ -107,6 +108,7 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
     summary = {
         "distilora": __version__,
         "task": outcome.parts.task.name,
+        "method": config.adapter.method,
         "encoder": outcome.encoder.describe(),
         "data": {
             **outcome.parts.summary,
@@ -126,7 +128,9 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
             "device": config.training.device,
             "history": state.history,
         },
+        "memory": {name: round(value, 2) for name, value in outcome.fitted.memory.items()},
         "round_trip": outcome.round_trip,
+        "agreement": outcome.artifact.agreement,
         "evaluations": [{k: v for k, v in m.metrics.items() if k != "mistakes"} for m in outcome.measured],
         "notes": notes_for(config, outcome.parts),
         "costs": outcome.costs,
@@ -143,14 +147,25 @@ def _facts(outcome: Outcome, summary: dict[str, Any]) -> dict[str, str]:
         "examples": f"{data['train']:,} to train on, {data['validation']:,} to choose on",
         "read": f"{data['read']:,} records, {data['blank_skipped']} blank skipped, {data['exact_copies_dropped']} exact copies "
         f"dropped, {data['near_copies_kept_together']} pairs of near copies kept together",
+        "method": METHODS[outcome.config.adapter.method].phrase,
         "trained parameters": f"{counted['trained']:,} of {counted['total']:,} ({counted['share']:.2%})",
         "best checkpoint": f"after update {outcome.fitted.state.best_update:,} of {outcome.fitted.updates:,}, by validation loss",
         "time": f"{costs['wall_s'] / 60:.1f} minutes ({costs['cpu_s'] / 60:.1f} CPU minutes), of which training and validation "
         f"{outcome.fitted.state.seconds / 60:.1f}",
-        "peak memory": f"{costs['peak_memory_mb']:,.0f} MB",
+        "peak memory": f"{costs['peak_memory_mb']:,.0f} MB, all in all",
+        "memory of training": _memory(summary["memory"], training.device),
         "device and precision": f"{training.device}, {training.precision}",
         "round trip": f"{summary['round_trip']['texts']} texts given back by a fresh process",
     }
+
+
+def _memory(measured: dict[str, float | None], device: str) -> str:
+    names = {"weights_mb": "weights", "gradients_mb": "gradients", "optimizer_mb": "optimiser",
+             "activations_mb": "activations of the largest micro-batch"}  # fmt: skip
+    held = ", ".join(f"{name} {measured[key]:,.1f} MB" for key, name in names.items() if measured.get(key) is not None)
+    peak = measured.get("peak_mb")
+    kind = "allocated on the GPU" if device == "cuda" else "anonymous memory above its value after imports"
+    return held + (f"; peak {peak:,.0f} MB ({kind})" if peak is not None else "")
 
 
 def _finite(value: Any) -> Any:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from distilora.artifact import Artifact, read_artifact
 from distilora.backends import Backend, open_backend
 from distilora.cleaning import cleaning
-from distilora.config import Device, Precision
+from distilora.config import Base, Device, Precision
 from distilora.errors import DataError
 from distilora.examples import Example
 from distilora.plan import plan
@@ -101,16 +101,21 @@ class Predictor:
 
 
 def load(
-    path: str | Path, precision: Precision = "auto", device: Device = "auto", encoder: str | None = None
+    path: str | Path,
+    precision: Precision = "auto",
+    device: Device = "auto",
+    encoder: str | None = None,
+    base: Base = "auto",
 ) -> Predictor:
-    """A predictor from a run's folder or its model/.
+    """A predictor from a run's folder, its model/, or a merged model's folder.
 
     `encoder` says where the encoder lies now, if not where it lay in training; it must be the same one (SHA-256).
+    `base` is what a qlora run's adapter is put on: '4bit', as in training (auto), or 'full', the full-precision encoder.
 
     Raises ArtifactError if the model is damaged, MissingExtra without torch, EncoderError without its encoder.
     """
     artifact = read_artifact(path)
-    return Predictor(artifact, open_backend(artifact, precision, device, encoder))
+    return Predictor(artifact, open_backend(artifact, precision, device, encoder, base))
 
 
 def predict_table(

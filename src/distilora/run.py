@@ -16,37 +16,39 @@ What it leaves in the run's folder:
 
 import dataclasses
 import importlib.util
+import json
 import shutil
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 import yaml
-from tokenizers import Tokenizer
 
-from distilora import __version__, hardware
-from distilora.artifact import Artifact, Check, check_examples, write_artifact
-from distilora.backends.torch_backend import run_network
+from distilora import hardware, memory
+from distilora.artifact import Artifact
 from distilora.calibration import fit_temperature
-from distilora.config import Device, Precision, RunConfig
+from distilora.config import Device, RunConfig
 from distilora.data import Parts, read_parts, shared_copies
 from distilora.duplicates import fingerprints
 from distilora.encode import Network
 from distilora.encoders import Encoder, find_encoder, load_tokenizer
-from distilora.errors import ConfigError, RoundTripError
-from distilora.evaluation import measure
-from distilora.fit import Labelled, fit
-from distilora.network import new_network, save_adapter
+from distilora.errors import ConfigError
+from distilora.evaluation import Measured, measure
+from distilora.examples import Examples
+from distilora.fit import Fitted, Labelled, fit
+from distilora.folder import check_output, claim, let_go, writing
+from distilora.methods import METHODS
+from distilora.network import new_network
 from distilora.outcome import Outcome, write_outcome
 from distilora.predict import run_rows
 from distilora.progress import say
-from distilora.roundtrip import verify
-from distilora.rows import Rows
+from distilora.quantisation import check_device, import_offline, require_bitsandbytes, size
+from distilora.saving import InMemory, verified, write_model
 from distilora.settings import parse, read_recipe, to_tree
 from distilora.tables import atomic_text, write_json
 from distilora.tasks import Task
-from distilora.tokens import tokenise, with_truncation
+from distilora.tokens import Tokenised, tokenise, with_truncation
 
 
 def train(
@@ -61,70 +63,154 @@ def train(
         resume: go on from that folder's latest checkpoint.
 
     Raises ConfigError, DataError, EncoderError or MissingExtra for what is asked for and cannot be had, before
-    anything is written; Interrupted when stopped; RoundTripError if the saved model does not give back its outputs.
+    anything is written; OutputError if another process writes the folder or the disk is full; Interrupted when stopped;
+    RoundTripError if the saved model does not give back its outputs.
     """
-    clock = _Clock()
-    folder = Path(config.output)
-    _check_output(folder, overwrite, resume)
-    config = resolve(config)
-    encoder = find_encoder(config.encoder.name, config.encoder.revision)
-    _check_lengths(config, encoder)
-    _check_tracker(config)
-    _say_what_is_used(config, encoder)
+    with Run(config, task, overwrite=overwrite, resume=resume) as run:
+        run.read()
+        run.build()
+        run.fit()
+        run.save()
+        run.evaluate()
+        return run.finish()
 
-    parts = read_parts(config.data, task)
-    tokenizer = with_truncation(load_tokenizer(encoder), config.data.max_length, config.data.truncation_side)
-    train_tokens = tokenise(tokenizer, parts.train.items, "tokenising train")
-    validation_tokens = tokenise(tokenizer, parts.validation.items, "tokenising validation")
-    clock.mark("data")
 
-    network = new_network(
-        encoder, parts.task, config.adapter, precision=config.training.precision,
-        device=torch.device(config.training.device), attention=config.encoder.attention,
-        dropout=config.training.dropout, seed=config.training.seed,
-    )  # fmt: skip
-    parameters = _count(network)
-    say(f"training {parameters['trained']:,} of {parameters['total']:,} parameters ({parameters['share']:.2%})")
-    _claim(folder, config, overwrite and not resume)
+class Run:
+    """A run, stage by stage; `train` goes through them all. Each stage leaves its results in the attributes below.
 
-    fitted = fit(
-        network,
-        Labelled(train_tokens.rows, parts.train.targets),
-        Labelled(validation_tokens.rows, parts.validation.targets),
-        config.training,
-        folder,
-        budget=_budget(config),
-        resume=resume,
-    )
-    clock.mark("training")
-    temperature = fit_temperature(fitted.outputs, parts.validation.targets) if parts.task.calibrated else 1.0
-    artifact = _write_model(folder, config, encoder, parts, network, tokenizer, temperature)
-    round_trip = _verified(folder, parts.task, config.training.device)
-    clock.mark("saving and round trip")
+    The constructor decides what is null in the settings, finds the encoder and checks what can be checked; nothing is
+    written before `fit`.
+    """
 
-    measured = [
-        measure(parts.task, parts.validation, validation_tokens, fitted.outputs, temperature, config.evaluation)
-    ]
-    sets = {"train": parts.train, "validation": parts.validation}
-    if parts.read_test is not None:
-        test = parts.read_test()
-        test_tokens = tokenise(tokenizer, test.items, f"tokenising {test.split}")
-        outputs = _run(network, test_tokens.rows, config, f"predicting {test.split}")
-        measured.insert(0, measure(parts.task, test, test_tokens, outputs, temperature, config.evaluation))
-        sets["test"] = test
-    parts.summary["copies_between_splits"] = shared_copies(sets)
-    clock.mark("evaluation")
+    parts: Parts
+    train_tokens: Tokenised
+    validation_tokens: Tokenised
+    network: Network
+    parameters: dict[str, Any]  # counts: trained, total, share
+    fitted: Fitted
+    temperature: float
+    artifact: Artifact
+    round_trip: dict[str, Any]
+    measured: list[Measured]  # the final test first, where there is one
 
-    padding = tokenizer.id_to_token(int(encoder.config.get("pad_token_id") or 0)) or "[PAD]"
-    summary = write_outcome(
-        folder,
-        Outcome(
-            config, encoder, artifact, padding, parts, len(train_tokens.rows.ids), parameters, fitted, round_trip, measured,
-            fingerprints([" ".join(e.texts) for e in [*parts.train.items, *parts.validation.items]]), clock.costs(),
-        ),
-    )  # fmt: skip
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    return summary
+    def __init__(
+        self, config: RunConfig, task: Task | None = None, *, overwrite: bool = False, resume: bool = False
+    ) -> None:
+        self._clock = _Clock()
+        self._given_task, self._overwrite, self._resume = task, overwrite, resume
+        self.folder = Path(config.output)
+        check_output(self.folder, overwrite, resume)
+        self.config = resolve(config)
+        self.device = torch.device(self.config.training.device)
+        if METHODS[config.adapter.method].quantised:
+            check_device(self.device)
+            require_bitsandbytes()
+        self.encoder: Encoder = find_encoder(config.encoder.name, config.encoder.revision)
+        _check_lengths(self.config, self.encoder)
+        _check_tracker(self.config)
+        _say_what_is_used(self.config, self.encoder)
+        self._above = _memory_after_imports()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the folder; a run that was not finished can be gone on with by `resume`."""
+        let_go(self.folder)
+
+    def read(self) -> Parts:
+        """Reads, cleans and divides the data, and tokenises what is trained and chosen on."""
+        self.parts = read_parts(self.config.data, self._given_task)
+        data = self.config.data
+        self.tokenizer = with_truncation(load_tokenizer(self.encoder), data.max_length, data.truncation_side)
+        self.train_tokens = tokenise(self.tokenizer, self.parts.train.items, "tokenising train")
+        self.validation_tokens = tokenise(self.tokenizer, self.parts.validation.items, "tokenising validation")
+        self._clock.mark("data")
+        return self.parts
+
+    def build(self) -> Network:
+        """The network to train: the encoder, what the method injects, a fresh head."""
+        training = self.config.training
+        self.network = new_network(
+            self.encoder, self.parts.task, self.config.adapter, precision=training.precision, device=self.device,
+            attention=self.config.encoder.attention, dropout=training.dropout, seed=training.seed,
+        )  # fmt: skip
+        self.parameters = _count(self.network)
+        phrase = METHODS[self.config.adapter.method].phrase
+        trained, total = self.parameters["trained"], self.parameters["total"]
+        say(f"{phrase}: training {trained:,} of {total:,} parameters ({self.parameters['share']:.2%})")
+        return self.network
+
+    def fit(self) -> Fitted:
+        """Trains; the network then holds the best weights. Claims the folder."""
+        with writing(self.folder):
+            claim(self.folder, self._overwrite, self._resume)
+            with atomic_text(self.folder / "run.yaml") as stream:
+                yaml.safe_dump(to_tree(self.config), stream, sort_keys=False, allow_unicode=True)
+            write_json(self.folder / "environment.json", hardware.environment())
+            with memory.Peak(self.device, self._above) as peak:
+                self.fitted = fit(
+                    self.network,
+                    Labelled(self.train_tokens.rows, self.parts.train.targets),
+                    Labelled(self.validation_tokens.rows, self.parts.validation.targets),
+                    self.config.training,
+                    self.folder,
+                    budget=_budget(self.config),
+                    resume=self._resume,
+                    base=json.dumps([self.encoder.sha256, to_tree(self.config.adapter)]),
+                )
+        self.fitted.memory["peak_mb"] = peak.mb
+        self._clock.mark("training")
+        return self.fitted
+
+    def save(self) -> Artifact:
+        """Fits the temperature, writes model/, and has a fresh process give its outputs back."""
+        self.temperature = (
+            fit_temperature(self.fitted.outputs, self.parts.validation.targets) if self.parts.task.calibrated else 1.0
+        )
+        with writing(self.folder):
+            self.artifact = write_model(
+                self.folder, self.config, self.encoder, self.parts, self.network, self.tokenizer, self.temperature,
+                self.validation_tokens.rows,
+            )  # fmt: skip
+        self.round_trip = verified(self.folder, self.parts.task, self.config.training.device)
+        self._clock.mark("saving and round trip")
+        return self.artifact
+
+    def evaluate(self) -> list[Measured]:
+        """Measures validation and then, once, the test split."""
+        self.measured = [self._measure(self.parts.validation, self.validation_tokens, self.fitted.outputs)]
+        sets = {"train": self.parts.train, "validation": self.parts.validation}
+        if self.parts.read_test is not None:
+            test = sets["test"] = self.parts.read_test()
+            tokens = tokenise(self.tokenizer, test.items, f"tokenising {test.split}")
+            backend = InMemory(self.network, self.config.training.precision, _budget(self.config))
+            outputs = run_rows(tokens.rows, backend, label=f"predicting {test.split}")
+            self.measured.insert(0, self._measure(test, tokens, outputs))
+        self.parts.summary["copies_between_splits"] = shared_copies(sets)
+        self._clock.mark("evaluation")
+        return self.measured
+
+    def finish(self) -> dict[str, Any]:
+        """Writes the report and all other outcomes, and lets go of the folder; returns what metrics.json holds."""
+        padding = self.tokenizer.id_to_token(int(self.encoder.config.get("pad_token_id") or 0)) or "[PAD]"
+        trained_on = [*self.parts.train.items, *self.parts.validation.items]
+        outcome = Outcome(
+            self.config, self.encoder, self.artifact, padding, self.parts, len(self.train_tokens.rows.ids),
+            self.parameters, self.fitted, self.round_trip, self.measured,
+            fingerprints([" ".join(e.texts) for e in trained_on]), self._clock.costs(),
+        )  # fmt: skip
+        with writing(self.folder):
+            summary = write_outcome(self.folder, outcome)
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        self.close()
+        return summary
+
+    def _measure(self, examples: Examples, tokens: Tokenised, outputs: Any) -> Measured:
+        return measure(self.parts.task, examples, tokens, outputs, self.temperature, self.config.evaluation)
 
 
 def resume_config(folder: str | Path) -> RunConfig:
@@ -146,12 +232,14 @@ def resolve(config: RunConfig) -> RunConfig:
     attention = encoder.attention
     if attention == "auto":
         attention = "eager" if on_cpu and precision == "bf16" else "sdpa"
+    rate = training.learning_rate or METHODS[config.adapter.method].learning_rate
     training = dataclasses.replace(
         training,
         device=cast(Device, device.type),
         precision=precision,
         token_budget=hardware.pick_token_budget(training.token_budget, device),
-        head_learning_rate=training.head_learning_rate or training.learning_rate,
+        learning_rate=rate,
+        head_learning_rate=training.head_learning_rate or rate,
         dropout=0.0 if training.dropout is None and on_cpu else training.dropout,
     )
     budget = hardware.pick_token_budget(config.evaluation.token_budget, device)
@@ -185,28 +273,13 @@ class _Clock:
         }
 
 
-def _check_output(folder: Path, overwrite: bool, resume: bool) -> None:
-    if resume or not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not folder.is_dir():
-        raise ConfigError(f"output: {folder} is a file; give another folder")
-    ours = (folder / "run.yaml").is_file()
-    if overwrite and not ours:
-        raise ConfigError(
-            f"output: {folder} holds something other than a run and is not overwritten; give another folder"
-        )
-    if not overwrite:
-        more = f", --overwrite, or --resume {folder}" if (folder / "checkpoints").is_dir() else " or --overwrite"
-        raise ConfigError(f"output: {folder} is not empty; give another --output{more if ours else ''}")
+def _memory_after_imports() -> float:
+    import_offline()
+    import accelerate  # noqa: F401 - now, so that what they take is not counted as training's
+    import peft  # noqa: F401
+    import transformers  # noqa: F401
 
-
-def _claim(folder: Path, config: RunConfig, overwrite: bool) -> None:
-    if overwrite and folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_text(folder / "run.yaml") as stream:
-        yaml.safe_dump(to_tree(config), stream, sort_keys=False, allow_unicode=True)
-    write_json(folder / "environment.json", hardware.environment())
+    return memory.anonymous_mb()
 
 
 def _check_lengths(config: RunConfig, encoder: Encoder) -> None:
@@ -226,93 +299,27 @@ def _say_what_is_used(config: RunConfig, encoder: Encoder) -> None:
     say(f"encoder: {encoder.name} ({encoder.source}, {encoder.config['model_type']})")
     if not encoder.architecture.attention_registry:
         say(f"note: {encoder.config['model_type']} does not honour Transformers' attention registry: rows stay padded")
-    training = config.training
+    training, method = config.training, METHODS[config.adapter.method]
     threads = f", {torch.get_num_threads()} threads" if training.device == "cpu" else ""
     say(f"device: {training.device}{threads}, precision {training.precision}, attention {config.encoder.attention}")
+    if method.quantised:
+        say("note: qlora saves memory, not time: on an encoder this small it is slower than lora, by what it takes to widen "
+            "the 4-bit weights at each use")  # fmt: skip
+    assert training.learning_rate is not None  # resolved
+    if training.learning_rate >= 10 * method.learning_rate:
+        say(
+            f"warning: training.learning_rate {training.learning_rate:g} is high for {method.phrase}; {method.learning_rate:g} "
+            "is usual"
+        )
 
 
 def _count(network: Network) -> dict[str, Any]:
     trained = sum(p.numel() for p in network.trained().values())
     replaced = sum(p.numel() for name, p in network.named_parameters() if "original_module" in name)
-    total = sum(p.numel() for p in network.parameters()) - replaced
+    total = sum(size(p) for p in network.parameters()) - replaced
     return {"trained": trained, "total": total, "share": trained / total}
 
 
 def _budget(config: RunConfig) -> int:
     assert config.evaluation.token_budget is not None  # resolved
     return config.evaluation.token_budget
-
-
-def _run(network: Network, rows: Rows, config: RunConfig, label: str = "") -> Any:
-    return run_rows(rows, _Running(network.eval(), config.training.precision, _budget(config)), label=label)
-
-
-class _Running:
-    """A network in memory as a backend."""
-
-    def __init__(self, network: Network, precision: Precision, token_budget: int) -> None:
-        self.network, self.precision, self.token_budget = network, precision, token_budget
-
-    def run(self, rows: Rows) -> Any:
-        return run_network(self.network, rows, self.precision)
-
-
-def _write_model(
-    folder: Path,
-    config: RunConfig,
-    encoder: Encoder,
-    parts: Parts,
-    network: Network,
-    tokenizer: Tokenizer,
-    temperature: float,
-) -> Artifact:
-    examples = check_examples(parts.validation.items)
-    rows = tokenise(tokenizer, examples).rows
-    check = Check(examples, _run(network, rows, config), _fp32_outputs(config, encoder, parts.task, network, rows))
-
-    def write_files(target: Path) -> None:
-        tokenizer.save(str(target / "tokenizer.json"))
-        save_adapter(network, target / "adapter")
-
-    artifact = Artifact(
-        task={"name": parts.task.name, "settings": dict(parts.task.settings)},
-        cleaning={"name": parts.cleaning.name, "version": parts.cleaning.version},
-        max_length=config.data.max_length,
-        encoder=encoder.describe(),
-        weights="peft",
-        precision=config.training.precision,
-        attention=config.encoder.attention,
-        token_budget=_budget(config),
-        temperature=temperature,
-        distilora=__version__,
-    )
-    return write_artifact(folder / "model", artifact, write_files, check)
-
-
-def _fp32_outputs(config: RunConfig, encoder: Encoder, task: Task, network: Network, rows: Rows) -> Any:
-    """Outputs in fp32, from the encoder's own weights and the trained ones in memory, not through any saved file."""
-    exact = new_network(
-        encoder,
-        task,
-        config.adapter,
-        precision="fp32",
-        device=network.device,
-        attention=config.encoder.attention,
-        dropout=0.0,
-    )
-    trained = network.trained()
-    with torch.no_grad():
-        for name, parameter in exact.trained().items():
-            parameter.copy_(trained[name])
-    return run_rows(rows, _Running(exact.eval(), "fp32", _budget(config)))
-
-
-def _verified(folder: Path, task: Task, device: Device) -> dict[str, Any]:
-    try:
-        found = verify(folder / "model", task, device)
-    except RoundTripError:
-        shutil.rmtree(folder / "model.rejected", ignore_errors=True)
-        (folder / "model").rename(folder / "model.rejected")
-        raise
-    say(f"round trip: a fresh process gives back the outputs of {found['texts']} texts")
-    return found

@@ -1,16 +1,18 @@
-"""The PyTorch backend: the encoder that the artifact names, with its adapter and heads on top."""
+"""The PyTorch backend: the encoder that the artifact names, with what training changed, or a merged model alone."""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from distilora.artifact import Artifact
-from distilora.config import Device, Precision
+from distilora.config import Base, Device, Precision
 from distilora.encode import Network
 from distilora.encoders import find_encoder
 from distilora.errors import ArtifactError
 from distilora.hardware import pick_device, pick_precision, pick_token_budget
-from distilora.network import load_network
+from distilora.network import Held, load_merged, load_network
+from distilora.progress import say
+from distilora.quantisation import require_bitsandbytes
 from distilora.rows import Rows
 from distilora.tasks import restore
 
@@ -18,34 +20,74 @@ from distilora.tasks import restore
 class TorchBackend:
     """Runs an artifact with PyTorch.
 
-    Raises EncoderError if the encoder is not there, ArtifactError if it is not the one the model was trained on.
+    Raises EncoderError if the encoder is not there, ArtifactError if it is not the one the model was trained on or the
+    base asked for does not fit, MissingExtra if a 4-bit base lacks its package.
     """
 
     def __init__(
-        self, artifact: Artifact, precision: Precision = "auto", device: Device = "auto", encoder: str | None = None
+        self,
+        artifact: Artifact,
+        precision: Precision = "auto",
+        device: Device = "auto",
+        encoder: str | None = None,
+        base: Base = "auto",
     ) -> None:
         place = pick_device(device)
         self.precision = pick_precision(precision, place)
         self.token_budget = pick_token_budget(None, place)
-        wanted = artifact.encoder
-        found = find_encoder(encoder or wanted["name"], None if encoder else wanted["revision"])
-        if found.sha256 != wanted["sha256"]:
-            raise ArtifactError(
-                f"encoder: {encoder or wanted['name']} has SHA-256 {found.sha256[:12]}, the model was trained on "
-                f"{wanted['sha256'][:12]}; bring that encoder back"
-            )
-        self.network = load_network(
-            found,
-            restore(artifact.task["name"], artifact.task["settings"]),
-            artifact.folder / "adapter",
-            precision=self.precision,
-            device=place,
-            attention=artifact.attention,
-        )
+        self.network = open_network(artifact, self.precision, place, encoder, base)
 
     def run(self, rows: Rows) -> NDArray[np.float32]:
         """Outputs [G, ...] of one micro-batch."""
         return run_network(self.network, rows, self.precision)
+
+
+def open_network(
+    artifact: Artifact,
+    precision: Precision,
+    device: torch.device,
+    encoder: str | None = None,
+    base: Base | Held = "auto",
+) -> Network:
+    """The artifact's network, to predict with; raises as `TorchBackend` does. `base` 'widened' is for merging."""
+    task = restore(artifact.task["name"], artifact.task["settings"])
+    if artifact.weights == "merged":
+        if encoder or base != "auto":
+            raise ArtifactError(f"{'encoder' if encoder else 'base'}: given, but a merged model has its own; drop it")
+        return load_merged(artifact.folder, task, precision=precision, device=device, attention=artifact.attention)
+    held = _held(artifact, base)
+    wanted = artifact.encoder
+    found = find_encoder(encoder or wanted["name"], None if encoder else wanted["revision"])
+    if found.sha256 != wanted["sha256"]:
+        raise ArtifactError(
+            f"encoder: {encoder or wanted['name']} has SHA-256 {found.sha256[:12]}, the model was trained on "
+            f"{wanted['sha256'][:12]}; bring that encoder back"
+        )
+    return load_network(
+        found, task, artifact.folder, weights=artifact.weights, precision=precision, device=device,
+        attention=artifact.attention, base=held,
+    )  # fmt: skip
+
+
+def _held(artifact: Artifact, base: Base | Held) -> Held:
+    if artifact.quantisation is None:
+        if base in ("4bit", "widened"):
+            raise ArtifactError(
+                f"base: {base} asked for, but this model was trained by {artifact.method}, not qlora; drop it"
+            )
+        return "full"
+    if base == "full":
+        agreed = artifact.agreement["full"]
+        say(
+            f"note: on the full-precision encoder instead of the 4-bit one of training; on {agreed['texts']:,} validation "
+            f"texts {agreed['labels']:.2%} of the labels were the same"
+            if "labels" in agreed
+            else f"note: on the full-precision encoder instead of the 4-bit one of training; outputs differed by up to "
+            f"{agreed['largest_difference']:.3g} on {agreed['texts']:,} validation texts"
+        )
+        return "full"
+    require_bitsandbytes(", or predict on the full-precision encoder with --base full (in Python: base='full')")
+    return "widened" if base == "widened" else "4bit"
 
 
 def run_network(network: Network, rows: Rows, precision: str) -> NDArray[np.float32]:

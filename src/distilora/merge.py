@@ -1,0 +1,112 @@
+"""From an artifact to one plain Transformers model: what training changed is added into the encoder's weights.
+
+    W' = W + (alpha / r) B A        on a 4-bit base W is what the four bits say, widened to fp32: that is what was adapted
+
+The folder loads with `from_pretrained` and `pipeline`, and is an artifact as well: distilora predicts from it without
+the encoder, without PEFT's adapter, without bitsandbytes.
+"""
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distilora import __version__
+from distilora.artifact import Check, read_artifact, read_check, write_artifact
+from distilora.backends.torch_backend import open_network
+from distilora.config import Precision
+from distilora.errors import ArtifactError, RoundTripError
+from distilora.network import load_merged, merge
+from distilora.predict import run_rows
+from distilora.progress import say
+from distilora.roundtrip import verify
+from distilora.saving import InMemory, agreement
+from distilora.tasks import restore
+from distilora.tokens import read_tokenizer, tokenise
+
+
+def merge_run(run: str | Path, output: str | Path, encoder: str | None = None) -> dict[str, Any]:
+    """Merges a run's model on the CPU into the new folder `output`, and says how far it agrees with the unmerged one.
+
+    Returns, for fp32 and for the run's precision, the largest difference of an output and the share of equal labels
+    between merged and unmerged on the texts of the artifact's check; they also stand in the new artifact.json. A
+    fresh process must give the merged model's outputs back.
+
+    Raises ArtifactError if the run's model is damaged, merged already, or its merged weights are not finite, or if
+    `output` exists; RoundTripError if the merged model cannot be reloaded as it was.
+    """
+    output = Path(output)
+    if output.exists():
+        raise ArtifactError(f"--output: {output} exists already; give another folder")
+    artifact = read_artifact(run)
+    if artifact.weights == "merged":
+        raise ArtifactError(f"{run}: is merged already; copy it")
+    cpu = torch.device("cpu")
+    task = restore(artifact.task["name"], artifact.task["settings"])
+    check = read_check(artifact)
+    tokenizer_file = artifact.folder / "tokenizer.json"
+    tokenizer = read_tokenizer(tokenizer_file)
+    rows = tokenise(tokenizer, check.examples).rows
+    precisions: list[Precision] = ["fp32"] if artifact.precision == "fp32" else ["fp32", artifact.precision]
+    before = {
+        name: run_rows(rows, InMemory(open_network(artifact, name, cpu, encoder), name, artifact.token_budget))
+        for name in precisions
+    }
+    model = merge(open_network(artifact, "fp32", cpu, encoder, "widened" if artifact.quantisation else "auto"))
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    plain = output.with_name(f".{output.name}.{os.getpid()}.plain.tmp")  # the model, before its check is known
+    try:
+        model.save_pretrained(plain, safe_serialization=True)
+        _write_tokenizer(tokenizer_file, plain, artifact.max_length, model.config)
+        after = {
+            name: run_rows(
+                rows,
+                InMemory(
+                    load_merged(plain, task, precision=name, device=cpu, attention=artifact.attention),
+                    name,
+                    artifact.token_budget,
+                ),
+            )
+            for name in precisions
+        }
+        report = {f"unmerged, {name}": agreement(task, before[name], after[name]) for name in precisions}
+        merged = dataclasses.replace(
+            artifact, weights="merged", quantisation=None, agreement=report, distilora=__version__
+        )
+        check = Check(check.examples, after[artifact.precision], after["fp32"])
+        write_artifact(output, merged, lambda target: _move_all(plain, target), check)
+    finally:
+        shutil.rmtree(plain, ignore_errors=True)
+    try:
+        verify(output, task, "cpu")
+    except RoundTripError:
+        shutil.rmtree(output)
+        raise
+    say(f"{output}: a fresh process gives back the outputs of {len(check.examples)} texts")
+    return report
+
+
+def _write_tokenizer(source: Path, folder: Path, max_length: int, config: Any) -> None:
+    """tokenizer.json as it is, truncation included, and what Transformers wants beside it."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer.from_file(str(source))
+    side = (tokenizer.truncation or {}).get("direction", "right")
+    ids = {name: getattr(config, f"{name}_id", None) for name in ("pad_token", "cls_token", "sep_token", "mask_token")}
+    tokens = {name: tokenizer.id_to_token(i) for name, i in ids.items() if i is not None}
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=max_length, truncation_side=side, **tokens,
+        model_input_names=["input_ids", "attention_mask"],
+    )  # fmt: skip
+    fast.save_pretrained(folder)
+    shutil.copyfile(source, folder / "tokenizer.json")
+
+
+def _move_all(source: Path, target: Path) -> None:
+    for file in source.iterdir():
+        file.rename(target / file.name)

@@ -1,0 +1,130 @@
+"""From a trained network to a verified artifact: written, with its agreements measured, reloaded by a fresh process."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from distilora import __version__, quantisation
+from distilora.artifact import Artifact, Check, check_examples, write_artifact
+from distilora.backends.torch_backend import run_network
+from distilora.config import Device, Precision, RunConfig
+from distilora.data import Parts
+from distilora.encode import Network
+from distilora.encoders import Encoder
+from distilora.errors import RoundTripError
+from distilora.methods import METHODS
+from distilora.network import Held, new_network, save_weights
+from distilora.predict import run_rows
+from distilora.progress import say
+from distilora.roundtrip import verify
+from distilora.rows import Rows
+from distilora.tasks import Task
+from distilora.tokens import tokenise
+
+
+class InMemory:
+    """A network in memory as a backend."""
+
+    def __init__(self, network: Network, precision: Precision, token_budget: int) -> None:
+        self.network, self.precision, self.token_budget = network.eval(), precision, token_budget
+
+    def run(self, rows: Rows) -> NDArray[np.float32]:
+        """Outputs [G, ...] of one micro-batch."""
+        return run_network(self.network, rows, self.precision)
+
+
+def write_model(
+    folder: Path,
+    config: RunConfig,
+    encoder: Encoder,
+    parts: Parts,
+    network: Network,
+    tokenizer: Tokenizer,
+    temperature: float,
+    validation: Rows,
+) -> Artifact:
+    """Writes `folder`/model. A qlora run's agreement with the full-precision base is measured on the validation rows."""
+    assert config.evaluation.token_budget is not None  # resolved
+    budget, precision = config.evaluation.token_budget, config.training.precision
+    method = METHODS[config.adapter.method]
+    examples = check_examples(parts.validation.items)
+    rows = tokenise(tokenizer, examples).rows
+    again = Copies(config, encoder, parts.task, network)
+    check = Check(
+        examples,
+        run_rows(rows, InMemory(network, precision, budget)),
+        run_rows(rows, InMemory(again.network("fp32"), "fp32", budget)),
+    )
+    agreed: dict[str, Any] = {}
+    if method.quantised:
+        ours = run_rows(validation, InMemory(network, precision, budget), label="agreement: 4-bit base")
+        other = InMemory(again.network(precision, "full"), precision, budget)
+        agreed["full"] = agreement(
+            parts.task, ours, run_rows(validation, other, label="agreement: full-precision base")
+        )
+
+    def write_files(target: Path) -> None:
+        tokenizer.save(str(target / "tokenizer.json"))
+        save_weights(network, target)
+
+    artifact = Artifact(
+        task={"name": parts.task.name, "settings": dict(parts.task.settings)},
+        cleaning={"name": parts.cleaning.name, "version": parts.cleaning.version},
+        max_length=config.data.max_length,
+        encoder=encoder.describe(),
+        method=method.name,
+        weights=method.saved,
+        precision=precision,
+        attention=config.encoder.attention,
+        token_budget=budget,
+        temperature=temperature,
+        quantisation=quantisation.describe() if method.quantised else None,
+        agreement=agreed,
+        distilora=__version__,
+    )
+    return write_artifact(folder / "model", artifact, write_files, check)
+
+
+class Copies:
+    """The network again, from the encoder's own weights and the trained ones in memory, not through any saved file."""
+
+    def __init__(self, config: RunConfig, encoder: Encoder, task: Task, network: Network) -> None:
+        self.config, self.encoder, self.task, self.original = config, encoder, task, network
+
+    def network(self, precision: Precision, base: Held | None = None) -> Network:
+        """A copy in another precision, or on another base."""
+        copy = new_network(
+            self.encoder, self.task, self.config.adapter, precision=precision, device=self.original.device,
+            attention=self.config.encoder.attention, dropout=0.0, base=base,
+        )  # fmt: skip
+        trained = self.original.trained()
+        with torch.no_grad():
+            for name, parameter in copy.trained().items():
+                parameter.copy_(trained[name])
+        return copy
+
+
+def agreement(task: Task, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> dict[str, Any]:
+    """How far two sets of outputs [G, ...] of the same texts agree: `labels`, the share of equal answers of a task
+    with labels, and `largest_difference` of any output."""
+    found: dict[str, Any] = {"texts": len(ours), "largest_difference": float(np.abs(ours - theirs).max(initial=0.0))}
+    if task.labels and ours.ndim == 2:
+        found["labels"] = float(np.mean(ours.argmax(1) == theirs.argmax(1)))
+    return found
+
+
+def verified(folder: Path, task: Task, device: Device) -> dict[str, Any]:
+    """The round trip of `folder`/model; one that fails is put aside as model.rejected, and RoundTripError raised."""
+    try:
+        found = verify(folder / "model", task, device)
+    except RoundTripError:
+        shutil.rmtree(folder / "model.rejected", ignore_errors=True)
+        (folder / "model").rename(folder / "model.rejected")
+        raise
+    say(f"round trip: a fresh process gives back the outputs of {found['texts']} texts")
+    return found
