@@ -249,7 +249,9 @@ def _export(words: list[str]) -> int:
     for name, found in report.items():
         same = f", {found['labels']:.2%} of the labels are the same" if "labels" in found else ""
         print(f"{name}: outputs of {found['texts']} texts differ by up to {found['largest_difference']:.3g}{same}")
-    print(f"\n{args.output}: loads with distilora, and with Transformers' from_pretrained or pipeline")
+    print(
+        f"\n{args.output}: loads with distilora, and with Transformers: from_pretrained, pipeline(..., truncation=True)"
+    )
     return 0
 
 

@@ -174,7 +174,7 @@ class Run:
         with writing(self.folder):
             self.artifact = write_model(
                 self.folder, self.config, self.encoder, self.parts, self.network, self.tokenizer, self.temperature,
-                self.validation_tokens.rows,
+                self.validation_tokens.rows, self.fitted.outputs,
             )  # fmt: skip
         self.round_trip = verified(self.folder, self.parts.task, self.config.training.device)
         self._clock.mark("saving and round trip")

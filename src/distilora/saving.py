@@ -47,8 +47,13 @@ def write_model(
     tokenizer: Tokenizer,
     temperature: float,
     validation: Rows,
+    answered: NDArray[np.float32],
 ) -> Artifact:
-    """Writes `folder`/model. A qlora run's agreement with the full-precision base is measured on the validation rows."""
+    """Writes `folder`/model.
+
+    On either base that a qlora run's adapter may be put on, how far the outputs agree with those of the run itself
+    (`answered`, of the validation rows, in the run's precision) is measured and recorded.
+    """
     assert config.evaluation.token_budget is not None  # resolved
     budget, precision = config.evaluation.token_budget, config.training.precision
     method = METHODS[config.adapter.method]
@@ -61,12 +66,10 @@ def write_model(
         run_rows(rows, InMemory(again.network("fp32"), "fp32", budget)),
     )
     agreed: dict[str, Any] = {}
-    if method.quantised:
-        ours = run_rows(validation, InMemory(network, precision, budget), label="agreement: 4-bit base")
-        other = InMemory(again.network(precision, "full"), precision, budget)
-        agreed["full"] = agreement(
-            parts.task, ours, run_rows(validation, other, label="agreement: full-precision base")
-        )
+    bases: tuple[Held, ...] = ("4bit", "full") if method.quantised else ()
+    for base in bases:
+        other = InMemory(again.network(precision, base), precision, budget)
+        agreed[base] = agreement(parts.task, answered, run_rows(validation, other, label=f"agreement on base {base}"))
 
     def write_files(target: Path) -> None:
         tokenizer.save(str(target / "tokenizer.json"))
