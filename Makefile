@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: train test test-slow check bench-main docs clean
+.PHONY: train test test-slow check bench-main bench-qlora bench-kill-resume bench-notebook docs clean
 
 train: $(VENV)/.embedded
 	$(BIN)/distilora train recipes/imdb-embedded.yaml --overwrite $(ARGS)
@@ -24,9 +24,19 @@ check: $(VENV)/.check
 	$(BIN)/mypy
 	$(BIN)/python bench/check.py
 
-# Figures of README: results/main.json, from cells in results/main/cells that a restart skips. Leave the machine alone.
+# Figures of README: results/NAME.json, from cells in results/NAME/cells that a restart skips. Leave the machine alone.
 bench-main: $(VENV)/.test
 	$(BIN)/python bench/main.py $(ARGS)
+
+bench-qlora: $(VENV)/.test
+	$(BIN)/python bench/qlora.py $(ARGS)
+
+bench-kill-resume: $(VENV)/.test
+	$(BIN)/python bench/kill_resume.py $(ARGS)
+
+# and docs/DistBert_QLoRA.html
+bench-notebook: $(VENV)/.test
+	$(BIN)/python bench/notebook.py $(ARGS)
 
 docs: $(VENV)/.embedded
 	$(BIN)/python -m distilora.reference > docs/configuration.md

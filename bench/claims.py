@@ -4,13 +4,18 @@
 value, unit, goal, spread and n. `bench/check.py` computes all of them again.
 """
 
+import argparse
 import json
 import os
 import platform
+import resource
 import subprocess
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+Rows = list[dict[str, Any]]
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 FIELDS = ("name", "value", "unit", "goal", "spread", "n", "command", "machine", "commit", "wall_s", "cpu_s")
@@ -38,6 +43,47 @@ def commit() -> str:
         ["git", "status", "--porcelain", "--untracked-files=no"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+def timed(command: list[str], **settings: Any) -> tuple[float, float, float]:
+    """Wall seconds, CPU seconds and peak resident MB of a command and its children. Raises CalledProcessError."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.monotonic()
+    subprocess.run(command, cwd=ROOT, check=True, **settings)
+    wall = time.monotonic() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return wall, cpu, after.ru_maxrss * 1024 / 1e6
+
+
+def run_cells(
+    name: str,
+    cells: Mapping[str, Callable[[], dict[str, Any]]],
+    compute: Callable[[Rows], Rows],
+    command: str,
+    about: str,
+) -> None:
+    """Runs the cells that results/NAME/cells/ lacks, each in turn, and writes results/NAME.json when all are there.
+
+    A cell returns its row, wall_s and cpu_s among its fields. Takes --again (measure anew) and --only CELL.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--again", action="store_true", help="measure every cell anew")
+    parser.add_argument("--only", help="measure this cell alone")
+    args = parser.parse_args()
+    folder = RESULTS / name / "cells"
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {cell: folder / f"{cell}.json" for cell in cells}
+    for cell, run in cells.items():
+        if (paths[cell].exists() and not args.again) or (args.only and args.only != cell):
+            continue
+        row = {"cell": cell, "machine": machine(), "commit": commit(), "load_before": os.getloadavg()[0], **run()}
+        temporary = paths[cell].with_suffix(".tmp")
+        temporary.write_text(json.dumps(row, indent=2) + "\n", "utf-8")
+        temporary.replace(paths[cell])
+    if all(path.exists() for path in paths.values()):
+        rows = [json.loads(path.read_text("utf-8")) for path in paths.values()]
+        write_results(name, rows, compute(rows), command)
 
 
 def write_results(name: str, rows: list[dict[str, Any]], computed: list[dict[str, Any]], command: str) -> None:

