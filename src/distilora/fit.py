@@ -119,9 +119,10 @@ def fit(
     total = per_epoch * config.epochs
     validate_at = {round(total * (i + 1) / config.validations) for i in range(config.validations)} - {0}
     state, best = State(_fingerprint(train, validation, config, trained, base)), Best()
-    if resume and (found := load_checkpoint(run / "checkpoints", state.fingerprint, trained, optimizer)):
-        state, best = found
-        say(f"resuming after update {state.update:,} of {total:,}")
+    if resume:
+        found = load_checkpoint(run / "checkpoints", state.fingerprint, trained, optimizer)
+        state, best = found or (state, best)
+        say(f"resuming after update {state.update:,} of {total:,}" if found else "no whole checkpoint: starting anew")
     if config.tracker != "none":
         _start_tracker(accelerator, config, state.update)
     meter = Meter(network)

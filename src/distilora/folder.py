@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from distilora.errors import ConfigError, OutputError
 
 LOCK = ".lock"
+LEFT = ".*.tmp"  # temporary names: what a killed process leaves
 _held: dict[Path, FileLock] = {}
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -30,7 +31,7 @@ def check_output(folder: Path, overwrite: bool, resume: bool) -> None:
         return
     if not folder.is_dir():
         raise ConfigError(f"output: {folder} is a file; give another folder")
-    if not any(path.name != LOCK for path in folder.iterdir()):
+    if not any(path.name != LOCK and not path.match(LEFT) for path in folder.iterdir()):
         return
     if overwrite and not _run_in(folder):
         raise ConfigError(
@@ -50,10 +51,10 @@ def claim(folder: Path, overwrite: bool, resume: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     hold(folder)
     check_output(folder, overwrite, resume)
-    for path in [*folder.glob(".*.tmp"), *folder.glob("checkpoints/.*.tmp")]:
+    for path in [*folder.glob(LEFT), *folder.glob(f"checkpoints/{LEFT}")]:
         _remove(path)
     if overwrite and not resume:
-        for path in folder.iterdir():
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == "run.yaml"):  # by which it is known as a run
             if path.name != LOCK:
                 _remove(path)
 
