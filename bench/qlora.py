@@ -149,12 +149,11 @@ def memory(method: str) -> dict[str, Any]:
 def measure_memory(method: str, out: str) -> None:
     """In a process of its own: 30 updates of one pass each."""
     import numpy as np
-    import torch
 
     from distilora.config import AdapterConfig, TrainingConfig
     from distilora.encoders import find_encoder
     from distilora.fit import Labelled, fit
-    from distilora.hardware import pick_precision
+    from distilora.hardware import pick_device, pick_precision
     from distilora.memory import Peak, after_imports_mb
     from distilora.methods import METHODS as TABLE
     from distilora.network import new_network
@@ -162,19 +161,19 @@ def measure_memory(method: str, out: str) -> None:
     from distilora.tasks.classification import Classification
 
     above = after_imports_mb()
-    device = torch.device("cpu")
+    device = pick_device()
     precision = pick_precision("auto", device)
     rng = np.random.default_rng(0)
     rows = rows_of([[rng.integers(1000, 30000, 256).tolist()] for _ in range(248)])
     train, validation = rows.take(np.arange(240)), rows.take(np.arange(240, 248))
     config = TrainingConfig(
         epochs=1, update_size=8, token_budget=2048, learning_rate=TABLE[method].learning_rate, dropout=0.0,
-        precision=precision, device="cpu", validations=1, tracker="none", checkpoint_every=1000,
+        precision=precision, device=device.type, validations=1, tracker="none", checkpoint_every=1000,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as place, Peak(device, above) as peak:
         network = new_network(
             find_encoder("embedded"), Classification(("negative", "positive"), "text", "label"), AdapterConfig(method=method),
-            precision=precision, device=device, attention="eager" if precision == "bf16" else "sdpa", dropout=0.0,
+            precision=precision, device=device, attention="eager" if device.type == "cpu" and precision == "bf16" else "sdpa", dropout=0.0,
         )  # fmt: skip
         done = fit(network, Labelled(train, [0, 1] * 120), Labelled(validation, [0, 1] * 4), config, Path(place), budget=2048,
                    resume=False)  # fmt: skip
@@ -184,6 +183,7 @@ def measure_memory(method: str, out: str) -> None:
         "above_mb": above,
         "seconds": done.state.seconds,
         "precision": precision,
+        "device": device.type,
     }
     Path(out).write_text(json.dumps(found), "utf-8")
 
