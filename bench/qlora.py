@@ -163,6 +163,7 @@ def measure_memory(method: str, out: str) -> None:
     above = after_imports_mb()
     device = pick_device()
     precision = pick_precision("auto", device)
+    attention = "eager" if device.type == "cpu" and precision == "bf16" else "sdpa"
     rng = np.random.default_rng(0)
     rows = rows_of([[rng.integers(1000, 30000, 256).tolist()] for _ in range(248)])
     train, validation = rows.take(np.arange(240)), rows.take(np.arange(240, 248))
@@ -173,7 +174,7 @@ def measure_memory(method: str, out: str) -> None:
     with tempfile.TemporaryDirectory() as place, Peak(device, above) as peak:
         network = new_network(
             find_encoder("embedded"), Classification(("negative", "positive"), "text", "label"), AdapterConfig(method=method),
-            precision=precision, device=device, attention="eager" if device.type == "cpu" and precision == "bf16" else "sdpa", dropout=0.0,
+            precision=precision, device=device, attention=attention, dropout=0.0,
         )  # fmt: skip
         done = fit(network, Labelled(train, [0, 1] * 120), Labelled(validation, [0, 1] * 4), config, Path(place), budget=2048,
                    resume=False)  # fmt: skip

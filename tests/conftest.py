@@ -54,26 +54,34 @@ def tiny_tokenizer():
     return tokenizer
 
 
-def write_tiny_encoder(folder: Path, model_type: str = "distilbert", **settings: object) -> Path:
-    """A random encoder of a family, two blocks of width 32, as Transformers writes a pretrained one."""
-    import torch
-    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+def tiny_model_config(model_type: str = "distilbert", **settings: object):
+    """Transformers' config of a family's tiny encoder."""
+    from transformers import AutoConfig
 
-    tokenizer = tiny_tokenizer()
     if model_type == "distilbert":
         sizes: dict[str, object] = {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 2}
     else:
         sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    sizes |= {"vocab_size": tokenizer.get_vocab_size(), "max_position_embeddings": 66, "pad_token_id": 0, **settings}
+    vocabulary = tiny_tokenizer().get_vocab_size()
+    sizes |= {"vocab_size": vocabulary, "max_position_embeddings": 66, "pad_token_id": 0, **settings}
+    return AutoConfig.for_model(model_type, **sizes)
+
+
+def write_tiny_encoder(folder: Path, model_type: str = "distilbert", **settings: object) -> Path:
+    """A random encoder of a family, two blocks of width 32, as Transformers writes a pretrained one."""
+    import torch
+    from transformers import AutoModel, PreTrainedTokenizerFast
+
+    config = tiny_model_config(model_type, **settings)
     torch.manual_seed(1)
-    model = AutoModel.from_config(AutoConfig.for_model(model_type, **sizes))
+    model = AutoModel.from_config(config)
     with torch.no_grad():  # the usual init leaves so small a model next to blind
         for parameter in model.parameters():
             if parameter.dim() == 2:
                 parameter.normal_(std=0.2)
     model.save_pretrained(folder)
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
+        tokenizer_object=tiny_tokenizer(), unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
         mask_token="[MASK]",
     ).save_pretrained(folder)  # fmt: skip
     return folder
