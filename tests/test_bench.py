@@ -49,3 +49,36 @@ def test_a_figure_its_claim_does_not_give(check: ModuleType, tmp_path: Path) -> 
     values = check.check_results()[1]
     (tmp_path / "README.md").write_text("<!-- claim main.heldout_accuracy {:.1%} -->93.0%<!-- /claim -->", "utf-8")
     assert check.check_readme(values) == ["README: main.heldout_accuracy shown as 93.0%, its claim gives 91.0%"]
+
+
+def test_kills_in_a_run_that_ended_otherwise_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    compute = importlib.import_module("kill_resume").compute
+    same = {"adapter_sha256": "a", "metrics_sha256": "m"}
+    rows = [
+        {"cell": "untouched", **same},
+        {"cell": "chain-1", **same, "kills": [{}, {}, {}]},
+        {"cell": "chain-2", **same, "adapter_sha256": "b", "kills": [{}, {}]},
+        {"cell": "chain-3", **same, "metrics_sha256": "n", "kills": [{}]},
+    ]
+    assert {claim["name"]: claim["value"] for claim in compute(rows)} == {"kills": 6, "identical": 3}
+
+
+def test_methods_are_compared_review_by_review(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    bench = importlib.import_module("qlora")
+    correct = {"qlora": "1100", "lora": "1110", "full": "1111", "head": "1000"}
+    rows = [{"cell": f"accuracy-{method}", "method": method, "correct": bits} for method, bits in correct.items()]
+    rows += [
+        {"cell": f"memory-{method}-{n}", "weights_mb": weights, "peak_mb": weights * 10 + n}
+        for n in range(3) for method, weights in (("qlora", 30.0), ("lora", 45.0), ("full", 90.0), ("head", 40.0))
+    ]  # fmt: skip
+    claims = {claim["name"]: claim for claim in bench.compute(rows)}
+    assert claims["qlora_accuracy"]["value"] == 0.5
+    assert claims["qlora_minus_full"]["value"] == pytest.approx(-0.5)
+    assert claims["qlora_minus_full"]["spread"] == pytest.approx(
+        [-0.5 - 1.96 * 0.5 / 3**0.5, -0.5 + 1.96 * 0.5 / 3**0.5]
+    )
+    assert claims["qlora_minus_lora"]["spread"] == pytest.approx([-0.25 - 1.96 * 0.25, -0.25 + 1.96 * 0.25])
+    assert claims["weights_bytes_vs_full"]["value"] == pytest.approx(1 / 3)
+    assert claims["peak_memory_vs_full"]["value"] == pytest.approx(301 / 901)

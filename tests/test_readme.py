@@ -26,11 +26,11 @@ def test_commands_parse(line: str) -> None:
     elif command == "evaluate":
         parse(MeasureConfig, words[1:])
     else:
-        assert command in ("predict", "train")
+        assert command in ("predict", "train", "export")
 
 
 def test_there_are_commands() -> None:
-    assert {(first or second).split()[0] for first, second in COMMANDS} == {"train", "predict", "evaluate"}
+    assert {(first or second).split()[0] for first, second in COMMANDS} == {"train", "predict", "evaluate", "export"}
 
 
 def test_the_tree_names_every_module() -> None:
