@@ -48,7 +48,10 @@ def claim(folder: Path, overwrite: bool, resume: bool) -> None:
 
     Raises ConfigError or OutputError as `check_output` does: another process may have come first.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"output: {folder} cannot be made ({error.strerror}); give another --output") from None
     hold(folder)
     check_output(folder, overwrite, resume)
     for path in [*folder.glob(LEFT), *folder.glob(f"checkpoints/{LEFT}")]:
@@ -85,18 +88,17 @@ def let_go(folder: Path) -> None:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turns a full disk into an OutputError that says how to go on."""
+def writing(folder: Path, then: str = "") -> Iterator[None]:
+    """Turns a full disk into an OutputError that says how to go on; `then` empty: by resuming the run."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         full = getattr(error, "errno", None) in _NO_ROOM or os.strerror(errno.ENOSPC) in str(error)
         if not full and not isinstance(error, SafetensorError):
             raise
-        raise OutputError(
-            f"output: {folder} cannot be written ({'the disk is full' if full else ' '.join(str(error).split())}); make room, "
-            f"then go on from the last whole checkpoint with: distilora train --resume {shlex.quote(str(folder))}"
-        ) from None
+        cause = "the disk is full" if full else " ".join(str(error).split())
+        resume = f"go on from the last whole checkpoint with: distilora train --resume {shlex.quote(str(folder))}"
+        raise OutputError(f"output: {folder} cannot be written ({cause}); make room, then {then or resume}") from None
 
 
 def _run_in(folder: Path) -> bool:

@@ -9,16 +9,21 @@ the encoder, without PEFT's adapter, without bitsandbytes.
 import dataclasses
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from distilora import __version__
 from distilora.artifact import Check, read_artifact, read_check, write_artifact
 from distilora.backends.torch_backend import open_network
 from distilora.config import Precision
+from distilora.encode import Network
 from distilora.errors import ArtifactError, RoundTripError
+from distilora.folder import writing
 from distilora.network import load_merged, merge
 from distilora.predict import run_rows
 from distilora.progress import say
@@ -51,34 +56,29 @@ def merge_run(run: str | Path, output: str | Path, encoder: str | None = None) -
     tokenizer = read_tokenizer(tokenizer_file)
     rows = tokenise(tokenizer, check.examples).rows
     precisions: list[Precision] = ["fp32"] if artifact.precision == "fp32" else ["fp32", artifact.precision]
-    before = {
-        name: run_rows(rows, InMemory(open_network(artifact, name, cpu, encoder), name, artifact.token_budget))
-        for name in precisions
-    }
-    model = merge(open_network(artifact, "fp32", cpu, encoder, "widened" if artifact.quantisation else "auto"))
 
-    output.parent.mkdir(parents=True, exist_ok=True)
+    def outputs(network: Callable[[Precision], Network]) -> dict[Precision, NDArray[np.float32]]:
+        return {name: run_rows(rows, InMemory(network(name), name, artifact.token_budget)) for name in precisions}
+
+    before = outputs(lambda precision: open_network(artifact, precision, cpu, encoder))
+    model = merge(open_network(artifact, "fp32", cpu, encoder, "widened" if artifact.quantisation else "auto"))
     plain = output.with_name(f".{output.name}.{os.getpid()}.plain.tmp")  # the model, before its check is known
     try:
-        model.save_pretrained(plain, safe_serialization=True)
-        _write_tokenizer(tokenizer_file, plain, artifact.max_length, model.config)
-        after = {
-            name: run_rows(
-                rows,
-                InMemory(
-                    load_merged(plain, task, precision=name, device=cpu, attention=artifact.attention),
-                    name,
-                    artifact.token_budget,
-                ),
+        with writing(output, "export again"):
+            output.parent.mkdir(parents=True, exist_ok=True)
+            model.save_pretrained(plain, safe_serialization=True)
+            _write_tokenizer(tokenizer_file, plain, artifact.max_length, model.config)
+            after = outputs(
+                lambda precision: load_merged(
+                    plain, task, precision=precision, device=cpu, attention=artifact.attention
+                )
             )
-            for name in precisions
-        }
-        report = {f"unmerged, {name}": agreement(task, before[name], after[name]) for name in precisions}
-        merged = dataclasses.replace(
-            artifact, weights="merged", quantisation=None, agreement=report, distilora=__version__
-        )
-        check = Check(check.examples, after[artifact.precision], after["fp32"])
-        write_artifact(output, merged, lambda target: _move_all(plain, target), check)
+            report = {f"unmerged, {name}": agreement(task, before[name], after[name]) for name in precisions}
+            merged = dataclasses.replace(
+                artifact, weights="merged", quantisation=None, agreement=report, distilora=__version__
+            )
+            check = Check(check.examples, after[artifact.precision], after["fp32"])
+            write_artifact(output, merged, lambda target: _move_all(plain, target), check)
     finally:
         shutil.rmtree(plain, ignore_errors=True)
     try:
