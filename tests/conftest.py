@@ -4,9 +4,14 @@ import csv
 import json
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from fresh import Fresh
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: no test may reach for a network
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -134,3 +139,33 @@ def finished(tmp_path_factory: pytest.TempPathFactory, encoder: Path, reviews: P
 def metrics(finished: Path) -> dict:
     """metrics.json of the finished run."""
     return json.loads((finished / "metrics.json").read_text("utf-8"))
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory, encoder: Path, reviews: Path, finished: Path) -> dict[str, Path]:
+    """Folder of a finished tiny run of each method; read them, do not change them."""
+    from fresh import verify_here
+
+    from distilora import saving
+    from distilora.run import train
+
+    folders = {"lora": finished}
+    base = tmp_path_factory.mktemp("methods")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saving, "verify", verify_here)  # test_saving has a fresh process for all of them
+        for method, epochs, rate in (("qlora", 4, 0.01), ("full", 5, 0.003), ("head", 6, 0.005)):
+            folders[method] = base / method
+            changes = {"adapter__method": method, "training__epochs": epochs, "training__learning_rate": rate}
+            train(tiny_config(base / method, reviews, encoder, **changes))
+    return folders
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Fresh]":
+    """Fresh processes, without the seconds."""
+    from fresh import Fresh
+
+    found = Fresh(tmp_path_factory.mktemp("fresh"))
+    yield found
+    found.forks.kill()
+    found.forks.wait()

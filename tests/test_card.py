@@ -3,17 +3,18 @@
 import dataclasses
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 from conftest import tiny_reviews
+from fresh import Fresh
 
 import distilora
 from distilora.artifact import read_artifact
 from distilora.card import model_card
+from distilora.methods import METHODS
 
 
 def card(finished: Path) -> str:
@@ -43,25 +44,46 @@ def test_figures_and_caveats(finished: Path, metrics: dict) -> None:
     assert f"({metrics['data']['train']:,} examples to train on" in text
 
 
-def test_the_snippet_agrees_without_distilora(finished: Path) -> None:
-    (snippet,) = re.findall(r"```python\n(.*?)```", card(finished), re.DOTALL)
-    assert 8 <= len(snippet.splitlines()) <= 14
+def snippet(folder: Path, texts: list[str]) -> str:
+    """The card's ten lines, with `texts` to answer, left in `found`."""
+    (lines,) = re.findall(r"```python\n(.*?)```", card(folder), re.DOTALL)
+    assert 8 <= len(lines.splitlines()) <= 14
+    assert lines.count('["A text to judge."]') == 1
+    return lines.replace('["A text to judge."]', json.dumps(texts)).replace("print(", "found = (")
+
+
+def test_the_snippets_agree_without_distilora(runs: dict[str, Path], fresh: Fresh) -> None:
     texts = [text for text, _ in tiny_reviews(12, 3)] + [
         "superb film " * 100,
         "film",
     ]  # one longer than the model reads
-    assert snippet.count('["A text to judge."]') == 1
-    code = snippet.replace('["A text to judge."]', json.dumps(texts)).replace("print(", "found = (")
-    code += "\nimport json, sys\nassert not any(name.startswith('distilora') for name in sys.modules)\n"
-    code += "print(json.dumps(found.tolist()))\n"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = np.asarray(json.loads(done.stdout.splitlines()[-1]))
-    answers = distilora.load(finished, precision="fp32")(texts)
-    wanted = np.asarray([[answer["p_neg"], answer["p_pos"]] for answer in answers])
-    assert answers[-2]["truncated"]
-    assert wanted.std() > 0.1
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+    code = "import json, sys\n"
+    for folder in runs.values():
+        code += snippet(folder, texts) + "\nprint(json.dumps(found.tolist()))\n"
+    code += "assert not any(name.startswith('distilora') for name in sys.modules)\n"
+    done = fresh(code=code)
+    assert done.code == 0, done.err
+    for (method, folder), line in zip(runs.items(), done.out.splitlines(), strict=True):
+        base = "full" if method == "qlora" else "auto"
+        answers = distilora.load(folder, precision="fp32", base=base)(texts)
+        wanted = np.asarray([[answer["p_neg"], answer["p_pos"]] for answer in answers])
+        assert answers[-2]["truncated"]
+        assert wanted.std() > 0.1
+        np.testing.assert_allclose(np.asarray(json.loads(line)), wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_card_names_its_method(method: str, runs: dict[str, Path]) -> None:
+    text = card(runs[method])
+    peft = METHODS[method].saved == "peft"
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["library_name"] == ("peft" if peft else "transformers")
+    assert front["tags"] == ["distilora", method]
+    assert f"; method: {METHODS[method].phrase}.\n" in text
+    assert ("With Transformers and PEFT alone" in text) == peft
+    assert ("peft" in snippet(runs[method], [])) == peft
+    held = " (on the full-precision encoder; in training it was held in 4 bits):"
+    assert (held in text) == (method == "qlora")
 
 
 def test_the_embedded_encoder_is_written_first(finished: Path, metrics: dict) -> None:
@@ -72,7 +94,7 @@ def test_the_embedded_encoder_is_written_first(finished: Path, metrics: dict) ->
     )
     assert yaml.safe_load(text.split("---\n")[1])["base_model"] == "sentence-transformers/all-MiniLM-L6-v2"
     assert "`distilora encoder embedded --output minilm` writes the encoder first" in text
-    (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    compile(snippet, "card", "exec")  # labels are quoted right
-    assert 'from_pretrained("minilm"' in snippet
-    assert 'truncation_side="left"' in snippet
+    (lines,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    compile(lines, "card", "exec")  # labels are quoted right
+    assert 'from_pretrained("minilm"' in lines
+    assert 'truncation_side="left"' in lines

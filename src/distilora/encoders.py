@@ -81,20 +81,31 @@ def find_encoder(name: str, revision: str | None = None) -> Encoder:
 
 def load_tokenizer(encoder: Encoder) -> "Tokenizer":
     """The encoder's fast tokenizer, with its special tokens. Raises EncoderError if it has none."""
-    from transformers import AutoTokenizer
-
-    try:
-        found: Tokenizer = AutoTokenizer.from_pretrained(str(encoder.folder), trust_remote_code=False).backend_tokenizer
-    except Exception as error:  # Transformers raises many kinds here
-        raise EncoderError(
-            f"encoder.name: {encoder.name} has no fast tokenizer ({_first_line(error)}); it needs a tokenizer.json"
-        ) from None
+    found: Tokenizer = _transformers_tokenizer(encoder).backend_tokenizer
     size, wanted = found.get_vocab_size(), int(encoder.config["vocab_size"])
     if size < wanted / 2:  # without a vocabulary Transformers makes up one of special tokens
         raise EncoderError(
             f"encoder.name: {encoder.name} has embeddings of {wanted:,} tokens, its tokenizer {size:,}; it needs its "
             "own tokenizer.json"
         )
+    return found
+
+
+def special_tokens(encoder: Encoder) -> dict[str, str]:
+    """Its special tokens by role, such as {"pad_token": "[PAD]"}. Raises EncoderError if it has no fast tokenizer."""
+    return {role: str(token) for role, token in _transformers_tokenizer(encoder).special_tokens_map.items()}
+
+
+def _transformers_tokenizer(encoder: Encoder) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        found = AutoTokenizer.from_pretrained(str(encoder.folder), trust_remote_code=False)
+        found.backend_tokenizer  # noqa: B018 - a slow one has none
+    except Exception as error:  # Transformers raises many kinds here
+        raise EncoderError(
+            f"encoder.name: {encoder.name} has no fast tokenizer ({_first_line(error)}); it needs a tokenizer.json"
+        ) from None
     return found
 
 

@@ -145,10 +145,10 @@ def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Pa
     tokens = tokenise(predictor.tokenizer, examples.items, f"tokenising {name}")
     outputs = run_rows(tokens.rows, predictor.backend, config.evaluation.token_budget, f"predicting {name}")
     measured = measure(task, examples, tokens, outputs, artifact.temperature, config.evaluation)
-    base = Path(run) if (Path(run) / "model").is_dir() else artifact.folder.parent
-    folder = Path(config.output) if config.output else base / "evaluations" / name
+    home = artifact.folder.parent if (artifact.folder.parent / "run.yaml").is_file() else artifact.folder
+    folder = Path(config.output) if config.output else home / "evaluations" / name
     notes = [source.note] if source.note else []
-    notes += _seen_in_training(artifact.folder.parent, examples)
+    notes += _seen_in_training(home, examples)
     summary = {
         "run": str(run),
         "source": source.name,

@@ -15,7 +15,7 @@ _WORD = re.compile(r"\S+")
 
 
 class Weight(NamedTuple):
-    """A word, where it stands in the text (characters, end excluded), and what the answer loses without it."""
+    """A word, where it stands in the cleaned text (characters, end excluded), and what the answer loses without it."""
 
     word: str
     start: int
@@ -24,13 +24,14 @@ class Weight(NamedTuple):
 
 
 def leave_one_word_out(predictor: Predictor, text: str, label: str | None = None) -> list[Weight]:
-    """The weight of each word of `text` for `label` (None: the one answered), in the order of the text.
+    """The weight of each word of `text`, cleaned as for prediction, for `label` (None: the one answered), in order.
 
     Raises DataError if there is no such label, the task has none, or the text has fewer than two words.
     """
     labels = predictor.task.labels
     if not labels:
         raise DataError(f"explain: task {predictor.artifact.task['name']} gives no probability of a label")
+    text = predictor.clean(text)
     places = [match.span() for match in _WORD.finditer(text)]
     if len(places) < 2:
         raise DataError("explain: one word cannot be left out of a text of one; give a longer text")

@@ -41,7 +41,8 @@ def after_imports_mb() -> float:
 class Peak:
     """`with Peak(device) as peak: ...; peak.mb`: the most memory held meanwhile; on a CPU looked at every 10 ms.
 
-    `above` is subtracted: the value after imports on a CPU, 0 on a GPU.
+    `above` is subtracted on a CPU: the value after imports. In a process that has trained before, what it kept of that
+    and uses again is not counted; the figures to compare are those of fresh processes.
     """
 
     def __init__(self, device: torch.device, above: float = 0.0, every_s: float = 0.01) -> None:
@@ -54,6 +55,7 @@ class Peak:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
+            self.above = min(self.above, anonymous_mb())
             self.mb = anonymous_mb() - self.above
             self._thread.start()
         return self

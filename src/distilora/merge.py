@@ -22,15 +22,18 @@ from distilora.artifact import Check, read_artifact, read_check, write_artifact
 from distilora.backends.torch_backend import open_network
 from distilora.config import Precision
 from distilora.encode import Network
+from distilora.encoders import find_encoder, special_tokens
 from distilora.errors import ArtifactError, RoundTripError
 from distilora.folder import writing
-from distilora.network import load_merged, merge
+from distilora.network import hushed, load_merged, merge
 from distilora.predict import run_rows
 from distilora.progress import say
 from distilora.roundtrip import verify
 from distilora.saving import InMemory, agreement
 from distilora.tasks import restore
 from distilora.tokens import read_tokenizer, tokenise
+
+TOLERANCE = 1e-4  # of an fp32 output, relative to the largest: sums in another order, no more
 
 
 def merge_run(run: str | Path, output: str | Path, encoder: str | None = None) -> dict[str, Any]:
@@ -41,7 +44,7 @@ def merge_run(run: str | Path, output: str | Path, encoder: str | None = None) -
     fresh process must give the merged model's outputs back.
 
     Raises ArtifactError if the run's model is damaged, merged already, or its merged weights are not finite, or if
-    `output` exists; RoundTripError if the merged model cannot be reloaded as it was.
+    `output` exists; RoundTripError if its fp32 outputs are others, or it cannot be reloaded as it was.
     """
     output = Path(output)
     if output.exists():
@@ -60,20 +63,23 @@ def merge_run(run: str | Path, output: str | Path, encoder: str | None = None) -
     def outputs(network: Callable[[Precision], Network]) -> dict[Precision, NDArray[np.float32]]:
         return {name: run_rows(rows, InMemory(network(name), name, artifact.token_budget)) for name in precisions}
 
+    found = find_encoder(encoder or artifact.encoder["name"], None if encoder else artifact.encoder["revision"])
     before = outputs(lambda precision: open_network(artifact, precision, cpu, encoder))
     model = merge(open_network(artifact, "fp32", cpu, encoder, "widened" if artifact.quantisation else "auto"))
     plain = output.with_name(f".{output.name}.{os.getpid()}.plain.tmp")  # the model, before its check is known
     try:
         with writing(output, "export again"):
             output.parent.mkdir(parents=True, exist_ok=True)
-            model.save_pretrained(plain, safe_serialization=True)
-            _write_tokenizer(tokenizer_file, plain, artifact.max_length, model.config)
+            with hushed():
+                model.save_pretrained(plain, safe_serialization=True)
+            _write_tokenizer(tokenizer_file, plain, artifact.max_length, special_tokens(found))
             after = outputs(
                 lambda precision: load_merged(
                     plain, task, precision=precision, device=cpu, attention=artifact.attention
                 )
             )
             report = {f"unmerged, {name}": agreement(task, before[name], after[name]) for name in precisions}
+            _check_agreement(report["unmerged, fp32"]["largest_difference"], float(np.abs(before["fp32"]).max()))
             merged = dataclasses.replace(
                 artifact, weights="merged", quantisation=None, agreement=report, distilora=__version__
             )
@@ -90,17 +96,23 @@ def merge_run(run: str | Path, output: str | Path, encoder: str | None = None) -
     return report
 
 
-def _write_tokenizer(source: Path, folder: Path, max_length: int, config: Any) -> None:
+def _check_agreement(difference: float, largest: float) -> None:
+    allowed = TOLERANCE * max(largest, 1.0)
+    if not difference <= allowed:
+        raise RoundTripError(
+            f"merging: fp32 outputs differ by {difference:.3g} from the unmerged ones (allowed {allowed:.3g})"
+        )
+
+
+def _write_tokenizer(source: Path, folder: Path, max_length: int, special: dict[str, str]) -> None:
     """tokenizer.json as it is, truncation included, and what Transformers wants beside it."""
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer.from_file(str(source))
     side = (tokenizer.truncation or {}).get("direction", "right")
-    ids = {name: getattr(config, f"{name}_id", None) for name in ("pad_token", "cls_token", "sep_token", "mask_token")}
-    tokens = {name: tokenizer.id_to_token(i) for name, i in ids.items() if i is not None}
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=max_length, truncation_side=side, **tokens,
+        tokenizer_object=tokenizer, model_max_length=max_length, truncation_side=side, **special,
         model_input_names=["input_ids", "attention_mask"],
     )  # fmt: skip
     fast.save_pretrained(folder)

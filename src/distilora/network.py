@@ -51,7 +51,7 @@ def new_network(
     if adapter.last_blocks is not None and adapter.last_blocks > blocks:
         raise ConfigError(f"adapter.last_blocks: {adapter.last_blocks} given, but the encoder has {blocks}; give fewer")
     import_offline()
-    with _hushed():
+    with hushed():
         torch.manual_seed(seed)
         model = _transformers_model(encoder, task, attention, dropout)
         _hold(model, encoder, base or ("4bit" if method.quantised else "full"), precision, device)
@@ -77,8 +77,8 @@ def load_network(
     Raises ArtifactError if they are not whole or not this encoder's.
     """
     import_offline()
-    with _hushed():
-        model = _transformers_model(encoder, task, attention, 0.0)
+    with hushed():
+        model = _transformers_model(encoder, task, attention, None)
         _hold(model, encoder, base, precision, device)
         try:
             outer = (
@@ -96,7 +96,7 @@ def load_merged(folder: Path, task: Task, *, precision: str, device: torch.devic
     """
     import transformers
 
-    with _hushed():
+    with hushed():
         try:
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             family = architecture(config.model_type)
@@ -122,7 +122,7 @@ def save_weights(network: Network, folder: Path) -> None:
         trained = {name.removeprefix("outer."): p.detach().cpu().contiguous() for name, p in network.trained().items()}
         save_file(trained, folder / "delta" / DELTA, metadata={"format": "pt"})
         return
-    with _hushed():
+    with hushed():
         network.outer.save_pretrained(folder / "adapter", safe_serialization=True, save_embedding_layers=False)
     # PEFT's empty template; the run's own model card says it all
     (folder / "adapter" / "README.md").unlink(missing_ok=True)
@@ -139,7 +139,7 @@ def merge(network: Network) -> Any:
         if getattr(network.model, "is_loaded_in_4bit", False):
             raise ValueError("merge onto the widened base")
         try:
-            with _hushed():
+            with hushed():
                 model = network.outer.merge_and_unload(safe_merge=True)  # on a copy of each weight, checked for NaN
         except ValueError as error:
             raise ArtifactError(
@@ -220,11 +220,11 @@ def _place(network: Network, precision: str, device: torch.device) -> Network:
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
+def hushed() -> Iterator[None]:
     """Keeps Transformers' and PEFT's notices of expected things (fresh head, unmerged adapter) to themselves."""
     from transformers.utils import logging as transformers_logging
 
-    before = transformers_logging.get_verbosity()
+    before, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     peft_logger = logging.getLogger("peft")
@@ -236,4 +236,6 @@ def _hushed() -> Iterator[None]:
             yield
     finally:
         transformers_logging.set_verbosity(before)
+        if bars:
+            transformers_logging.enable_progress_bar()
         peft_logger.setLevel(peft_before)

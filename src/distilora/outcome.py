@@ -128,7 +128,7 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
             "device": config.training.device,
             "history": state.history,
         },
-        "memory": {name: round(value, 2) for name, value in outcome.fitted.memory.items()},
+        "memory": {name: round(value, 4) for name, value in outcome.fitted.memory.items()},
         "round_trip": outcome.round_trip,
         "agreement": outcome.artifact.agreement,
         "evaluations": [{k: v for k, v in m.metrics.items() if k != "mistakes"} for m in outcome.measured],
