@@ -53,7 +53,9 @@ def save_checkpoint(
     Raises OSError or SafetensorError if the disk does not take it.
     """
     target = folder / f"{state.update:08d}"
-    temporary, aside = (folder / f".{target.name}.{os.getpid()}{kind}.tmp" for kind in ("", ".old"))
+    while target.exists():  # the same update before its validation: it stays until this one is whole
+        target = target.with_name(target.name + "+")
+    temporary = folder / f".{target.name}.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
@@ -71,13 +73,10 @@ def save_checkpoint(
         for file in temporary.iterdir():
             _flush(file)
         _flush(temporary)
-        if target.exists():  # the same update, before it was validated: never a moment without a whole one
-            target.rename(aside)
         os.replace(temporary, target)
         _flush(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(aside, ignore_errors=True)
     for old in _checkpoints(folder)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return target
@@ -115,7 +114,7 @@ def load_checkpoint(
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if path.name.isdigit()) if folder.is_dir() else []
+    return sorted(path for path in folder.glob("*") if path.name.rstrip("+").isdigit()) if folder.is_dir() else []
 
 
 def _moments(trained: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

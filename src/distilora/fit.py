@@ -250,7 +250,7 @@ def _start_tracker(accelerator: Any, config: TrainingConfig, done: int) -> None:
     accelerator.init_trackers(
         "events",
         config={k: v for k, v in vars(config).items() if v is not None},
-        init_kwargs={"tensorboard": {"purge_step": done + 1}} if done else {},  # hides what a killed run logged beyond
+        init_kwargs={"tensorboard": {"purge_step": done + 1}},  # hides what a killed run logged beyond
     )
 
 

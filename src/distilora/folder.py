@@ -7,6 +7,7 @@ import errno
 import os
 import shlex
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from distilora.errors import ConfigError, OutputError
+from distilora.errors import ConfigError, DistiloraError, OutputError
 
 LOCK = ".lock"
 LEFT = ".*.tmp"  # temporary names: what a killed process leaves
@@ -24,7 +25,8 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 def check_output(folder: Path, overwrite: bool, resume: bool) -> None:
     """Raises ConfigError if a run may not be written to `folder`, OutputError if another process is writing one."""
-    if folder.is_dir() and _run_in(folder) and (overwrite or resume) and folder.resolve() not in _held:
+    ours = _run_in(folder)
+    if ours and (overwrite or resume) and folder.resolve() not in _held:
         hold(folder)  # only to see whether it can be had
         let_go(folder)
     if resume or not folder.exists():
@@ -33,14 +35,13 @@ def check_output(folder: Path, overwrite: bool, resume: bool) -> None:
         raise ConfigError(f"output: {folder} is a file; give another folder")
     if not any(path.name != LOCK and not path.match(LEFT) for path in folder.iterdir()):
         return
-    if overwrite and not _run_in(folder):
+    if overwrite and not ours:
         raise ConfigError(
             f"output: {folder} holds something other than a run and is not overwritten; give another folder"
         )
     if not overwrite:
         more = f", --overwrite, or --resume {folder}" if (folder / "checkpoints").is_dir() else " or --overwrite"
-        more = more if _run_in(folder) else ""
-        raise ConfigError(f"output: {folder} is not empty; give another --output{more}")
+        raise ConfigError(f"output: {folder} is not empty; give another --output{more if ours else ''}")
 
 
 def claim(folder: Path, overwrite: bool, resume: bool) -> None:
@@ -89,16 +90,29 @@ def let_go(folder: Path) -> None:
 
 @contextmanager
 def writing(folder: Path, then: str = "") -> Iterator[None]:
-    """Turns a full disk into an OutputError that says how to go on; `then` empty: by resuming the run."""
+    """Turns a full disk into an OutputError that says how to go on; `then` empty: by resuming or starting the run.
+
+    Threads that meet it too (TensorBoard's writer) print nothing meanwhile.
+    """
+    hook = threading.excepthook
+    threading.excepthook = lambda failure: None if _full(failure.exc_value) else hook(failure)
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        full = getattr(error, "errno", None) in _NO_ROOM or os.strerror(errno.ENOSPC) in str(error)
-        if not full and not isinstance(error, SafetensorError):
+    except DistiloraError:
+        raise
+    except Exception as error:  # safetensors and tokenizers have errors of their own for a full disk
+        if not _full(error) and not isinstance(error, SafetensorError):
             raise
-        cause = "the disk is full" if full else " ".join(str(error).split())
+        cause = "the disk is full" if _full(error) else " ".join(str(error).split())
         resume = f"go on from the last whole checkpoint with: distilora train --resume {shlex.quote(str(folder))}"
-        raise OutputError(f"output: {folder} cannot be written ({cause}); make room, then {then or resume}") from None
+        then = then or (resume if _run_in(folder) else "start the run again")
+        raise OutputError(f"output: {folder} cannot be written ({cause}); make room, then {then}") from None
+    finally:
+        threading.excepthook = hook
+
+
+def _full(error: BaseException | None) -> bool:
+    return getattr(error, "errno", None) in _NO_ROOM or os.strerror(errno.ENOSPC) in str(error)
 
 
 def _run_in(folder: Path) -> bool:

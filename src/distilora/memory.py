@@ -66,6 +66,7 @@ class Peak:
         else:
             self._done.set()
             self._thread.join()
+            self.mb = max(self.mb, anonymous_mb() - self.above)
 
     def _watch(self) -> None:
         while not self._done.wait(self.every_s):
@@ -75,12 +76,13 @@ class Peak:
 class Meter:
     """Measures one update: what autograd keeps for the backward pass, the gradients, the optimiser's state.
 
-    `activations_mb` is of the micro-batch that keeps most; weights are not counted as activations.
+    `activations_mb` is of the micro-batch that keeps most; weights do not count as activations, autocast's copies do.
     """
 
     def __init__(self, network: Network) -> None:
         weights = [part for parameter in network.parameters() for part in held(parameter)]
-        self.found = {"weights_mb": _mb([*weights, *network.buffers()])}
+        weights += network.buffers()
+        self.found = {"weights_mb": _mb(weights)}
         self._weights = {part.untyped_storage().data_ptr() for part in weights}
         self.open = True
 

@@ -1,5 +1,6 @@
 """What a run leaves for people and other programs: metrics.json, predictions, report and model card."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from distilora.config import RunConfig
 from distilora.data import Parts
 from distilora.encoders import Encoder
 from distilora.evaluation import SEEN, Measured
+from distilora.files import write_bytes
 from distilora.fit import Fitted
 from distilora.methods import METHODS
 from distilora.report import write_report
@@ -69,7 +71,9 @@ def write_outcome(folder: Path, outcome: Outcome) -> dict[str, Any]:
     )
     with atomic_text(folder / "README.md") as stream:
         stream.write(card)
-    np.save(folder / SEEN, outcome.seen)
+    buffer = io.BytesIO()
+    np.save(buffer, outcome.seen)
+    write_bytes(folder / SEEN, buffer.getvalue())
     write_json(folder / "metrics.json", summary)
     return summary
 

@@ -160,7 +160,7 @@ class Run:
                     self.folder,
                     budget=_budget(self.config),
                     resume=self._resume,
-                    base=json.dumps([self.encoder.sha256, to_tree(self.config.adapter)]),
+                    base=json.dumps([self.encoder.sha256, self.config.encoder.attention, to_tree(self.config.adapter)]),
                 )
         self.fitted.memory["peak_mb"] = peak.mb
         self._clock.mark("training")
