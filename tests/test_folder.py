@@ -16,9 +16,9 @@ from stopping import no_fresh_process, temporary, told, write_recipe
 
 from distilora import progress
 from distilora.cli import main
-from distilora.errors import ConfigError, OutputError
+from distilora.errors import ConfigError, Interrupted, OutputError
 from distilora.folder import LOCK, check_output, claim, hold, let_go
-from distilora.run import Run
+from distilora.run import Run, train
 
 COMMAND = [sys.executable, "-m", "distilora"]
 HOLD = "import sys, pathlib, distilora.folder; distilora.folder.hold(pathlib.Path(sys.argv[1]))"
@@ -97,8 +97,7 @@ def test_those_that_come_second_are_refused_and_the_first_is_not_disturbed(
     no_fresh_process(monkeypatch)
     assert main(["train", recipe]) == 0
     busy = f"distilora: output: another process is writing {out}; wait for it, stop it, or give another --output\n"
-    taken = f"distilora: output: {out} is not empty; give another --output, --overwrite, or --resume {out}\n"
-    assert said == [(busy, 2), (busy, 2), (taken, 2)]
+    assert said == [(busy, 2)] * 3
     assert told(out) == told(finished)
     assert temporary(out) == []
 
@@ -277,3 +276,25 @@ def test_a_folder_that_cannot_be_written(
     assert main(["--quiet", "train", write_recipe(tmp_path / "recipe.yaml", config)]) == 2
     line = capsys.readouterr().err
     assert re.fullmatch(rf"distilora: output: {re.escape(str(out))} cannot be (written|made) \(.+\); give .+\n", line)
+
+
+def test_stages_are_called_in_order(encoder: Path, reviews: Path, tmp_path: Path) -> None:
+    run = Run(tiny_config(tmp_path / "run", reviews, encoder))
+    for stage in (run.fit, run.save, run.evaluate, run.finish):
+        with pytest.raises(AttributeError, match=r"^\w+: is there after \w+\(\); call that first$"):
+            stage()
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_interrupt_after_training_says_how_to_go_on(
+    encoder: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("distilora.run.verified", interrupted)
+    with pytest.raises(
+        Interrupted, match=f"^stopped; continue with: distilora train --resume {tmp_path / 'run'}$"
+    ) as error:
+        train(tiny_config(tmp_path / "run", reviews, encoder, training__epochs=1))
+    assert error.value.exit_code == 130

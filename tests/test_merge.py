@@ -1,6 +1,5 @@
 """Merging: one plain Transformers model that answers as the run does, without encoder and PEFT, or nothing at all."""
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -67,14 +66,16 @@ def test_it_answers_as_the_run_does(
     assert set(report) == {"unmerged, fp32"}  # the run's precision, too
     assert report["unmerged, fp32"]["texts"] == 32
     assert report["unmerged, fp32"]["labels"] == 1.0
-    assert report["unmerged, fp32"]["largest_difference"] <= 1e-5
-
     ours, theirs = read_artifact(folder), read_artifact(runs[method])
+    assert ours.temperature == 1.0 != theirs.temperature  # the last layer has taken it in
+    assert report["unmerged, fp32"]["largest_difference"] <= 1e-5 / theirs.temperature
+
     assert (ours.weights, ours.quantisation, ours.agreement) == ("merged", None, report)
-    for name in ("task", "cleaning", "max_length", "encoder", "method", "precision", "temperature"):
+    for name in ("task", "cleaning", "max_length", "encoder", "method", "precision"):
         assert getattr(ours, name) == getattr(theirs, name)
     assert read_check(ours).examples == read_check(theirs).examples
-    np.testing.assert_allclose(read_check(ours).outputs_fp32, read_check(theirs).outputs_fp32, rtol=0, atol=1e-5)
+    calibrated = read_check(theirs).outputs_fp32 / theirs.temperature
+    np.testing.assert_allclose(read_check(ours).outputs_fp32, calibrated, rtol=0, atol=1e-5 / theirs.temperature)
 
     answers, wanted = load(folder, "fp32", "cpu")(TEXTS), load(runs[method], "fp32", "cpu")(TEXTS)
     assert [answer["truncated"] for answer in answers] == [False] * 12 + [True, False]
@@ -86,15 +87,37 @@ def test_it_answers_as_the_run_does(
 @pytest.mark.parametrize("method", METHODS)
 def test_transformers_pipeline(method: str, merged: dict[str, tuple[Path, Any]]) -> None:
     folder, _ = merged[method]
-    predictor = load(folder, "fp32", "cpu")
-    assert predictor.artifact.temperature != 1.0
-    predictor.artifact = dataclasses.replace(predictor.artifact, temperature=1.0)  # which a pipeline does not know
-    answers = predictor(TEXTS)
+    answers = load(folder, "fp32", "cpu")(TEXTS)
     classify = pipeline("text-classification", model=str(folder), device="cpu")
     for found, answer in zip(classify(TEXTS, truncation=True, top_k=None), answers, strict=True):
         assert [row["label"] for row in found] == [answer["label"], {"neg": "pos", "pos": "neg"}[answer["label"]]]
         for row in found:
             assert row["score"] == pytest.approx(answer[f"p_{row['label']}"], abs=1e-4)
+
+
+def test_a_merged_model_is_evaluated_beside_its_folder(
+    merged: dict[str, tuple[Path, Any]], reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [shutil.copytree(merged[method][0], tmp_path / method) for method in ("lora", "head")]
+    for folder in folders:
+        before = sums(folder)
+        assert main(["evaluate", str(folder), "--data.path", str(reviews), "--evaluation.bootstrap", "100"]) == 0
+        assert "of these 300 texts were trained or chosen on" in capsys.readouterr().err
+        assert sums(folder) == before
+        assert (tmp_path / f"{folder.name}-evaluations" / "reviews" / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize("output", ["file/merged", "dangling", "/proc/none/merged"])
+def test_a_place_that_cannot_be_written_is_refused(
+    output: str, runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    assert main(["export", str(runs["head"]), "--to", "merged", "--output", str(tmp_path / output)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("distilora: --output: ")
+    assert line.endswith("; give another folder")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "file"]
 
 
 def test_a_fresh_process_needs_neither_peft_nor_bitsandbytes(merged: dict[str, tuple[Path, Any]], fresh: Fresh) -> None:
@@ -125,7 +148,9 @@ def test_what_the_weights_are(runs: dict[str, Path], merged: dict[str, tuple[Pat
         }
         assert {weight.dtype for weight in found.values()} == {torch.float32}, method
     delta = load_file(runs["full"] / "model" / DELTA)
-    assert all(torch.equal(weights["full"][name], weight) for name, weight in delta.items())
+    temperature = read_artifact(runs["full"]).temperature
+    for name, weight in delta.items():
+        assert torch.equal(weights["full"][name], weight / temperature if name.startswith("classifier.") else weight)
     assert all(torch.equal(weights["head"][name], weight) for name, weight in pretrained.items())
 
     four = open_network(read_artifact(runs["qlora"]), "fp32", torch.device("cpu")).model

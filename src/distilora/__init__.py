@@ -53,6 +53,11 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    """What is public, imported or not yet."""
+    return [*__all__, "__version__"]
+
+
 def __getattr__(name: str) -> Any:
     """Imports on first use, so that `import distilora` needs neither torch nor time."""
     if name not in _HOMES:

@@ -99,7 +99,12 @@ def _train(words: list[str]) -> int:
 def _resumed(words: list[str]) -> tuple[str, dict[str, Any]]:
     parser = _Parser(prog="distilora train", add_help=False)
     parser.add_argument("--resume", required=True)
-    folder = parser.parse_args(words).resume
+    args, more = parser.parse_known_args(words)
+    if more:
+        raise ConfigError(
+            f"--resume: {' '.join(more)} given, but a resumed run keeps its settings; drop it, or start another run"
+        )
+    folder = args.resume
     from distilora.run import resume_config, train
 
     return folder, train(resume_config(folder), resume=True)
@@ -132,6 +137,7 @@ def _finish(done: tuple[str, dict[str, Any]]) -> int:
     print(f'  distilora predict {folder} "A slow start, but the last hour is superb."')
     print(f"  distilora predict {folder} --input reviews.csv --output scored.parquet")
     print(f"  distilora evaluate {folder} --data.path DIR_OR_FILE --data.split test")
+    print(f"  distilora export {folder} --to merged --output {folder}-merged")
     return 0
 
 

@@ -103,8 +103,8 @@ class AdapterConfig:
     """What is trained inside the encoder: low-rank updates, W + (alpha / r) B A (LoRA, Hu et al. 2021), all, or nothing."""
 
     method: MethodName = "lora"
-    """lora: low-rank updates on a frozen encoder; qlora: the same on 4-bit weights (NF4, Dettmers et al. 2023), which
-    saves memory, not time; full: the encoder's own weights; head: nothing but the head."""
+    """lora: low-rank updates on a frozen encoder; qlora: the same on 4-bit weights (NF4, Dettmers et al. 2023), a third
+    of the bytes, for no gain in time; full: the encoder's own weights; head: nothing but the head."""
     r: int = 16
     """Rank of the update (lora, qlora)."""
     alpha: float = 16.0

@@ -145,8 +145,10 @@ def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Pa
     tokens = tokenise(predictor.tokenizer, examples.items, f"tokenising {name}")
     outputs = run_rows(tokens.rows, predictor.backend, config.evaluation.token_budget, f"predicting {name}")
     measured = measure(task, examples, tokens, outputs, artifact.temperature, config.evaluation)
-    home = artifact.folder.parent if (artifact.folder.parent / "run.yaml").is_file() else artifact.folder
-    folder = Path(config.output) if config.output else home / "evaluations" / name
+    inside = (artifact.folder.parent / "run.yaml").is_file()  # else a merged model, which stays as it is
+    home = artifact.folder.parent if inside else artifact.folder
+    evaluations = home / "evaluations" if inside else home.with_name(f"{home.name}-evaluations")
+    folder = Path(config.output) if config.output else evaluations / name
     notes = [source.note] if source.note else []
     notes += _seen_in_training(home, examples)
     summary = {

@@ -34,7 +34,7 @@ def leave_one_word_out(predictor: Predictor, text: str, label: str | None = None
     text = predictor.clean(text)
     places = [match.span() for match in _WORD.finditer(text)]
     if len(places) < 2:
-        raise DataError("explain: one word cannot be left out of a text of one; give a longer text")
+        raise DataError("explain: one word cannot be left out of a text of fewer than two; give a longer text")
     answer = predictor(text)
     label = label or answer["label"]
     if label not in labels:

@@ -26,7 +26,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 def check_output(folder: Path, overwrite: bool, resume: bool) -> None:
     """Raises ConfigError if a run may not be written to `folder`, OutputError if another process is writing one."""
     ours = _run_in(folder)
-    if ours and (overwrite or resume) and folder.resolve() not in _held:
+    if ours and folder.resolve() not in _held:
         hold(folder)  # only to see whether it can be had
         let_go(folder)
     if resume or not folder.exists():
@@ -40,7 +40,11 @@ def check_output(folder: Path, overwrite: bool, resume: bool) -> None:
             f"output: {folder} holds something other than a run and is not overwritten; give another folder"
         )
     if not overwrite:
-        more = f", --overwrite, or --resume {folder}" if (folder / "checkpoints").is_dir() else " or --overwrite"
+        more = (
+            f", --overwrite, or --resume {shlex.quote(str(folder))}"
+            if (folder / "checkpoints").is_dir()
+            else " or --overwrite"
+        )
         raise ConfigError(f"output: {folder} is not empty; give another --output{more if ours else ''}")
 
 

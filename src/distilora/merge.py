@@ -2,8 +2,9 @@
 
     W' = W + (alpha / r) B A        on a 4-bit base W is what the four bits say, widened to fp32: that is what was adapted
 
-The folder loads with `from_pretrained` and `pipeline`, and is an artifact as well: distilora predicts from it without
-the encoder, without PEFT's adapter, without bitsandbytes.
+The last layer is divided by the temperature, so that any program's softmax gives calibrated probabilities. The folder
+loads with `from_pretrained` and `pipeline`, and is an artifact as well: distilora predicts from it without the encoder,
+without PEFT's adapter, without bitsandbytes.
 """
 
 import dataclasses
@@ -18,12 +19,14 @@ import torch
 from numpy.typing import NDArray
 
 from distilora import __version__
-from distilora.artifact import Check, read_artifact, read_check, write_artifact
+from distilora.architectures import Architecture
+from distilora.artifact import Artifact, Check, read_artifact, read_check, write_artifact
 from distilora.backends.torch_backend import open_network
 from distilora.config import Precision
 from distilora.encode import Network
 from distilora.encoders import find_encoder, special_tokens
-from distilora.errors import ArtifactError, RoundTripError
+from distilora.errors import ArtifactError, OutputError, RoundTripError
+from distilora.evaluation import SEEN
 from distilora.folder import writing
 from distilora.network import hushed, load_merged, merge
 from distilora.predict import run_rows
@@ -47,11 +50,22 @@ def merge_run(run: str | Path, output: str | Path, encoder: str | None = None) -
     `output` exists; RoundTripError if its fp32 outputs are others, or it cannot be reloaded as it was.
     """
     output = Path(output)
-    if output.exists():
+    if output.exists() or output.is_symlink():
         raise ArtifactError(f"--output: {output} exists already; give another folder")
     artifact = read_artifact(run)
     if artifact.weights == "merged":
         raise ArtifactError(f"{run}: is merged already; copy it")
+    plain = output.with_name(f".{output.name}.{os.getpid()}.plain.tmp")  # the model, before its check is known
+    try:
+        plain.mkdir(parents=True)
+        return _merge(artifact, output, plain, encoder)
+    except (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise OutputError(f"--output: {output} cannot be written ({error.strerror}); give another folder") from None
+    finally:
+        shutil.rmtree(plain, ignore_errors=True)
+
+
+def _merge(artifact: Artifact, output: Path, plain: Path, encoder: str | None) -> dict[str, Any]:
     cpu = torch.device("cpu")
     task = restore(artifact.task["name"], artifact.task["settings"])
     check = read_check(artifact)
@@ -60,33 +74,35 @@ def merge_run(run: str | Path, output: str | Path, encoder: str | None = None) -
     rows = tokenise(tokenizer, check.examples).rows
     precisions: list[Precision] = ["fp32"] if artifact.precision == "fp32" else ["fp32", artifact.precision]
 
-    def outputs(network: Callable[[Precision], Network]) -> dict[Precision, NDArray[np.float32]]:
-        return {name: run_rows(rows, InMemory(network(name), name, artifact.token_budget)) for name in precisions}
+    def outputs(
+        network: Callable[[Precision], Network], temperature: float = 1.0
+    ) -> dict[Precision, NDArray[np.float32]]:
+        return {
+            name: run_rows(rows, InMemory(network(name), name, artifact.token_budget)) / np.float32(temperature)
+            for name in precisions
+        }
 
     found = find_encoder(encoder or artifact.encoder["name"], None if encoder else artifact.encoder["revision"])
-    before = outputs(lambda precision: open_network(artifact, precision, cpu, encoder))
+    before = outputs(lambda precision: open_network(artifact, precision, cpu, encoder), artifact.temperature)
     model = merge(open_network(artifact, "fp32", cpu, encoder, "widened" if artifact.quantisation else "auto"))
-    plain = output.with_name(f".{output.name}.{os.getpid()}.plain.tmp")  # the model, before its check is known
-    try:
-        with writing(output, "export again"):
-            output.parent.mkdir(parents=True, exist_ok=True)
-            with hushed():
-                model.save_pretrained(plain, safe_serialization=True)
-            _write_tokenizer(tokenizer_file, plain, artifact.max_length, special_tokens(found))
-            after = outputs(
-                lambda precision: load_merged(
-                    plain, task, precision=precision, device=cpu, attention=artifact.attention
-                )
-            )
-            report = {f"unmerged, {name}": agreement(task, before[name], after[name]) for name in precisions}
-            _check_agreement(report["unmerged, fp32"]["largest_difference"], float(np.abs(before["fp32"]).max()))
-            merged = dataclasses.replace(
-                artifact, weights="merged", quantisation=None, agreement=report, distilora=__version__
-            )
-            check = Check(check.examples, after[artifact.precision], after["fp32"])
-            write_artifact(output, merged, lambda target: _move_all(plain, target), check)
-    finally:
-        shutil.rmtree(plain, ignore_errors=True)
+    _divide_last_layer(model, found.architecture, artifact.temperature)
+    with writing(output, "export again"):
+        with hushed():
+            model.save_pretrained(plain, safe_serialization=True)
+        _write_tokenizer(tokenizer_file, plain, artifact.max_length, special_tokens(found))
+        seen = artifact.folder.parent / SEEN
+        if seen.is_file():
+            shutil.copyfile(seen, plain / SEEN)
+        after = outputs(
+            lambda precision: load_merged(plain, task, precision=precision, device=cpu, attention=artifact.attention)
+        )
+        report = {f"unmerged, {name}": agreement(task, before[name], after[name]) for name in precisions}
+        _check_agreement(report["unmerged, fp32"]["largest_difference"], float(np.abs(before["fp32"]).max()))
+        merged = dataclasses.replace(
+            artifact, weights="merged", quantisation=None, agreement=report, temperature=1.0, distilora=__version__
+        )
+        check = Check(check.examples, after[artifact.precision], after["fp32"])
+        write_artifact(output, merged, lambda target: _move_all(plain, target), check)
     try:
         verify(output, task, "cpu")
     except RoundTripError:
@@ -94,6 +110,14 @@ def merge_run(run: str | Path, output: str | Path, encoder: str | None = None) -
         raise
     say(f"{output}: a fresh process gives back the outputs of {len(check.examples)} texts")
     return report
+
+
+def _divide_last_layer(model: Any, family: Architecture, temperature: float) -> None:
+    head = model.get_submodule(family.head_layers[-1])
+    last = [layer for layer in head.modules() if isinstance(layer, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        for parameter in last.parameters():
+            parameter.div_(temperature)
 
 
 def _check_agreement(difference: float, largest: float) -> None:

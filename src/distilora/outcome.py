@@ -88,8 +88,9 @@ def notes_for(config: RunConfig, parts: Parts) -> list[str]:
             else "but texts that belong together, such as reviews of one film, may fall on both sides, so the figure is a "
             "little high where they do (--data.group_column prevents that where a column names the film)."
         )
+        share = f"{config.data.heldout:.{0 if config.data.heldout >= 0.01 else 1}%}"
         notes.append(
-            f"The final test is not an official test split: it is {config.data.heldout:.0%} of the training examples, stratified, "
+            f"The final test is not an official test split: it is {share} of the training examples, stratified, "
             f"held out before anything was chosen. Exact and near copies are kept on one side; {apart}"
         )
     elif parts.read_test is None:

@@ -17,7 +17,9 @@ What it leaves in the run's folder:
 import dataclasses
 import importlib.util
 import json
+import shlex
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any, Self, cast
@@ -33,7 +35,7 @@ from distilora.data import Parts, read_parts, shared_copies
 from distilora.duplicates import fingerprints
 from distilora.encode import Network
 from distilora.encoders import Encoder, find_encoder, load_tokenizer
-from distilora.errors import ConfigError
+from distilora.errors import ConfigError, Interrupted
 from distilora.evaluation import Measured, measure
 from distilora.examples import Examples
 from distilora.fit import Fitted, Labelled, fit
@@ -69,10 +71,21 @@ def train(
     with Run(config, task, overwrite=overwrite, resume=resume) as run:
         run.read()
         run.build()
-        run.fit()
-        run.save()
-        run.evaluate()
-        return run.finish()
+        try:
+            run.fit()
+            run.save()
+            run.evaluate()
+            return run.finish()
+        except KeyboardInterrupt:
+            again = f"continue with: distilora train --resume {shlex.quote(str(run.folder))}"
+            raise Interrupted(f"stopped; {again}", signal.SIGINT) from None
+
+
+_LEFT_BY = {
+    "parts": "read", "tokenizer": "read", "train_tokens": "read", "validation_tokens": "read", "network": "build",
+    "parameters": "build", "fitted": "fit", "temperature": "save", "artifact": "save", "round_trip": "save",
+    "measured": "evaluate",
+}  # fmt: skip
 
 
 class Run:
@@ -111,6 +124,12 @@ class Run:
         _say_what_is_used(self.config, self.encoder)
         self._above = memory.after_imports_mb()
 
+    def __getattr__(self, name: str) -> Any:
+        """Says which stage leaves what is not there yet."""
+        if name in _LEFT_BY:
+            raise AttributeError(f"{name}: is there after {_LEFT_BY[name]}(); call that first")
+        raise AttributeError(name)
+
     def __enter__(self) -> Self:
         return self
 
@@ -146,6 +165,7 @@ class Run:
 
     def fit(self) -> Fitted:
         """Trains; the network then holds the best weights. Claims the folder."""
+        network, parts = self.network, self.parts
         with writing(self.folder):
             claim(self.folder, self._overwrite, self._resume)
             with atomic_text(self.folder / "run.yaml") as stream:
@@ -153,9 +173,9 @@ class Run:
             write_json(self.folder / "environment.json", hardware.environment())
             with memory.Peak(self.device, self._above) as peak:
                 self.fitted = fit(
-                    self.network,
-                    Labelled(self.train_tokens.rows, self.parts.train.targets),
-                    Labelled(self.validation_tokens.rows, self.parts.validation.targets),
+                    network,
+                    Labelled(self.train_tokens.rows, parts.train.targets),
+                    Labelled(self.validation_tokens.rows, parts.validation.targets),
                     self.config.training,
                     self.folder,
                     budget=_budget(self.config),
@@ -294,8 +314,8 @@ def _say_what_is_used(config: RunConfig, encoder: Encoder) -> None:
     threads = f", {torch.get_num_threads()} threads" if training.device == "cpu" else ""
     say(f"device: {training.device}{threads}, precision {training.precision}, attention {config.encoder.attention}")
     if method.quantised:
-        say("note: qlora saves memory, not time: on an encoder this small it is slower than lora, by what it takes to widen "
-            "the 4-bit weights at each use")  # fmt: skip
+        say("note: qlora holds the blocks' weights in 4 bits, which on an encoder this small is little of what training takes, "
+            "and widens them at each use: expect it to be slower than lora, not faster")  # fmt: skip
     assert training.learning_rate is not None  # resolved
     if training.learning_rate >= 10 * method.learning_rate:
         say(

@@ -55,6 +55,8 @@ def open_network(
         if encoder or base != "auto":
             raise ArtifactError(f"{'encoder' if encoder else 'base'}: given, but a merged model has its own; drop it")
         return load_merged(artifact.folder, task, precision=precision, device=device, attention=artifact.attention)
+    if base not in ("auto", "4bit", "full", "widened"):
+        raise ArtifactError(f"base: {base!r} given, auto, 4bit or full wanted")
     held = _held(artifact, base)
     wanted = artifact.encoder
     found = find_encoder(encoder or wanted["name"], None if encoder else wanted["revision"])
