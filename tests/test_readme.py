@@ -51,10 +51,10 @@ def test_recipes_teach(recipe: Path) -> None:
 
 
 def test_the_library_in_ten_lines_exists() -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    block, more = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     used = {
         node.attr
-        for node in ast.walk(ast.parse(block))
+        for node in ast.walk(ast.parse(block + more))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "distilora"
     }
     assert used <= set(distilora.__all__)
