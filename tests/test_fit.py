@@ -227,7 +227,8 @@ def test_a_terminated_run_resumes_to_the_same_model(
     shutil.copytree(latest, output / "checkpoints" / "00009999")  # a later one, torn
     (output / "checkpoints" / "00009999" / "trained.safetensors").write_bytes(b"torn")
     assert main(["train", "--resume", str(output)]) == 0
-    assert f"resuming after update {int(latest.name.rstrip("+"))} of " in capsys.readouterr().err
+    update = int(latest.name.rstrip("+"))
+    assert f"resuming after update {update} of " in capsys.readouterr().err
 
     def told(folder: Path) -> dict[str, object]:
         metrics = json.loads((folder / "metrics.json").read_text())
