@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import write_tiny_encoder
 
 from distilora.config import AdapterConfig
 from distilora.encode import Network
@@ -22,33 +23,157 @@ def random_rows(lengths: tuple[int, ...] = LENGTHS) -> Rows:
     return rows_of([[rng.integers(5, 50, length).tolist()] for length in lengths])
 
 
-@pytest.fixture(scope="module")
-def network(encoder: Path) -> Network:
+ROUTES = ("blocks", "modules", "padded")  # of encode.py
+FAMILIES = ("distilbert", "bert", "roberta", "electra", "modernbert", "mpnet", "deberta-v2")
+
+
+def network_of(folder: Path, route: str = "blocks", precision: str = "fp32", **settings: object) -> Network:
+    """A network with every trained weight set at random, the same ones whatever the route."""
     network = new_network(
-        find_encoder(str(encoder)), TASK, AdapterConfig(r=4), precision="fp32", device=torch.device("cpu"), dropout=0.0
-    )
+        find_encoder(str(folder)), TASK, AdapterConfig(**({"r": 4, "alpha": 6.0} | settings)), precision=precision,
+        device=torch.device("cpu"), dropout=0.0, attention="eager" if route == "padded" else "packed",
+    )  # fmt: skip
+    torch.manual_seed(5)
     with torch.no_grad():
         for parameter in network.trained().values():
             parameter.normal_(std=0.2)
+    if route == "modules":
+        network.__dict__["blocks"] = None
     return network.eval()
 
 
-@torch.no_grad()
-def test_states_are_those_of_each_row_alone(network: Network) -> None:
-    rows = random_rows()
-    states = network.encode(rows)
-    alone = [
+@pytest.fixture(scope="module")
+def network(encoder: Path) -> Network:
+    return network_of(encoder)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny encoders of all families; ModernBERT's local attention is narrower than the longest row."""
+    settings = {"local_attention": 8, "num_hidden_layers": 4} if request.param == "modernbert" else {}
+    return write_tiny_encoder(tmp_path_factory.mktemp("family") / request.param, request.param, **settings)
+
+
+def alone(network: Network, rows: Rows) -> list[torch.Tensor]:
+    """Each row's states when nothing else is there, by Transformers' own class."""
+    return [
         network.model.base_model(input_ids=torch.from_numpy(ids.astype(np.int64))[None])[0][0]
         for ids in np.split(rows.ids, rows.offsets[1:-1])
     ]
-    close = {"rtol": 0.0, "atol": 1e-5}
-    torch.testing.assert_close(states.tokens(), torch.cat(alone), **close)
-    torch.testing.assert_close(states.first(), torch.stack([hidden[0] for hidden in alone]), **close)
-    torch.testing.assert_close(states.mean(), torch.stack([hidden.mean(0) for hidden in alone]), **close)
-    torch.testing.assert_close(states.pooled(), states.first(), **close)
-    network.pooling = "mean"
-    torch.testing.assert_close(states.pooled(), states.mean(), **close)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("route", ROUTES)
+def test_states_are_those_of_each_row_alone(family: Path, route: str) -> None:
+    network, rows = network_of(family, route), random_rows()
+    states = network.encode(rows)
+    wanted = alone(network_of(family, "padded"), rows)
+    close = {"rtol": 0.0, "atol": 2e-5}
+    torch.testing.assert_close(states.first(), torch.stack([hidden[0] for hidden in wanted]), **close)
+    torch.testing.assert_close(states.tokens(), torch.cat(wanted), **close)
+    torch.testing.assert_close(states.first(), torch.stack([hidden[0] for hidden in wanted]), **close)
+    torch.testing.assert_close(states.mean(), torch.stack([hidden.mean(0) for hidden in wanted]), **close)
     network.pooling = "cls"
+    assert torch.equal(states.pooled(), states.first())
+    network.pooling = "mean"
+    assert torch.equal(states.pooled(), states.mean())
+
+
+def test_each_family_takes_the_route_it_can(family: Path) -> None:
+    network = network_of(family)
+    name = network.architecture.model_type
+    assert network.packed == (name not in ("mpnet", "deberta-v2"))
+    assert network.computes_blocks == (name in ("distilbert", "bert", "roberta", "electra"))
+    assert not network_of(family, "padded").packed
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {}, {"last_blocks": 1}, {"targets": "query_value"}, {"targets": ("k_lin", "lin2")}, {"method": "qlora"},
+        {"method": "full"}, {"method": "full", "last_blocks": 1}, {"method": "head"},
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_gradients_are_those_of_the_padded_network(encoder: Path, settings: dict, pooling: str) -> None:
+    rows, targets = random_rows(), [0, 1, 1, 0, 1, 0]
+    found = {}
+    for route in ROUTES:
+        network = network_of(encoder, route, **settings).train()
+        network.pooling = pooling
+        loss = TASK.loss(network(rows), targets).sum()
+        loss.backward()
+        assert network.computes_blocks == (route == "blocks")
+        found[route] = loss.item(), {name: p.grad for name, p in network.trained().items()}
+    largest = max(float(grad.abs().max()) for grad in found["padded"][1].values() if grad is not None)
+    assert largest > 0.01
+    for route in ("blocks", "modules"):
+        assert found[route][0] == pytest.approx(found["padded"][0], rel=1e-5)
+        assert found[route][1].keys() == found["padded"][1].keys()
+        for name, wanted in found["padded"][1].items():
+            got = found[route][1][name]
+            if wanted is None or not wanted.any():
+                assert got is None or not got.any(), name
+            else:
+                torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-5 * largest, msg=name)
+
+
+def test_gradients_of_an_encoder_of_each_family(family: Path) -> None:
+    rows, found = random_rows(), []
+    for route in ("blocks", "padded"):
+        network = network_of(family, route).train()
+        TASK.loss(network(rows), [0, 1, 1, 0, 1, 0]).sum().backward()
+        found.append({name: p.grad for name, p in network.trained().items()})
+    largest = max(float(grad.abs().max()) for grad in found[1].values())
+    for name, wanted in found[1].items():
+        torch.testing.assert_close(found[0][name], wanted, rtol=1e-3, atol=2e-5 * largest, msg=name)
+
+
+@torch.no_grad()
+def test_half_precision_is_near(encoder: Path) -> None:
+    rows = random_rows()
+    wanted = network_of(encoder, "padded")(rows)
+    for route in ROUTES:
+        with torch.autocast("cpu", torch.bfloat16):
+            got = network_of(encoder, route, "bf16")(rows)
+        assert got.dtype == torch.float32
+        assert (got - wanted).abs().max() < 0.05 * wanted.abs().max()
+
+
+@torch.no_grad()
+def test_an_updated_weight_is_used_at_once(network: Network, encoder: Path) -> None:
+    rows, other = random_rows(), network_of(encoder)
+    before = other(rows)
+    name = next(name for name in other.trained() if "lora_B" in name)
+    other.trained()[name].add_(0.5)
+    after = other(rows)
+    assert not torch.allclose(before, after, atol=1e-3)
+    other.trained()[name].sub_(0.5)
+    torch.testing.assert_close(other(rows), before, rtol=0.0, atol=1e-5)
+
+
+def test_dropout_is_left_to_transformers(encoder: Path) -> None:
+    network = new_network(
+        find_encoder(str(encoder)), TASK, AdapterConfig(r=4), precision="fp32", device=torch.device("cpu"), dropout=0.5
+    )
+    rows = random_rows()
+    assert not network.train().computes_blocks
+    assert not torch.allclose(network(rows), network(rows), atol=1e-3)
+    assert network.eval().computes_blocks
+    assert torch.equal(network(rows), network(rows))
+    adapter = network_of(encoder, dropout=0.5).train()
+    assert not adapter.computes_blocks
+    assert not torch.allclose(adapter(rows), adapter(rows), atol=1e-3)
+
+
+@torch.no_grad()
+def test_going_in_at_the_cut_changes_nothing(encoder: Path) -> None:
+    rows = random_rows()
+    for settings, cut in (({}, 0), ({"last_blocks": 1}, 1), ({"method": "head"}, 1), ({"method": "full"}, 0)):
+        network = network_of(encoder, **settings)
+        assert network.cut == cut
+        assert torch.equal(network(rows, entering=network.lower(rows)), network(rows))
 
 
 @torch.no_grad()

@@ -18,6 +18,20 @@ Targets = Literal["all", "attention", "query_value"]
 
 
 @dataclass(frozen=True)
+class BlockParts:
+    """Where a post-norm block's layers are: h = norm1(x + out(attention)), y = norm2(h + lin2(gelu(lin1 h)))."""
+
+    query: str
+    key: str
+    value: str
+    out: str
+    norm1: str
+    lin1: str
+    lin2: str
+    norm2: str
+
+
+@dataclass(frozen=True)
 class Architecture:
     """One family of encoders."""
 
@@ -31,6 +45,7 @@ class Architecture:
     feed_forward: tuple[str, ...]
     attention_registry: bool = True  # honours Transformers' attention registry; otherwise it stays padded
     reserved_positions: int = 0  # positions that max_position_embeddings counts but no token may take
+    parts: BlockParts | None = None  # of a post-norm block, which blocks.py computes; None: Transformers' own modules do
 
     def targets(self, wanted: Targets | tuple[str, ...]) -> list[str]:
         """Names of the linear layers that LoRA adapts."""
@@ -64,6 +79,14 @@ def _classifier_of_first(model: Any, vectors: "Tensor") -> "Tensor":
     return model.classifier(vectors[:, None])  # type: ignore[no-any-return]
 
 
+_DISTILBERT_PARTS = BlockParts(
+    "attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "sa_layer_norm", "ffn.lin1", "ffn.lin2",
+    "output_layer_norm",
+)  # fmt: skip
+_BERT_PARTS = BlockParts(
+    "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
+    "attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm",
+)  # fmt: skip
 _BERT_ATTENTION = ("query", "key", "value", "attention.output.dense")
 _BERT_FEED_FORWARD = ("intermediate.dense", "output.dense")
 
@@ -72,19 +95,20 @@ ARCHITECTURES = {
     for row in (
         Architecture(
             "distilbert", "embeddings", "transformer.layer", ("pre_classifier", "classifier"), _distilbert,
-            ("q_lin", "v_lin"), ("q_lin", "k_lin", "v_lin", "out_lin"), ("lin1", "lin2"),
+            ("q_lin", "v_lin"), ("q_lin", "k_lin", "v_lin", "out_lin"), ("lin1", "lin2"), parts=_DISTILBERT_PARTS,
         ),
         Architecture(
             "bert", "embeddings", "encoder.layer", ("pooler", "classifier"), _bert,
-            ("query", "value"), _BERT_ATTENTION, _BERT_FEED_FORWARD,
+            ("query", "value"), _BERT_ATTENTION, _BERT_FEED_FORWARD, parts=_BERT_PARTS,
         ),
         Architecture(
             "roberta", "embeddings", "encoder.layer", ("classifier",), _classifier_of_first,
             ("query", "value"), _BERT_ATTENTION, _BERT_FEED_FORWARD, reserved_positions=2,
+            parts=_BERT_PARTS,
         ),
         Architecture(
             "electra", "embeddings", "encoder.layer", ("classifier",), _classifier_of_first,
-            ("query", "value"), _BERT_ATTENTION, _BERT_FEED_FORWARD,
+            ("query", "value"), _BERT_ATTENTION, _BERT_FEED_FORWARD, parts=_BERT_PARTS,
         ),
         Architecture(
             "modernbert", "embeddings", "layers", ("head", "classifier"), _modernbert,

@@ -1,9 +1,16 @@
 """Encode, then head. `Network.encode` knows no task and a task's head knows no encoder; they meet in `States`.
 
-How a batch is laid out (padded here) is known to this module alone. Rows come in ragged and are padded at the last
-moment; a head sees states of rows and tokens, never the padding.
+How a batch is laid out is known to this module alone; a head sees states of rows and tokens, never the padding. There are
+three ways through the blocks, with the same results up to rounding:
+
+    packed, our arithmetic (blocks.py)     post-norm families on a CPU, nothing random between the layers
+    packed, Transformers' modules          other devices, dropout, ModernBERT; attention.py tells the rows apart
+    padded, Transformers' modules          families without its attention registry, or `encoder.attention` eager or sdpa
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,45 +18,50 @@ import torch
 from torch import Tensor, nn
 
 from distilora.architectures import Architecture
+from distilora.attention import REGISTERED
+from distilora.blocks import Block, blocks_of, plain
+from distilora.packing import ROUND, Packed
 from distilora.rows import Rows
 from distilora.tasks import Task
 
-# Batches are padded to a multiple of this many tokens: matrix kernels are made anew for each new shape, and on a CPU
-# their making costs more than the padding (LOG.md has the figures).
-STRIDE = 16
-
 
 class States:
-    """The encoder's last states of B rows, T tokens in all, width D."""
+    """The encoder's last states of B rows, T tokens in all, width D; computed when, and as far as, they are asked for."""
 
-    def __init__(self, hidden: Tensor, lengths: Tensor, network: "Network") -> None:
-        self._hidden = hidden  # [B, longest, D]
-        self._lengths = lengths  # [B]
-        self._network = network
+    def __init__(
+        self, network: "Network", rows: Rows, tokens: Callable[[], Tensor], first: Callable[[], Tensor] | None = None
+    ) -> None:
+        self._network, self._rows = network, rows
+        self._compute_tokens, self._compute_first = tokens, first
+        self._tokens: Tensor | None = None
 
     def first(self) -> Tensor:
         """State of each row's first token, [B, D]."""
-        return self._hidden[:, 0]
+        if self._compute_first is not None and self._tokens is None:
+            return self._compute_first()
+        return self.tokens()[torch.from_numpy(self._rows.offsets[:-1]).to(self._network.device)]
 
     def mean(self) -> Tensor:
         """Mean state of each row, [B, D]."""
-        total = (self._hidden * self._mask()[..., None]).sum(1)
-        return total / self._lengths[:, None]
+        tokens, lengths = self.tokens(), torch.from_numpy(self._rows.lengths).to(self._network.device)
+        row_of = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+        total = torch.zeros(len(lengths), tokens.shape[1], device=tokens.device)
+        return total.index_add(0, row_of, tokens.float()) / lengths[:, None]
 
     def tokens(self) -> Tensor:
         """State of every token, ragged like `rows.ids`, [T, D]."""
-        return self._hidden[self._mask()]
+        if self._tokens is None:
+            self._tokens = self._compute_tokens()
+        return self._tokens
 
     def pooled(self) -> Tensor:
         """Each row as the Transformers class pools it before its head, [B, D]."""
         return self.mean() if self._network.pooling == "mean" else self.first()
 
     def head(self, vectors: Tensor) -> Tensor:
-        """The Transformers class's own head layers on any vectors, [N, D] -> [N, outputs]."""
-        return self._network.architecture.head(self._network.model, vectors)
-
-    def _mask(self) -> Tensor:
-        return torch.arange(self._hidden.shape[1], device=self._hidden.device)[None] < self._lengths[:, None]
+        """The Transformers class's own head layers on any vectors, in fp32: [N, D] -> [N, outputs]."""
+        with self._network.full_precision():
+            return self._network.architecture.head(self._network.model, vectors.float())
 
 
 class Network(nn.Module):
@@ -80,23 +92,132 @@ class Network(nn.Module):
         """Where it computes."""
         return next(self.parameters()).device
 
-    def encode(self, rows: Rows, adapter: str | None = None) -> States:
-        """States of the rows; `adapter` names a loaded adapter to use from now on, None keeps the active one."""
+    @property
+    def packed(self) -> bool:
+        """Whether rows are packed, not padded."""
+        return bool(self.model.config._attn_implementation == REGISTERED)
+
+    @cached_property
+    def blocks(self) -> list[Block] | None:
+        """The blocks in our arithmetic; None where Transformers' modules compute."""
+        ours = self.packed and self.device.type == "cpu"
+        return blocks_of(self.model, self.architecture) if ours else None
+
+    @property
+    def computes_blocks(self) -> bool:
+        """Whether our own arithmetic is used now."""
+        return self.blocks is not None and plain(self.model)
+
+    @property
+    def cut(self) -> int:
+        """Number of blocks below everything that is trained in the encoder, at most all but the last one."""
+        trained = {id(parameter) for parameter in self.trained().values()}
+        embeddings = self.model.base_model.get_submodule(self.architecture.embeddings)
+        if any(id(parameter) in trained for parameter in embeddings.parameters()):
+            return 0
+        blocks = list(self.model.base_model.get_submodule(self.architecture.blocks))
+        for number, block in enumerate(blocks[:-1]):
+            if any(id(parameter) in trained for parameter in block.parameters()):
+                return number
+        return len(blocks) - 1
+
+    def encode(self, rows: Rows, adapter: str | None = None, entering: Tensor | None = None) -> States:
+        """States of the rows.
+
+        Args:
+            adapter: name of a loaded adapter to use from now on; None keeps the active one.
+            entering: states entering block `cut`, [T, D], as `lower` gives them; None computes them.
+        """
         if adapter is not None:
             self.outer.set_adapter(adapter)
+        if not self.packed:
+            hidden, inside = self._padded(rows)
+            return States(self, rows, lambda: hidden[inside])
+        packed = Packed(rows, self.device)
+        if not self.computes_blocks:
+            ids, positions = self._input(rows, packed)
+            hidden = self.model.base_model(input_ids=ids, position_ids=positions, packed=packed)[0][0]
+            return States(self, rows, lambda: hidden[: packed.total])
+        assert self.blocks is not None
+        with self.full_precision() as dtype:
+            start = 0 if entering is None else self.cut
+            x = self._embedded(rows, packed, dtype) if entering is None else _filled(entering.to(dtype), packed)
+            for block in self.blocks[start:-1]:
+                x = block(x, packed)
+        last = self.blocks[-1]
+
+        def first() -> Tensor:
+            with self.full_precision():
+                return last.first(x, packed)
+
+        def tokens() -> Tensor:
+            with self.full_precision():
+                return last(x, packed)[: packed.total]
+
+        return States(self, rows, tokens, first)
+
+    @torch.no_grad()
+    def lower(self, rows: Rows) -> Tensor:
+        """States entering block `cut`, [T, D]; for networks that compute their blocks."""
+        assert self.blocks is not None
+        packed = Packed(rows, self.device)
+        with self.full_precision() as dtype:
+            x = self._embedded(rows, packed, dtype)
+            for block in self.blocks[: self.cut]:
+                x = block(x, packed)
+        return x[: packed.total]
+
+    def forward(self, rows: Rows, adapter: str | None = None, entering: Tensor | None = None) -> Tensor:
+        """The task's outputs for the rows' G examples, [G, ...]."""
+        return self.task.head(self.encode(rows, adapter, entering), rows)
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that training changes, by name."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def full_precision(self) -> "_WithoutAutocast":
+        """Autocast off; gives the type it would have computed in."""
+        return _WithoutAutocast(self.device.type)
+
+    def _input(self, rows: Rows, packed: Packed) -> tuple[Tensor, Tensor]:
+        # RoBERTa counts positions from the one after its padding's
+        positions = packed.positions + (self.padding_id + 1 if self.architecture.reserved_positions else 0)
+        return packed.pack(rows.ids, self.padding_id)[None], positions[None]
+
+    def _embedded(self, rows: Rows, packed: Packed, dtype: torch.dtype) -> Tensor:
+        ids, positions = self._input(rows, packed)
+        base = self.model.base_model
+        x = base.get_submodule(self.architecture.embeddings)(input_ids=ids, position_ids=positions)
+        if hasattr(base, "embeddings_project"):  # ELECTRA's, where embeddings are narrower than the blocks
+            x = base.embeddings_project(x)
+        return x[0].to(dtype)  # type: ignore[no-any-return]
+
+    def _padded(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Last states [B, longest, D], and where they are of tokens, [B, longest]."""
         lengths = rows.lengths
-        longest = min(-(-int(lengths.max(initial=1)) // STRIDE) * STRIDE, self.most_tokens)
+        longest = min(-(-int(lengths.max(initial=1)) // ROUND) * ROUND, self.most_tokens)
         inside = np.arange(longest)[None] < lengths[:, None]
         ids = np.full(inside.shape, self.padding_id, np.int64)
         ids[inside] = rows.ids
         mask = None if inside.all() else torch.from_numpy(inside.astype(np.int64)).to(self.device)
         hidden = self.model.base_model(input_ids=torch.from_numpy(ids).to(self.device), attention_mask=mask)[0]
-        return States(hidden, torch.from_numpy(lengths).to(self.device), self)
+        return hidden, torch.from_numpy(inside).to(self.device)
 
-    def forward(self, rows: Rows, adapter: str | None = None) -> Tensor:
-        """The task's outputs for the rows' G examples, [G, ...]."""
-        return self.task.head(self.encode(rows, adapter), rows)
 
-    def trained(self) -> dict[str, nn.Parameter]:
-        """The parameters that training changes, by name."""
-        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+def _filled(tokens: Tensor, packed: Packed) -> Tensor:
+    """[T, D] with a tail of zeros, [size, D]."""
+    return nn.functional.pad(tokens, (0, 0, 0, packed.size - packed.total))
+
+
+class _WithoutAutocast(AbstractContextManager[torch.dtype]):
+    def __init__(self, device: str) -> None:
+        on = torch.is_autocast_enabled(device)
+        self.dtype = torch.get_autocast_dtype(device) if on else torch.float32
+        self.off = torch.autocast(device, enabled=False)
+
+    def __enter__(self) -> torch.dtype:
+        self.off.__enter__()
+        return self.dtype
+
+    def __exit__(self, *failure: Any) -> None:
+        self.off.__exit__(*failure)

@@ -1,7 +1,7 @@
 """Assembles the network that is trained, and the same network again from an artifact.
 
 The Transformers class for the task is built around the encoder's weights; the method (`methods.py`) injects what is
-trained. In bf16 the frozen weights are stored in bf16, what is trained stays in fp32 (autocast rounds it at each use),
+trained. In bf16 the frozen weights are stored in bf16; what is trained stays in fp32, and so does what an update is added to,
 so that no update is lost to rounding.
 """
 
@@ -16,7 +16,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from distilora.architectures import architecture
+from distilora.architectures import Architecture, architecture
+from distilora.attention import REGISTERED, register
 from distilora.config import AdapterConfig
 from distilora.encode import Network
 from distilora.encoders import EMBEDDED, Encoder, load_weights
@@ -36,7 +37,7 @@ def new_network(
     *,
     precision: str,
     device: torch.device,
-    attention: str = "sdpa",
+    attention: str = "packed",
     dropout: float | None = None,
     seed: int = 0,
     base: Held | None = None,
@@ -69,7 +70,7 @@ def load_network(
     weights: Saved,
     precision: str,
     device: torch.device,
-    attention: str = "sdpa",
+    attention: str = "packed",
     base: Held = "full",
 ) -> Network:
     """The network of an artifact's folder, to predict with (dropout off); `trained()` are the weights that were loaded.
@@ -89,7 +90,7 @@ def load_network(
     return _place(Network(outer, encoder.architecture, task), precision, device).eval()
 
 
-def load_merged(folder: Path, task: Task, *, precision: str, device: torch.device, attention: str = "sdpa") -> Network:
+def load_merged(folder: Path, task: Task, *, precision: str, device: torch.device, attention: str = "packed") -> Network:
     """The network of a merged model, a plain Transformers folder that needs no encoder beside it.
 
     Raises ArtifactError if it cannot be loaded.
@@ -101,11 +102,12 @@ def load_merged(folder: Path, task: Task, *, precision: str, device: torch.devic
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             family = architecture(config.model_type)
             model = getattr(transformers, task.transformers_class).from_pretrained(
-                folder, attn_implementation=attention if family.attention_registry else "eager", dtype=torch.float32,
-                use_safetensors=True, trust_remote_code=False,
+                folder, attn_implementation=_own_kernel(attention, family), dtype=torch.float32, use_safetensors=True,
+                trust_remote_code=False,
             )  # fmt: skip
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ArtifactError(f"{folder}: cannot be loaded ({' '.join(str(error).split())})") from None
+    _pack(model, attention, family)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(in_head(name, family))
     return _place(Network(model, family, task), precision, device).eval()
@@ -187,20 +189,32 @@ def _transformers_model(encoder: Encoder, task: Task, attention: str, dropout: f
         for key, value in config.to_dict().items():  # those that config.json leaves to their defaults, too
             if "dropout" in key and isinstance(value, int | float):
                 setattr(config, key, dropout)
-    if not encoder.architecture.attention_registry:
-        attention = "eager"
+    kernel = _own_kernel(attention, encoder.architecture)
     if encoder.name == EMBEDDED:
-        config._attn_implementation = attention
+        config._attn_implementation = kernel
         model = auto.from_config(config)
         model.base_model.load_state_dict(load_weights(encoder))
-        return model
+        return _pack(model, attention, encoder.architecture)
     try:
-        return auto.from_pretrained(
-            str(encoder.folder), config=config, attn_implementation=attention, dtype=torch.float32,
-            use_safetensors=True, trust_remote_code=False,
+        model = auto.from_pretrained(
+            str(encoder.folder), config=config, attn_implementation=kernel, dtype=torch.float32, use_safetensors=True,
+            trust_remote_code=False,
         )  # fmt: skip
+        return _pack(model, attention, encoder.architecture)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise EncoderError(f"encoder.name: {encoder.name} cannot be loaded ({' '.join(str(error).split())})") from None
+
+
+def _own_kernel(attention: str, family: Architecture) -> str:
+    """The kernel of Transformers' own that a model is loaded with."""
+    return attention if family.attention_registry and attention != "packed" else "eager"
+
+
+def _pack(model: Any, attention: str, family: Architecture) -> Any:
+    if attention == "packed" and family.attention_registry:
+        register()
+        model.set_attn_implementation(REGISTERED)
+    return model
 
 
 def _count_blocks(encoder: Encoder) -> int:
@@ -209,14 +223,22 @@ def _count_blocks(encoder: Encoder) -> int:
 
 def _place(network: Network, precision: str, device: torch.device) -> Network:
     if precision == "bf16":
+        whole = _adapted(network) if network.packed and device.type == "cpu" else set()
         for parameter in network.parameters():
-            if not parameter.requires_grad and parameter.is_floating_point():
+            if not parameter.requires_grad and parameter.is_floating_point() and parameter not in whole:
                 parameter.data = parameter.data.to(torch.bfloat16)
         for module in network.modules():
             if hasattr(module, "cast_input_dtype_enabled"):
                 # PEFT would widen each input to fp32 for autocast to narrow again
                 cast(Any, module).cast_input_dtype_enabled = False
     return network.to(device)
+
+
+def _adapted(network: Network) -> set[torch.nn.Parameter]:
+    """The weights that low-rank updates are added to: kept in fp32 where the sum is formed before it is rounded."""
+    return {
+        module.base_layer.weight for module in network.modules() if hasattr(module, "lora_A") and len(module.lora_A) > 0
+    }
 
 
 @contextmanager

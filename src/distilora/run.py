@@ -251,7 +251,7 @@ def resolve(config: RunConfig) -> RunConfig:
     on_cpu = device.type == "cpu"
     attention = encoder.attention
     if attention == "auto":
-        attention = "eager" if on_cpu and precision == "bf16" else "sdpa"
+        attention = "packed"
     rate = training.learning_rate or METHODS[config.adapter.method].learning_rate
     training = dataclasses.replace(
         training,

@@ -1,0 +1,227 @@
+"""The arithmetic of post-norm encoder blocks on packed rows, made for training little on top of much that is frozen.
+
+    h = norm1(x + out(attention(q x, k x, v x)))        y = norm2(h + lin2(gelu(lin1 h)))
+
+An adapted layer is one product: W + s B A is formed once for each update of the weights, in fp32, and rounded to the
+compute precision. (W keeps its low bits until then, so a small update moves some elements over a rounding border and is
+not lost.) The backward pass needs the layer's input and nothing else:
+
+    u = x A'    dB = s dy' u    dA = s (dy B)' x    dx = dy (W + s B A)
+
+No gradient is formed for what is frozen, and a block under the lowest trained one keeps nothing. Where a task reads
+only each row's first state, the last block computes keys and values for all tokens and the rest for those alone.
+"""
+
+import operator
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from distilora.architectures import Architecture, BlockParts
+from distilora.attention import attend, attend_first
+from distilora.packing import Packed
+from distilora.quantisation import widened
+
+
+class Layer:
+    """One linear layer of a model, with the low-rank update that PEFT put beside it, if any."""
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.base = module.base_layer if hasattr(module, "base_layer") else module
+        self.quantised = hasattr(self.base.weight, "quant_state")
+
+    def update(self) -> tuple[nn.Parameter, nn.Parameter, float] | None:
+        """A [r, in], B [out, r] and the scale of the active adapter; None without one."""
+        module = self.module
+        if module is self.base or module.disable_adapters or module.merged or not module.active_adapters:
+            return None
+        (name,) = module.active_adapters
+        if name not in module.lora_A:
+            return None
+        return module.lora_A[name].weight, module.lora_B[name].weight, float(module.scaling[name])
+
+    def effective(self) -> Tensor:
+        """W + s B A in fp32, or W itself where there is nothing to add, [out, in]."""
+        weight = widened(self.base.weight) if self.quantised else self.base.weight.detach()
+        update = self.update()
+        if update is None:
+            return cast(Tensor, weight)
+        a, b, scale = update
+        return torch.addmm(weight.float(), b.detach().float(), a.detach().float(), alpha=scale)
+
+
+class Projection:
+    """Layers that read the same input, as one product: [T, in] -> [T, sum of out]."""
+
+    def __init__(self, modules: list[Any], gelu: bool = False) -> None:
+        self.layers = [Layer(module) for module in modules]
+        self.gelu = gelu  # of the input, on the way in; formed again in the backward pass
+        self.widths = [layer.base.out_features for layer in self.layers]
+        self._key: Any = None
+        self._sources: list[Tensor] = []
+        self._held: tuple[Tensor, Tensor | None] | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        trained = [tensor for _, tensor in self._trained()]
+        if torch.is_grad_enabled() and (trained or (x.requires_grad and self.gelu)):
+            return cast(Tensor, _Project.apply(x, self, *trained))
+        weight, bias = self.weights(x.dtype)
+        return functional.linear(functional.gelu(x) if self.gelu else x, weight, bias)
+
+    def weights(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        """The layers' effective weights [out, in] and biases [out] in `dtype`, formed anew after each update of them.
+
+        Those of 4-bit layers are never kept: they would take what the four bits save.
+        """
+        sources = [t for layer in self.layers for t in _tensors(layer)]
+        key = (dtype, [t._version for t in sources])
+        if self._held is not None and key == self._key and all(map(operator.is_, sources, self._sources)):
+            return self._held
+        with torch.no_grad():
+            parts = [layer.effective() for layer in self.layers]
+            one = len(parts) == 1
+            weight = (parts[0] if one else torch.cat(parts)).to(dtype)
+            bias = self._bias(dtype)
+        if any(layer.quantised for layer in self.layers):
+            return weight, bias
+        self._key, self._sources, self._held = key, sources, (weight, bias)
+        return weight, bias
+
+    def _bias(self, dtype: torch.dtype) -> Tensor | None:
+        if all(layer.base.bias is None for layer in self.layers):
+            return None
+        parts = [
+            torch.zeros(width) if layer.base.bias is None else layer.base.bias.detach()
+            for layer, width in zip(self.layers, self.widths, strict=True)
+        ]
+        return torch.cat([part.to(dtype) for part in parts])
+
+    def _trained(self) -> Iterator[tuple[tuple[int, str], nn.Parameter]]:
+        """What of the layers is trained, by (layer, kind)."""
+        for number, layer in enumerate(self.layers):
+            update = layer.update()
+            found = {"weight": layer.base.weight, "bias": layer.base.bias}
+            found |= {"a": update[0], "b": update[1]} if update else {}
+            for kind, tensor in found.items():
+                if tensor is not None and tensor.requires_grad:
+                    yield (number, kind), tensor
+
+    def gradients(self, x: Tensor, dy: Tensor) -> list[Tensor]:
+        """Gradients of what is trained, in its order; x is the input [T, in], dy [T, out]."""
+        adapted = [update for layer in self.layers if (update := layer.update())]
+        u = x @ torch.cat([a.detach() for a, _, _ in adapted]).to(x.dtype).t() if adapted else x
+        ends, inner = torch.tensor([0, *self.widths]).cumsum(0).tolist(), 0
+        found: dict[tuple[int, str], Tensor] = {}
+        low, places = [], []
+        for number, layer in enumerate(self.layers):
+            dy_own = dy[:, ends[number] : ends[number + 1]]
+            update = layer.update()
+            if update:
+                a, b, scale = update
+                rank = a.shape[0]
+                found[number, "b"] = (dy_own.t() @ u[:, inner : inner + rank]).to(b.dtype).mul_(scale)
+                low.append(dy_own @ b.detach().mul(scale).to(x.dtype))
+                places.append((number, rank))
+                inner += rank
+            if layer.base.weight.requires_grad:
+                found[number, "weight"] = (dy_own.t() @ x).to(layer.base.weight.dtype)
+            if layer.base.bias is not None and layer.base.bias.requires_grad:
+                found[number, "bias"] = dy_own.sum(0, dtype=torch.float32).to(layer.base.bias.dtype)
+        if low:
+            joined = torch.cat(low, 1).t() @ x  # [sum of ranks, in]
+            for (number, _), part in zip(places, joined.split([rank for _, rank in places]), strict=True):
+                found[number, "a"] = part.float()
+        return [found[key].to(tensor.dtype) for key, tensor in self._trained()]
+
+
+class _Project(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, projection: Projection, *trained: Tensor) -> Tensor:
+        weight, bias = projection.weights(x.dtype)
+        ctx.projection = projection
+        ctx.weight = None if any(layer.quantised for layer in projection.layers) else weight
+        ctx.save_for_backward(x)
+        return functional.linear(functional.gelu(x) if projection.gelu else x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (dy,) = gradients
+        (x,) = ctx.saved_tensors
+        projection = cast(Projection, ctx.projection)
+        read = functional.gelu(x) if projection.gelu else x
+        dx = None
+        found = projection.gradients(read, dy) if any(ctx.needs_input_grad[2:]) else []
+        if ctx.needs_input_grad[0]:
+            del read
+            weight = ctx.weight if ctx.weight is not None else projection.weights(x.dtype)[0]
+            dx = dy @ weight
+            if projection.gelu:
+                dx = torch.ops.aten.gelu_backward(dx, x)
+        return dx, None, *found
+
+
+class Block:
+    """One block. `y = block(x, packed)` on [size, D]; `block.first(x, packed)` gives [B, D], each row's first state."""
+
+    def __init__(self, module: nn.Module, parts: BlockParts, heads: int) -> None:
+        def find(name: str) -> Any:
+            return module.get_submodule(name)
+
+        self.heads = heads
+        query, key, value = find(parts.query), find(parts.key), find(parts.value)
+        self.query_key_value = Projection([query, key, value])
+        self.query = Projection([query])
+        self.key_value = Projection([key, value])
+        self.out = Projection([find(parts.out)])
+        self.norm1 = find(parts.norm1)
+        self.lin1 = Projection([find(parts.lin1)])
+        self.lin2 = Projection([find(parts.lin2)], gelu=True)
+        self.norm2 = find(parts.norm2)
+
+    def __call__(self, x: Tensor, packed: Packed) -> Tensor:
+        """States after the block, [size, D]."""
+        return self._rest(x, attend(self.query_key_value(x), packed, self.heads))
+
+    def first(self, x: Tensor, packed: Packed) -> Tensor:
+        """States of the rows' first tokens after the block, [B, D]."""
+        start = x[packed.starts]
+        return self._rest(start, attend_first(self.query(start), self.key_value(x), packed, self.heads))
+
+    def _rest(self, x: Tensor, attended: Tensor) -> Tensor:
+        h = _norm(self.norm1, self.out(attended), x)
+        return _norm(self.norm2, self.lin2(self.lin1(h)), h)
+
+
+def _norm(norm: nn.LayerNorm, change: Tensor, x: Tensor) -> Tensor:
+    return functional.layer_norm(change + x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
+def blocks_of(model: Any, family: Architecture) -> list[Block] | None:
+    """The model's blocks for this arithmetic; None where its family, or its activation, is not of this kind."""
+    config = model.config
+    parts = family.parts
+    if parts is None or getattr(config, "is_decoder", False):
+        return None
+    if (getattr(config, "activation", None) or getattr(config, "hidden_act", None)) != "gelu":
+        return None
+    heads = getattr(config, "n_heads", None) or config.num_attention_heads
+    return [Block(module, parts, heads) for module in model.base_model.get_submodule(family.blocks)]
+
+
+def _tensors(layer: Layer) -> list[Tensor]:
+    update = layer.update()
+    found = [layer.base.weight, layer.base.bias, *(update[:2] if update else ())]
+    return [tensor for tensor in found if tensor is not None]
+
+
+def plain(model: Any) -> bool:
+    """Whether nothing random happens between the model's layers: it is not in training, or all its dropout is 0."""
+    return not any(isinstance(m, nn.Dropout) and m.training and m.p > 0 for m in model.modules()) and not any(
+        (getattr(m, "attention_dropout", None) or 0) > 0
+        for m in model.modules()
+        if m.training and isinstance(getattr(m, "attention_dropout", None), float)
+    )
