@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import shlex
+import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -29,9 +30,12 @@ from distilora.errors import ConfigError, Interrupted
 from distilora.memory import Meter
 from distilora.methods import parameter_groups
 from distilora.plan import Update, plan
-from distilora.predict import run_rows
+from distilora.prefix import Prefix
 from distilora.progress import Progress, say
+from distilora.ranks import WAIT, Ranks
 from distilora.rows import Rows
+
+CACHE = "cache"  # in the run's folder, while it trains
 
 
 @dataclass(frozen=True)
@@ -51,28 +55,14 @@ class Fitted:
     updates: int  # planned
     stopped_early: bool
     memory: dict[str, float]  # of one update, MB (memory.Meter)
-
-
-class _NetworkBackend:
-    """The network in training as a backend, so that validation runs as prediction does."""
-
-    def __init__(self, network: Network, precision: Precision, token_budget: int, stop: "_Stop") -> None:
-        self.network, self.precision, self.token_budget, self.stop = network, precision, token_budget, stop
-
-    def run(self, rows: Rows) -> NDArray[np.float32]:
-        if self.stop.signal:
-            raise _Stopped
-        return run_network(self.network, rows, self.precision)
-
-
-class _Stopped(Exception):
-    pass
+    prefix: dict[str, Any]  # the frozen-prefix cache: blocks below the cut, bytes of this process's file (0: none)
 
 
 class _Stop:
-    """Notes the first SIGINT or SIGTERM; a second SIGINT interrupts at once."""
+    """Notes the first SIGINT or SIGTERM; a second SIGINT interrupts at once. `agreed`: all processes know of it."""
 
     signal = 0
+    agreed = False
 
     def note(self, number: int, frame: Any) -> None:
         if self.signal and number == signal.SIGINT:
@@ -91,6 +81,7 @@ def fit(
     budget: int,
     resume: bool,
     base: str = "",
+    ranks: Ranks | None = None,
 ) -> Fitted:
     """Trains the network; `config` is resolved (no nulls for device, precision, token budget, learning rates).
 
@@ -99,19 +90,22 @@ def fit(
         budget: padded tokens per forward pass of validation.
         resume: go on from the latest checkpoint, if there is one.
         base: what the network was made of (the encoder's checksum, the method); a checkpoint made of other is refused.
+        ranks: the processes that share the work; None: this one alone.
 
     Raises Interrupted after SIGINT or SIGTERM, with the command that resumes; ConfigError if the loss is not finite.
     """
     from accelerate import Accelerator
-    from accelerate.utils import LoggerType
+    from accelerate.utils import InitProcessGroupKwargs, LoggerType
 
+    ranks = ranks or Ranks()
     accelerator = Accelerator(
         mixed_precision="no", cpu=config.device == "cpu", project_dir=run,
-        log_with=LoggerType(config.tracker) if config.tracker != "none" else None,
+        log_with=LoggerType(config.tracker) if config.tracker != "none" and ranks.first else None,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)],
     )  # fmt: skip
     trained = network.trained()
     optimizer = torch.optim.AdamW(parameter_groups(trained, network.architecture, config), lr=0.0)
-    network, optimizer = accelerator.prepare(network, optimizer)
+    optimizer = accelerator.prepare(optimizer)  # the network is shared by `ranks`, not wrapped
     assert config.token_budget is not None
     assert config.learning_rate is not None
     peak = config.learning_rate
@@ -123,44 +117,48 @@ def fit(
         found = load_checkpoint(run / "checkpoints", state.fingerprint, trained, optimizer)
         state, best = found or (state, best)
         say(f"resuming after update {state.update:,} of {total:,}" if found else "no whole checkpoint: starting anew")
-    if config.tracker != "none":
+    if config.tracker != "none" and ranks.first:
         _start_tracker(accelerator, config, state.update)
     meter = Meter(network)
 
     def checkpoint() -> None:
-        save_checkpoint(run / "checkpoints", state, trained, optimizer, best)
+        if ranks.first:
+            save_checkpoint(run / "checkpoints", state, trained, optimizer, best)
 
+    caches = _Caches(network, train.rows, validation.rows, config, budget, run / CACHE, ranks)
     planned: tuple[int, list[Update]] = (-1, [])
     resumed_seconds, started = state.seconds, time.monotonic()
     with _noting_signals() as stop, Progress("training", train.rows.groups * config.epochs,
                                              done=_seen(state.update, per_epoch, train, config)) as bar:  # fmt: skip
+        caches.fill(stop)
+        stop.agreed = ranks.any(bool(stop.signal), network.device)
         while True:
             state.seconds = resumed_seconds + time.monotonic() - started
+            if stop.agreed:
+                checkpoint()
+                break
             if state.update in validate_at and state.validated != state.update:
-                try:
-                    loss, outputs = _validate(network, validation, config.precision, budget, stop)
-                except _Stopped:
-                    checkpoint()
-                    break
+                outputs = _validate(network, validation.rows, config.precision, budget, stop, ranks, caches.validation)
+                if stop.agreed:
+                    continue
+                loss = float(network.task.loss(torch.from_numpy(outputs), validation.targets).mean())
                 _judge(state, best, loss, outputs, trained)
                 accelerator.log({"validation/loss": loss}, step=state.update)
                 checkpoint()
             if state.update == total or _patience_spent(state, config):
                 break
-            if stop.signal:
-                checkpoint()
-                break
 
             epoch, number = divmod(state.update, per_epoch)
             if planned[0] != epoch:
-                planned = (
-                    epoch,
-                    plan(train.rows.group_lengths, config.token_budget, config.update_size, config.seed, epoch),
-                )
+                # of all processes together: each has a share of every micro-batch
+                together = config.token_budget * ranks.count
+                planned = epoch, plan(train.rows.group_lengths, together, config.update_size, config.seed, epoch)
             rate = learning_rate(state.update, total, config)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["peak"]
-            loss, norm = _step(network, train, planned[1][number], config, accelerator, optimizer, meter)
+            loss, norm = _step(
+                network, train, planned[1][number], config, accelerator, optimizer, meter, stop, ranks, caches
+            )
             state.update += 1
             state.history.append({"update": state.update, "loss": loss, "rate": rate * peak, "norm": norm})
             recent = [row["loss"] for row in state.history[-20:] if "loss" in row]
@@ -169,17 +167,19 @@ def fit(
             if state.update % config.checkpoint_every == 0 and state.update not in validate_at:
                 checkpoint()
 
+    caches.close()
     accelerator.end_training()
-    if stop.signal:
+    ranks.part()
+    if stop.agreed:
         raise Interrupted(
             f"stopped after update {state.update:,} of {total:,}; continue with: distilora train --resume {shlex.quote(str(run))}",
-            stop.signal,
+            stop.signal or signal.SIGTERM,
         )
     assert best.outputs is not None
     with torch.no_grad():
         for name, value in best.weights.items():
             trained[name].copy_(value)
-    return Fitted(best.outputs.numpy(), state, total, state.update < total, meter.found)
+    return Fitted(best.outputs.numpy(), state, total, state.update < total, meter.found, caches.summary)
 
 
 def learning_rate(update: int, total: int, config: TrainingConfig) -> float:
@@ -193,6 +193,57 @@ def learning_rate(update: int, total: int, config: TrainingConfig) -> float:
     return left if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * (1 - left)))
 
 
+class _Caches:
+    """The frozen-prefix caches of a run, where they save anything: of training for several epochs, of validations."""
+
+    train: Prefix | None = None
+    validation: Prefix | None = None
+    owner: NDArray[np.int64] | None = None  # process that holds each training example's states
+
+    def __init__(
+        self, network: Network, train: Rows, validation: Rows, config: TrainingConfig, budget: int, folder: Path, ranks: Ranks
+    ) -> None:
+        network.train()
+        self.folder, self.budget, self.precision = folder, budget, config.precision
+        self.summary: dict[str, Any] = {"blocks": network.cut, "bytes": 0}
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        if not network.computes_blocks or not network.cut:
+            return
+
+        def prefix(name: str, rows: Rows, owned: NDArray[np.int64]) -> Prefix:
+            return Prefix(network, rows, folder / f"{name}-{ranks.index}.bin", config.precision, np.sort(owned))
+
+        if config.validations > 1:
+            dealt = _dealt(validation, budget, ranks)
+            self.validation = prefix("validation", validation, np.concatenate([[], *dealt]).astype(np.int64))
+        if config.epochs > 1:
+            self.owner = ranks.owners(train.groups)
+            self.train = prefix("train", train, np.flatnonzero(self.owner == ranks.index))
+
+    def fill(self, stop: _Stop) -> None:
+        """Computes them, if the disk has room; returns early when stopped."""
+        wanted = {"validation": self.validation, "train": self.train}
+        size = sum(cache.bytes for cache in wanted.values() if cache)
+        if size and not all(cache.fits(size) for cache in wanted.values() if cache):
+            say(f"warning: no room for a frozen-prefix cache of {size / 1e9:.2f} GB below {self.folder}; the blocks below "
+                "what is trained are computed again in every epoch")  # fmt: skip
+            self.train = self.validation = self.owner = None
+            return
+        if size:
+            say(f"frozen-prefix cache: {self.summary['blocks']} blocks computed once, {size / 1e9:.2f} GB, deleted at the end")
+        self.summary["bytes"] = size
+        for name, cache in wanted.items():
+            if cache:
+                cache.fill(self.budget, self.precision, f"lower blocks of {name}", lambda: bool(stop.signal))
+
+    def close(self) -> None:
+        """Deletes them."""
+        for cache in (self.train, self.validation):
+            if cache:
+                cache.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
 def _step(
     network: Network,
     train: Labelled,
@@ -201,32 +252,65 @@ def _step(
     accelerator: Any,
     optimizer: Any,
     meter: Meter,
+    stop: _Stop,
+    ranks: Ranks,
+    caches: _Caches,
 ) -> tuple[float, float]:
-    """One update of the weights: its mean loss and the norm of its gradient."""
+    """One update of the weights: its mean loss and the norm of its gradient, over all processes."""
+    assert config.token_budget is not None
     count = sum(map(len, update))
-    total = 0.0
+    total = torch.zeros((), device=network.device)
     network.train()
-    for batch in update:
+    for batch in ranks.share(update, train.rows.group_lengths, config.token_budget, caches.owner):
+        entering = caches.train.states(batch) if caches.train else None
         with meter.forward(), torch.autocast(network.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            outputs = network(train.rows.take(batch))
+            outputs = network(train.rows.take(batch), entering=entering)
         loss = network.task.loss(outputs.float(), [train.targets[i] for i in batch]).sum() / count
         accelerator.backward(loss)
-        total += float(loss.detach())
-    if not math.isfinite(total):
+        total += loss.detach()
+    trained = network.trained().values()
+    if ranks.count > 1:
+        for parameter in trained:
+            if parameter.grad is None:  # this process had no example of the update
+                parameter.grad = torch.zeros_like(parameter)
+    stopped = torch.tensor(float(bool(stop.signal)), device=network.device)
+    ranks.add_up([total, stopped, *(p.grad for p in trained if p.grad is not None)])
+    stop.agreed = bool(stopped > 0)
+    if not math.isfinite(float(total)):
         raise ConfigError("training.learning_rate: the loss is not finite; lower it, or set training.precision to fp32")
-    norm = accelerator.clip_grad_norm_(network.trained().values(), config.max_grad_norm)
+    norm = accelerator.clip_grad_norm_(trained, config.max_grad_norm)
     optimizer.step()
-    meter.update(network.trained().values(), optimizer)
+    meter.update(trained, optimizer)
     optimizer.zero_grad()
-    return total, float(norm)
+    return float(total), float(norm)
 
 
 def _validate(
-    network: Network, validation: Labelled, precision: Precision, budget: int, stop: _Stop
-) -> tuple[float, NDArray[np.float32]]:
+    network: Network, rows: Rows, precision: Precision, budget: int, stop: _Stop, ranks: Ranks, cache: Prefix | None
+) -> NDArray[np.float32]:
+    """Outputs of all validation examples, [G, ...], in the micro-batches of prediction; nothing of use if `stop.agreed`."""
     network.eval()
-    outputs = run_rows(validation.rows, _NetworkBackend(network, precision, budget, stop), label="validation")
-    return float(network.task.loss(torch.from_numpy(outputs), validation.targets).mean()), outputs
+    outputs = torch.zeros(rows.groups, 0)
+    with Progress("validation", rows.groups) as bar:
+        for batch in _dealt(rows, budget, ranks):
+            if stop.signal:
+                break
+            some = run_network(network, rows.take(batch), precision, cache.states(batch) if cache else None)
+            if not outputs.numel():
+                outputs = torch.zeros(rows.groups, *some.shape[1:])
+            outputs[torch.from_numpy(batch)] = torch.from_numpy(some)
+            bar.add(len(batch))
+    stop.agreed = ranks.any(bool(stop.signal), network.device)
+    if not stop.agreed and ranks.count > 1:
+        joined = outputs.to(network.device)
+        ranks.add_up([joined])
+        outputs = joined.cpu()
+    return outputs.numpy()
+
+
+def _dealt(rows: Rows, budget: int, ranks: Ranks) -> Update:
+    """This process's micro-batches of a prediction for all rows."""
+    return [batch for update in plan(rows.group_lengths, budget) for batch in update][ranks.index :: ranks.count]
 
 
 def _judge(state: State, best: Best, loss: float, outputs: NDArray[np.float32], trained: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ def plan(
         raise ValueError("token_budget and update_size must be positive")
     lengths = np.asarray(lengths)
     if update_size is None:
-        return [_micro_batches(np.arange(len(lengths)), lengths, token_budget)] if len(lengths) else []
+        return [cut(np.arange(len(lengths)), lengths, token_budget)] if len(lengths) else []
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
     whole = len(order) // update_size * update_size
@@ -50,7 +50,7 @@ def plan(
         window = order[start : min(start + WINDOW * update_size, whole)]
         updates += _window(window, lengths, token_budget, update_size, rng)
     if whole < len(order):
-        updates.append(_micro_batches(order[whole:], lengths, token_budget))
+        updates.append(cut(order[whole:], lengths, token_budget))
     return updates
 
 
@@ -68,12 +68,13 @@ def _window(
     for part in np.array_split(np.arange(update_size), BANDS):
         for update in rng.permutation(len(updates)):
             piece = window[start : start + len(part)]
-            updates[update] += _micro_batches(piece, lengths, token_budget)
+            updates[update] += cut(piece, lengths, token_budget)
             start += len(part)
     return updates
 
 
-def _micro_batches(examples: NDArray[np.int64], lengths: NDArray[np.int64], token_budget: int) -> Update:
+def cut(examples: NDArray[np.int64], lengths: NDArray[np.int64], token_budget: int) -> Update:
+    """The examples as micro-batches within the budget, longest first."""
     examples = examples[np.lexsort((examples, -lengths[examples]))]  # longest first; ties by index
     batches, start = [], 0
     while start < len(examples):

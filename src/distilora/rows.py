@@ -8,6 +8,7 @@ belongs to. Rows of one example are adjacent and groups are numbered 0..G-1 in i
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,17 +42,17 @@ class Rows:
         """The number of examples, G."""
         return int(self.group[-1]) + 1 if len(self.group) else 0
 
-    @property
+    @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each row, [B]."""
         return np.diff(self.offsets)
 
-    @property
+    @cached_property
     def group_offsets(self) -> NDArray[np.int64]:
         """Rows of group g are `group_offsets[g]:group_offsets[g + 1]`, [G + 1]."""
         return np.searchsorted(self.group, np.arange(self.groups + 1)).astype(np.int64)
 
-    @property
+    @cached_property
     def group_lengths(self) -> NDArray[np.int64]:
         """Tokens of each example, [G]: what a plan is made from."""
         return np.diff(self.offsets[self.group_offsets])
@@ -59,14 +60,19 @@ class Rows:
     def take(self, groups: NDArray[np.int64] | Sequence[int]) -> "Rows":
         """The rows of the given examples, in the order given; groups are renumbered from 0."""
         starts = self.group_offsets
-        picked = [np.arange(starts[g], starts[g + 1]) for g in groups]
-        index = np.concatenate(picked) if picked else np.empty(0, np.int64)
+        chosen = np.asarray(groups, np.int64)
+        counts = starts[chosen + 1] - starts[chosen]
+        index = _ranges(starts[chosen], counts)
         lengths = self.lengths[index]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        spans = [self.ids[self.offsets[i] : self.offsets[i + 1]] for i in index]
-        ids = np.concatenate(spans) if spans else np.empty(0, np.int32)
-        group = np.repeat(np.arange(len(picked)), [len(p) for p in picked]).astype(np.int64)
-        return Rows(ids, offsets, self.row[index], group)
+        ids = np.asarray(self.ids[_ranges(self.offsets[index], lengths)])
+        return Rows(ids, offsets, self.row[index], np.repeat(np.arange(len(chosen)), counts).astype(np.int64))
+
+
+def _ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """starts[0], starts[0] + 1, ..., counts[0] of them, then those of the next."""
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
 
 
 def rows_of(spans: Sequence[Sequence[Sequence[int]]]) -> Rows:

@@ -44,7 +44,8 @@ from distilora.methods import METHODS
 from distilora.network import new_network
 from distilora.outcome import Outcome, write_outcome
 from distilora.predict import run_rows
-from distilora.progress import say
+from distilora.progress import quiet, say
+from distilora.ranks import from_environment, local_index
 from distilora.quantisation import check_device, require_bitsandbytes, size
 from distilora.saving import InMemory, verified, write_model
 from distilora.settings import parse, read_recipe, to_tree
@@ -56,7 +57,7 @@ from distilora.tokens import Tokenised, tokenise, with_truncation
 def train(
     config: RunConfig, task: Task | None = None, *, overwrite: bool = False, resume: bool = False
 ) -> dict[str, Any]:
-    """Runs everything and returns what metrics.json holds.
+    """Runs everything and returns what metrics.json holds; nothing where another process of the run writes it.
 
     Args:
         config: the settings; nulls are decided here and written to run.yaml.
@@ -73,6 +74,8 @@ def train(
         run.build()
         try:
             run.fit()
+            if not run.ranks.first:
+                return {}
             run.save()
             run.evaluate()
             return run.finish()
@@ -112,9 +115,18 @@ class Run:
         self._clock = _Clock()
         self._given_task, self._overwrite, self._resume = task, overwrite, resume
         self.folder = Path(config.output)
-        check_output(self.folder, overwrite, resume)
+        self.ranks = from_environment()
+        if self.ranks.first:
+            check_output(self.folder, overwrite, resume)
+        else:
+            quiet()
         self.config = resolve(config)
         self.device = torch.device(self.config.training.device)
+        if self.device.type == "cpu":
+            hardware.keep_freed_memory()
+        elif self.ranks.count > 1 and self.device.type == "cuda":
+            self.device = torch.device("cuda", local_index())
+            torch.cuda.set_device(self.device)
         if METHODS[config.adapter.method].quantised:
             check_device(self.device)
             require_bitsandbytes()
@@ -167,10 +179,11 @@ class Run:
         """Trains; the network then holds the best weights. Claims the folder."""
         network, parts = self.network, self.parts
         with writing(self.folder):
-            claim(self.folder, self._overwrite, self._resume)
-            with atomic_text(self.folder / "run.yaml") as stream:
-                yaml.safe_dump(to_tree(self.config), stream, sort_keys=False, allow_unicode=True)
-            write_json(self.folder / "environment.json", hardware.environment())
+            if self.ranks.first:
+                claim(self.folder, self._overwrite, self._resume)
+                with atomic_text(self.folder / "run.yaml") as stream:
+                    yaml.safe_dump(to_tree(self.config), stream, sort_keys=False, allow_unicode=True)
+                write_json(self.folder / "environment.json", hardware.environment())
             with memory.Peak(self.device, self._above) as peak:
                 self.fitted = fit(
                     network,
@@ -181,6 +194,7 @@ class Run:
                     budget=_budget(self.config),
                     resume=self._resume,
                     base=json.dumps([self.encoder.sha256, self.config.encoder.attention, to_tree(self.config.adapter)]),
+                    ranks=self.ranks,
                 )
         self.fitted.memory["peak_mb"] = peak.mb
         self._clock.mark("training")

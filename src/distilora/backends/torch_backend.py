@@ -9,7 +9,7 @@ from distilora.config import Base, Device, Precision
 from distilora.encode import Network
 from distilora.encoders import find_encoder
 from distilora.errors import ArtifactError
-from distilora.hardware import pick_device, pick_precision, pick_token_budget
+from distilora.hardware import keep_freed_memory, pick_device, pick_precision, pick_token_budget
 from distilora.network import Held, load_merged, load_network
 from distilora.progress import say
 from distilora.quantisation import require_bitsandbytes
@@ -33,6 +33,8 @@ class TorchBackend:
         base: Base = "auto",
     ) -> None:
         place = pick_device(device)
+        if place.type == "cpu":
+            keep_freed_memory()
         self.precision = pick_precision(precision, place)
         self.token_budget = pick_token_budget(None, place)
         self.network = open_network(artifact, self.precision, place, encoder, base)
@@ -92,8 +94,13 @@ def _held(artifact: Artifact, base: Base | Held) -> Held:
     return "widened" if base == "widened" else "4bit"
 
 
-def run_network(network: Network, rows: Rows, precision: str) -> NDArray[np.float32]:
-    """Outputs of one micro-batch without gradients; used for validation, too, so that both are the same numbers."""
+def run_network(
+    network: Network, rows: Rows, precision: str, entering: torch.Tensor | None = None
+) -> NDArray[np.float32]:
+    """Outputs of one micro-batch without gradients; used for validation, too, so that both are the same numbers.
+
+    `entering`: see `Network.encode`.
+    """
     with torch.inference_mode(), torch.autocast(network.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        outputs = network(rows)
+        outputs = network(rows, entering=entering)
     return outputs.float().cpu().numpy()  # type: ignore[no-any-return]
