@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: train test test-slow check bench-main bench-qlora bench-kill-resume bench-notebook docs clean
+.PHONY: train test test-slow check bench-main bench-qlora bench-kill-resume bench-notebook bench-speed docs clean
 
 train: $(VENV)/.embedded
 	$(BIN)/distilora train recipes/imdb-embedded.yaml --overwrite $(ARGS)
@@ -37,6 +37,10 @@ bench-kill-resume: $(VENV)/.test
 # and docs/DistBert_QLoRA.html
 bench-notebook: $(VENV)/.test
 	$(BIN)/python bench/notebook.py $(ARGS)
+
+# hours where the curves of the contenders are not there yet; also results/speed.md and .png
+bench-speed: $(VENV)/.test
+	cd bench && ../$(BIN)/python -m speed $(ARGS)
 
 docs: $(VENV)/.embedded
 	$(BIN)/python -m distilora.reference > docs/configuration.md

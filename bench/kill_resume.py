@@ -47,7 +47,9 @@ def compute(rows: Rows) -> Rows:
 def ended(folder: Path) -> dict[str, str]:
     """What must be equal at the end: the adapter's bytes, and the metrics but for what the clock says."""
     metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
-    training = {k: v for k, v in metrics["training"].items() if k not in ("seconds", "examples_per_s")}
+    training = {
+        k: v for k, v in metrics["training"].items() if k not in ("seconds", "updating_seconds", "examples_per_s")
+    }
     kept = [metrics["evaluations"], training, metrics["data"], metrics["round_trip"]]
     adapter = (folder / "model" / "adapter" / "adapter_model.safetensors").read_bytes()
     return {

@@ -22,7 +22,9 @@ def told(folder: Path) -> dict[str, Any]:
     """The figures and the adapter of a finished run, without what clocks and the machine's memory said."""
     metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
     kept = {name: metrics[name] for name in ("data", "parameters", "evaluations", "notes")}
-    kept["training"] = {k: v for k, v in metrics["training"].items() if k not in ("seconds", "examples_per_s")}
+    kept["training"] = {
+        k: v for k, v in metrics["training"].items() if k not in ("seconds", "updating_seconds", "examples_per_s")
+    }
     return {**kept, "adapter": sha256(folder / ADAPTER)}
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 BENCH = Path(__file__).parent.parent / "bench"
@@ -82,3 +83,61 @@ def test_methods_are_compared_review_by_review(monkeypatch: pytest.MonkeyPatch) 
     assert claims["qlora_minus_lora"]["spread"] == pytest.approx([-0.25 - 1.96 * 0.25, -0.25 + 1.96 * 0.25])
     assert claims["weights_bytes_vs_full"]["value"] == pytest.approx(1 / 3)
     assert claims["peak_memory_vs_full"]["value"] == pytest.approx((300 / 900 + 301 / 901) / 2)
+
+
+def test_speed_is_compared_round_by_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    monkeypatch.delitem(sys.modules, "speed", raising=False)
+    bench = importlib.import_module("speed")
+    rates = {
+        "reference": 1.0,
+        "tuned": 8.0,
+        "tuned_dropout": 4.0,
+        "full": 5.0,
+        "distilora": 24.0,
+        "distilora_3_epochs": 40.0,
+    }
+    rows = [
+        {"cell": f"rate-{n}-{name}", "reviews_per_s": rate * (1 + n), "startup_s": 10.0}
+        for n in range(2) for name, rate in rates.items()
+    ]  # fmt: skip
+    rows[0]["reviews_per_s"] = 1.25
+    curve = [
+        {"reviews": 1000, "accuracy": 0.8},
+        {"reviews": 2000, "accuracy": 0.91},
+        {"reviews": 3000, "accuracy": 0.89},
+    ]
+    rows += [
+        {"cell": "curve-reference", "points": curve}, {"cell": "curve-tuned", "points": curve[:1]},
+        {"cell": "whole-0", "right": [1, 1, 0, 1],
+         "points": [{"seconds": 50.0, "accuracy": 0.8}, {"seconds": 67.0, "accuracy": 0.9}]},
+        {"cell": "final-reference", "right": [1, 0, 0, 1]},
+        {"cell": "roofline", "rounds": [{"share": 0.6}, {"share": 0.7}, {"share": 0.8}]},
+        {"cell": "memory-full-0", "peak_mb": 900.0}, {"cell": "memory-distilora-0", "peak_mb": 300.0},
+    ]  # fmt: skip
+    claims = {claim["name"]: claim for claim in bench.compute(rows)}
+    assert claims["reviews_per_s_vs_reference"]["spread"] == [32.0, 40.0]
+    assert claims["reviews_per_s_vs_tuned"]["value"] == 5.0  # of the faster tuned one
+    assert claims["one_epoch_vs_tuned"]["value"] == 3.0
+    assert claims["time_to_90_vs_reference"]["spread"] == pytest.approx([(10 + 2000 / 2) / 67, (10 + 2000 / 1.25) / 67])
+    assert claims["time_to_90_vs_tuned"]["spread"] == pytest.approx([(10 + 1000 / 16) / 67, (10 + 1000 / 8) / 67])
+    assert "at least" in claims["time_to_90_vs_tuned"]["unit"]  # its curve ended below
+    assert claims["time_to_90_s"]["value"] == 67.0
+    assert claims["share_of_peak"]["value"] == 0.7
+    assert claims["peak_memory_vs_full"]["value"] == pytest.approx(1 / 3)
+    assert claims["accuracy_difference_vs_reference"]["value"] == 0.25
+    assert claims["accuracy_difference_vs_reference"]["spread"] == pytest.approx(
+        [0.25 - 1.96 * 0.25, 0.25 + 1.96 * 0.25]
+    )
+
+
+def test_operations_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    monkeypatch.delitem(sys.modules, "speed", raising=False)
+    roofline = importlib.import_module("speed.roofline")
+    forward = 8 * 4**2 + 4 * 4 * 16 + 4 * 4  # of one token alone, width 4, inner 16
+    adapters = 4 * 2 * (4 * 8 + 2 * 20)
+    last = 8 * 4**2 + 4 * 2 * 16
+    wanted = 4 * forward + (2 * forward + 4 * 4 + adapters - 6 * 4**2) + last
+    assert roofline.operations(np.asarray([1]), 6, 2, 2, 4, 16) == wanted
+    assert roofline.operations(np.asarray([1, 1]), 6, 2, 2, 4, 16) == 2 * wanted

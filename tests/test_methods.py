@@ -16,7 +16,8 @@ from distilora.encoders import Encoder, find_encoder
 from distilora.errors import ConfigError, DataError
 from distilora.methods import METHODS, in_head, parameter_groups
 from distilora.network import new_network
-from distilora.run import resolve, train
+from distilora.resolve import resolve
+from distilora.run import train
 from distilora.tasks.classification import Classification
 
 TASK = Classification(("neg", "pos"), "text", "label")

@@ -15,8 +15,8 @@ from distilora.encode import Network
 from distilora.encoders import Encoder, find_encoder
 from distilora.errors import ArtifactError, ConfigError, EncoderError
 from distilora.network import load_network, new_network, save_weights
+from distilora.resolve import resolve
 from distilora.rows import rows_of
-from distilora.run import resolve
 from distilora.tasks.classification import Classification
 
 CPU = torch.device("cpu")

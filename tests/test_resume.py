@@ -14,7 +14,8 @@ from stopping import curves, temporary
 
 from distilora import fit, progress
 from distilora.cli import main
-from distilora.run import Run, resume_config
+from distilora.resolve import resume_config
+from distilora.run import Run
 
 Captured = pytest.CaptureFixture[str]
 
@@ -140,4 +141,9 @@ def test_curves_have_each_update_once(
     monkeypatch.setattr(fit, "learning_rate", rate)
     fitted(Run(config, resume=True))
     every = list(range(1, 16))
-    assert curves(tmp_path / "run") == {"train/loss": every, "train/rate": every, "validation/loss": [8, 15]}
+    assert curves(tmp_path / "run") == {
+        "train/loss": every,
+        "train/rate": every,
+        "validation/loss": [8, 15],
+        "validation/accuracy": [8, 15],
+    }

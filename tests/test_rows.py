@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from distilora.rows import Rows, concatenate, rows_of
+from distilora.rows import Rows, rows_of
 
 SPANS = [[[1, 2, 3]], [[4], [5, 6]], [[], [7, 8, 9, 10], [11]]]
 
@@ -32,15 +32,9 @@ def test_take_renumbers_in_the_order_given() -> None:
     assert len(rows_of(SPANS).take([])) == 0
 
 
-def test_concatenate_undoes_take() -> None:
-    rows = rows_of(SPANS)
-    assert listed(concatenate([rows.take([0]), rows.take([1, 2])])) == SPANS
-    assert listed(concatenate([rows, rows.take([]), rows])) == SPANS + SPANS
-
-
 def test_nothing() -> None:
-    for empty in (rows_of([]), concatenate([])):
-        assert (len(empty), empty.groups, empty.group_lengths.tolist()) == (0, 0, [])
+    empty = rows_of([])
+    assert (len(empty), empty.groups, empty.group_lengths.tolist()) == (0, 0, [])
 
 
 def test_an_example_needs_a_row() -> None:

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import tiny_tokenizer
+from conftest import tiny_reviews, tiny_tokenizer
 
+from distilora import tokens
 from distilora.errors import ArtifactError
 from distilora.examples import Example
 from distilora.tokens import BATCH, read_tokenizer, tokenise, with_truncation
@@ -70,3 +72,19 @@ def test_a_broken_tokenizer_is_named(tmp_path: Path) -> None:
     for name in ("tokenizer.json", "missing.json"):
         with pytest.raises(ArtifactError, match=name):
             read_tokenizer(tmp_path / name)
+
+
+def test_a_large_corpus_is_mapped_from_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = [Example((text,)) for text, _ in tiny_reviews(700)]
+    wanted = tokens.tokenise(tiny_tokenizer(), examples)
+    assert not isinstance(wanted.rows.ids, np.memmap)
+    monkeypatch.setattr(tokens, "MAPPED", 3000)
+    monkeypatch.setattr(tokens, "BATCH", 100)
+    mapped = tokens.tokenise(tiny_tokenizer(), examples)
+    assert isinstance(mapped.rows.ids, np.memmap)
+    assert np.array_equal(mapped.rows.ids, wanted.rows.ids)
+    assert np.array_equal(mapped.rows.offsets, wanted.rows.offsets)
+    assert np.array_equal(mapped.rows.group, wanted.rows.group)
+    assert np.array_equal(mapped.rows.take([699, 3]).ids, wanted.rows.take([699, 3]).ids)
+    with pytest.raises(ValueError, match="read-only"):
+        mapped.rows.ids[0] = 1

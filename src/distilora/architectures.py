@@ -45,7 +45,9 @@ class Architecture:
     feed_forward: tuple[str, ...]
     attention_registry: bool = True  # honours Transformers' attention registry; otherwise it stays padded
     reserved_positions: int = 0  # positions that max_position_embeddings counts but no token may take
-    parts: BlockParts | None = None  # of a post-norm block, which blocks.py computes; None: Transformers' own modules do
+    parts: BlockParts | None = (
+        None  # of a post-norm block, which blocks.py computes; None: Transformers' own modules do
+    )
 
     def targets(self, wanted: Targets | tuple[str, ...]) -> list[str]:
         """Names of the linear layers that LoRA adapts."""

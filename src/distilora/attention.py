@@ -18,12 +18,12 @@ REGISTERED = "distilora_packed"
 
 def attend(qkv: Tensor, packed: Packed, heads: int) -> Tensor:
     """Attention of every token to its row; queries, keys and values side by side, [size, 3 D] -> [size, D]."""
-    return cast(Tensor, _Attend.apply(None, qkv, packed, heads))
+    return cast(Tensor, cast(Any, _Attend).apply(None, qkv, packed, heads))
 
 
 def attend_first(q: Tensor, kv: Tensor, packed: Packed, heads: int) -> Tensor:
     """Attention of each row's first token to its row; [B, D] queries, keys and values [size, 2 D] -> [B, D]."""
-    return cast(Tensor, _Attend.apply(q, kv, packed, heads))
+    return cast(Tensor, cast(Any, _Attend).apply(q, kv, packed, heads))
 
 
 class _Attend(torch.autograd.Function):

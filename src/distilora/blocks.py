@@ -66,9 +66,10 @@ class Projection:
         self._held: tuple[Tensor, Tensor | None] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
+        """The layers' outputs side by side, [T, sum of out]."""
         trained = [tensor for _, tensor in self._trained()]
         if torch.is_grad_enabled() and (trained or (x.requires_grad and self.gelu)):
-            return cast(Tensor, _Project.apply(x, self, *trained))
+            return cast(Tensor, cast(Any, _Project).apply(x, self, *trained))
         weight, bias = self.weights(x.dtype)
         return functional.linear(functional.gelu(x) if self.gelu else x, weight, bias)
 
@@ -133,7 +134,7 @@ class Projection:
                 found[number, "bias"] = dy_own.sum(0, dtype=torch.float32).to(layer.base.bias.dtype)
         if low:
             joined = torch.cat(low, 1).t() @ x  # [sum of ranks, in]
-            for (number, _), part in zip(places, joined.split([rank for _, rank in places]), strict=True):
+            for (number, _), part in zip(places, torch.split(joined, [rank for _, rank in places]), strict=True):
                 found[number, "a"] = part.float()
         return [found[key].to(tensor.dtype) for key, tensor in self._trained()]
 

@@ -34,6 +34,7 @@ class State:
     best_update: int = -1
     stale: int = 0  # validations since the best
     seconds: float = 0.0  # spent training and validating
+    updating: float = 0.0  # of these, spent on updates and on the states that they read from a cache
     history: list[dict[str, float]] = field(default_factory=list)
 
 

@@ -105,7 +105,8 @@ def _resumed(words: list[str]) -> tuple[str, dict[str, Any]]:
             f"--resume: {' '.join(more)} given, but a resumed run keeps its settings; drop it, or start another run"
         )
     folder = args.resume
-    from distilora.run import resume_config, train
+    from distilora.resolve import resume_config
+    from distilora.run import train
 
     return folder, train(resume_config(folder), resume=True)
 
@@ -122,6 +123,8 @@ def _needs_extra() -> None:
 
 def _finish(done: tuple[str, dict[str, Any]]) -> int:
     folder, summary = done
+    if not summary:  # another process of this run writes it
+        return 0
     first = summary["evaluations"][0]
     costs, counted = summary["costs"], summary["parameters"]
     rows = _metric_rows(first)

@@ -213,7 +213,7 @@ class _WithoutAutocast(AbstractContextManager[torch.dtype]):
     def __init__(self, device: str) -> None:
         on = torch.is_autocast_enabled(device)
         self.dtype = torch.get_autocast_dtype(device) if on else torch.float32
-        self.off = torch.autocast(device, enabled=False)
+        self.off: Any = torch.autocast(device, enabled=False)
 
     def __enter__(self) -> torch.dtype:
         self.off.__enter__()

@@ -9,11 +9,9 @@ import hashlib
 import json
 import math
 import shlex
-import shutil
 import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +28,11 @@ from distilora.errors import ConfigError, Interrupted
 from distilora.memory import Meter
 from distilora.methods import parameter_groups
 from distilora.plan import Update, plan
-from distilora.prefix import Prefix
+from distilora.prefix import Prefix, Prefixes
 from distilora.progress import Progress, say
 from distilora.ranks import WAIT, Ranks
 from distilora.rows import Rows
+from distilora.stop import Stop, noting_signals
 
 CACHE = "cache"  # in the run's folder, while it trains
 
@@ -55,20 +54,8 @@ class Fitted:
     updates: int  # planned
     stopped_early: bool
     memory: dict[str, float]  # of one update, MB (memory.Meter)
+    processes: int  # that shared the work
     prefix: dict[str, Any]  # the frozen-prefix cache: blocks below the cut, bytes of this process's file (0: none)
-
-
-class _Stop:
-    """Notes the first SIGINT or SIGTERM; a second SIGINT interrupts at once. `agreed`: all processes know of it."""
-
-    signal = 0
-    agreed = False
-
-    def note(self, number: int, frame: Any) -> None:
-        if self.signal and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signal = number
-        say("\nstopping after this step; a checkpoint will be written")
 
 
 def fit(
@@ -125,12 +112,12 @@ def fit(
         if ranks.first:
             save_checkpoint(run / "checkpoints", state, trained, optimizer, best)
 
-    caches = _Caches(network, train.rows, validation.rows, config, budget, run / CACHE, ranks)
+    caches = Prefixes(network, train.rows, validation.rows, config, budget, run / CACHE, ranks)
     planned: tuple[int, list[Update]] = (-1, [])
     resumed_seconds, started = state.seconds, time.monotonic()
-    with _noting_signals() as stop, Progress("training", train.rows.groups * config.epochs,
+    with noting_signals() as stop, Progress("training", train.rows.groups * config.epochs,
                                              done=_seen(state.update, per_epoch, train, config)) as bar:  # fmt: skip
-        caches.fill(stop)
+        state.updating += caches.fill(stop)
         stop.agreed = ranks.any(bool(stop.signal), network.device)
         while True:
             state.seconds = resumed_seconds + time.monotonic() - started
@@ -142,8 +129,9 @@ def fit(
                 if stop.agreed:
                     continue
                 loss = float(network.task.loss(torch.from_numpy(outputs), validation.targets).mean())
-                _judge(state, best, loss, outputs, trained)
-                accelerator.log({"validation/loss": loss}, step=state.update)
+                headline = _headline(network, outputs, validation.targets)
+                _judge(state, best, loss, headline, outputs, trained)
+                accelerator.log({"validation/loss": loss, f"validation/{headline[0]}": headline[1]}, step=state.update)
                 checkpoint()
             if state.update == total or _patience_spent(state, config):
                 break
@@ -156,9 +144,11 @@ def fit(
             rate = learning_rate(state.update, total, config)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["peak"]
+            step_started = time.monotonic()
             loss, norm = _step(
                 network, train, planned[1][number], config, accelerator, optimizer, meter, stop, ranks, caches
             )
+            state.updating += time.monotonic() - step_started
             state.update += 1
             state.history.append({"update": state.update, "loss": loss, "rate": rate * peak, "norm": norm})
             recent = [row["loss"] for row in state.history[-20:] if "loss" in row]
@@ -179,7 +169,7 @@ def fit(
     with torch.no_grad():
         for name, value in best.weights.items():
             trained[name].copy_(value)
-    return Fitted(best.outputs.numpy(), state, total, state.update < total, meter.found, caches.summary)
+    return Fitted(best.outputs.numpy(), state, total, state.update < total, meter.found, ranks.count, caches.summary)
 
 
 def learning_rate(update: int, total: int, config: TrainingConfig) -> float:
@@ -193,57 +183,6 @@ def learning_rate(update: int, total: int, config: TrainingConfig) -> float:
     return left if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * (1 - left)))
 
 
-class _Caches:
-    """The frozen-prefix caches of a run, where they save anything: of training for several epochs, of validations."""
-
-    train: Prefix | None = None
-    validation: Prefix | None = None
-    owner: NDArray[np.int64] | None = None  # process that holds each training example's states
-
-    def __init__(
-        self, network: Network, train: Rows, validation: Rows, config: TrainingConfig, budget: int, folder: Path, ranks: Ranks
-    ) -> None:
-        network.train()
-        self.folder, self.budget, self.precision = folder, budget, config.precision
-        self.summary: dict[str, Any] = {"blocks": network.cut, "bytes": 0}
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
-        if not network.computes_blocks or not network.cut:
-            return
-
-        def prefix(name: str, rows: Rows, owned: NDArray[np.int64]) -> Prefix:
-            return Prefix(network, rows, folder / f"{name}-{ranks.index}.bin", config.precision, np.sort(owned))
-
-        if config.validations > 1:
-            dealt = _dealt(validation, budget, ranks)
-            self.validation = prefix("validation", validation, np.concatenate([[], *dealt]).astype(np.int64))
-        if config.epochs > 1:
-            self.owner = ranks.owners(train.groups)
-            self.train = prefix("train", train, np.flatnonzero(self.owner == ranks.index))
-
-    def fill(self, stop: _Stop) -> None:
-        """Computes them, if the disk has room; returns early when stopped."""
-        wanted = {"validation": self.validation, "train": self.train}
-        size = sum(cache.bytes for cache in wanted.values() if cache)
-        if size and not all(cache.fits(size) for cache in wanted.values() if cache):
-            say(f"warning: no room for a frozen-prefix cache of {size / 1e9:.2f} GB below {self.folder}; the blocks below "
-                "what is trained are computed again in every epoch")  # fmt: skip
-            self.train = self.validation = self.owner = None
-            return
-        if size:
-            say(f"frozen-prefix cache: {self.summary['blocks']} blocks computed once, {size / 1e9:.2f} GB, deleted at the end")
-        self.summary["bytes"] = size
-        for name, cache in wanted.items():
-            if cache:
-                cache.fill(self.budget, self.precision, f"lower blocks of {name}", lambda: bool(stop.signal))
-
-    def close(self) -> None:
-        """Deletes them."""
-        for cache in (self.train, self.validation):
-            if cache:
-                cache.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
 def _step(
     network: Network,
     train: Labelled,
@@ -252,9 +191,9 @@ def _step(
     accelerator: Any,
     optimizer: Any,
     meter: Meter,
-    stop: _Stop,
+    stop: Stop,
     ranks: Ranks,
-    caches: _Caches,
+    caches: Prefixes,
 ) -> tuple[float, float]:
     """One update of the weights: its mean loss and the norm of its gradient, over all processes."""
     assert config.token_budget is not None
@@ -286,38 +225,52 @@ def _step(
 
 
 def _validate(
-    network: Network, rows: Rows, precision: Precision, budget: int, stop: _Stop, ranks: Ranks, cache: Prefix | None
+    network: Network, rows: Rows, precision: Precision, budget: int, stop: Stop, ranks: Ranks, cache: Prefix | None
 ) -> NDArray[np.float32]:
     """Outputs of all validation examples, [G, ...], in the micro-batches of prediction; nothing of use if `stop.agreed`."""
     network.eval()
-    outputs = torch.zeros(rows.groups, 0)
+    outputs: torch.Tensor | None = None
     with Progress("validation", rows.groups) as bar:
-        for batch in _dealt(rows, budget, ranks):
+        for batch in ranks.deal(rows.group_lengths, budget):
             if stop.signal:
                 break
             some = run_network(network, rows.take(batch), precision, cache.states(batch) if cache else None)
-            if not outputs.numel():
+            if outputs is None:
                 outputs = torch.zeros(rows.groups, *some.shape[1:])
             outputs[torch.from_numpy(batch)] = torch.from_numpy(some)
             bar.add(len(batch))
     stop.agreed = ranks.any(bool(stop.signal), network.device)
-    if not stop.agreed and ranks.count > 1:
-        joined = outputs.to(network.device)
-        ranks.add_up([joined])
-        outputs = joined.cpu()
-    return outputs.numpy()
+    if stop.agreed:
+        return np.empty(0, np.float32)
+    if outputs is None:  # fewer examples than processes
+        outputs = torch.zeros(rows.groups, *run_network(network, rows.take([0]), precision).shape[1:])
+    outputs = outputs.to(network.device)
+    ranks.add_up([outputs])
+    return outputs.cpu().numpy()
 
 
-def _dealt(rows: Rows, budget: int, ranks: Ranks) -> Update:
-    """This process's micro-batches of a prediction for all rows."""
-    return [batch for update in plan(rows.group_lengths, budget) for batch in update][ranks.index :: ranks.count]
+def _headline(network: Network, outputs: NDArray[np.float32], targets: Sequence[Any]) -> tuple[str, float]:
+    """The task's first metric: its name and value."""
+    name, found = next(iter(network.task.metrics(outputs, targets).items()))
+    return name, float(found["value"])
 
 
-def _judge(state: State, best: Best, loss: float, outputs: NDArray[np.float32], trained: dict[str, Any]) -> None:
+def _judge(
+    state: State,
+    best: Best,
+    loss: float,
+    headline: tuple[str, float],
+    outputs: NDArray[np.float32],
+    trained: dict[str, Any],
+) -> None:
+    name, value = headline
     state.validated = state.update
-    state.history.append({"update": state.update, "validation_loss": loss})
+    state.history.append({"update": state.update, "validation_loss": loss, f"validation_{name}": value})
     better = loss < state.best_loss
-    say(f"validation after update {state.update:,}: loss {loss:.4f}" + (" (best so far)" if better else ""))
+    say(
+        f"validation after update {state.update:,}: loss {loss:.4f}, {name.replace('_', ' ')} {value:.4f}"
+        + (" (best so far)" if better else "")
+    )
     if not better:
         state.stale += 1
         return
@@ -343,7 +296,9 @@ def _fingerprint(
 ) -> str:
     digest = hashlib.sha256(base.encode())
     for part in (train, validation):
-        digest.update(part.rows.ids.tobytes() + part.rows.offsets.tobytes() + repr(list(part.targets)).encode())
+        for values in (part.rows.ids, part.rows.offsets):
+            digest.update(np.ascontiguousarray(values).data)
+        digest.update(repr(list(part.targets)).encode())
     kept = {k: v for k, v in vars(config).items() if k not in ("tracker", "checkpoint_every", "device")}
     shapes = {name: list(parameter.shape) for name, parameter in trained.items()}
     digest.update(json.dumps([kept, shapes], sort_keys=True).encode())
@@ -353,19 +308,3 @@ def _fingerprint(
 def _seen(update: int, per_epoch: int, train: Labelled, config: TrainingConfig) -> int:
     epochs, rest = divmod(update, per_epoch)
     return epochs * train.rows.groups + min(rest * config.update_size, train.rows.groups)
-
-
-@contextmanager
-def _noting_signals() -> Iterator[_Stop]:
-    stop = _Stop()
-    before = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, stop.note)
-    except ValueError:  # not the main thread: signals are the caller's business
-        pass
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -90,7 +90,9 @@ def load_network(
     return _place(Network(outer, encoder.architecture, task), precision, device).eval()
 
 
-def load_merged(folder: Path, task: Task, *, precision: str, device: torch.device, attention: str = "packed") -> Network:
+def load_merged(
+    folder: Path, task: Task, *, precision: str, device: torch.device, attention: str = "packed"
+) -> Network:
     """The network of a merged model, a plain Transformers folder that needs no encoder beside it.
 
     Raises ArtifactError if it cannot be loaded.
@@ -236,9 +238,8 @@ def _place(network: Network, precision: str, device: torch.device) -> Network:
 
 def _adapted(network: Network) -> set[torch.nn.Parameter]:
     """The weights that low-rank updates are added to: kept in fp32 where the sum is formed before it is rounded."""
-    return {
-        module.base_layer.weight for module in network.modules() if hasattr(module, "lora_A") and len(module.lora_A) > 0
-    }
+    layers: list[Any] = [module for module in network.modules() if hasattr(module, "lora_A")]
+    return {layer.base_layer.weight for layer in layers if len(layer.lora_A) > 0}
 
 
 @contextmanager

@@ -4,7 +4,7 @@
     starts   0         5     8              where each row's first token stands
 
 Attention alone must tell the rows apart. It works on groups of rows of about equal length, each group padded to a
-multiple of 16, so that a row meets nobody else's tokens and few shapes occur.
+multiple of 32, so that a row meets nobody else's tokens and few shapes occur.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from torch import Tensor
 from distilora.rows import Rows
 
 # Matrix kernels are made anew for each new shape, and on a CPU their making costs more than the padding (LOG.md).
-STRIDE = 64  # tokens of a packed sequence are a multiple of this, of 16 below 512
-ROUND = 16  # lengths within a group
+STRIDE = 128  # tokens of a packed sequence are a multiple of this, of 32 below 512
+ROUND = 32  # lengths within a group
 ALIKE = 0.8  # a row joins a group if it is at least this share of the longest in it
 
 

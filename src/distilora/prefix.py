@@ -8,18 +8,23 @@ computes it again, in the same micro-batches, so that it goes on with the same n
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distilora.config import TrainingConfig
 from distilora.encode import Network
 from distilora.plan import plan
-from distilora.progress import Progress
+from distilora.progress import Progress, say
+from distilora.ranks import Ranks
 from distilora.rows import Rows
+from distilora.stop import Stop
 
 ROOM = 0.8  # share of the free disk that a cache may take
 
@@ -65,14 +70,17 @@ class Prefix:
                         return False
                     examples = self._owned[batch]
                     device = self._network.device
-                    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                    with (
+                        torch.inference_mode(),
+                        torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
+                    ):
                         self._write(examples, self._network.lower(self._rows.take(examples)))
                     bar.add(len(batch))
         return True
 
     def _write(self, examples: NDArray[np.int64], states: Tensor) -> None:
         assert self._states is not None
-        for part, example in zip(states.split(self._lengths[examples].tolist()), examples, strict=True):
+        for part, example in zip(torch.split(states, self._lengths[examples].tolist()), examples, strict=True):
             start = int(self._starts[example])
             self._states[start : start + len(part)] = part
 
@@ -88,6 +96,68 @@ class Prefix:
         """Deletes the file."""
         self._states = None
         self._file.unlink(missing_ok=True)
+
+
+class Prefixes:
+    """The frozen-prefix caches of a run, where they save anything: of training for several epochs, of validations."""
+
+    train: Prefix | None = None
+    validation: Prefix | None = None
+    owner: NDArray[np.int64] | None = None  # process that holds each training example's states
+
+    def __init__(
+        self,
+        network: Network,
+        train: Rows,
+        validation: Rows,
+        config: TrainingConfig,
+        budget: int,
+        folder: Path,
+        ranks: Ranks,
+    ) -> None:
+        network.train()
+        self.folder, self.budget, self.precision = folder, budget, config.precision
+        self.summary: dict[str, Any] = {"blocks": network.cut, "bytes": 0}
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        if not network.computes_blocks or not network.cut:
+            return
+
+        def prefix(name: str, rows: Rows, owned: NDArray[np.int64]) -> Prefix:
+            return Prefix(network, rows, folder / f"{name}-{ranks.index}.bin", config.precision, np.sort(owned))
+
+        if config.validations > 1:
+            dealt = ranks.deal(validation.group_lengths, budget)
+            self.validation = prefix("validation", validation, np.concatenate([[], *dealt]).astype(np.int64))
+        if config.epochs > 1:
+            self.owner = ranks.owners(train.groups)
+            self.train = prefix("train", train, np.flatnonzero(self.owner == ranks.index))
+
+    def fill(self, stop: Stop) -> float:
+        """Computes them, if the disk has room; returns early when stopped. Seconds spent on that of training."""
+        wanted = {"validation": self.validation, "train": self.train}
+        size = sum(cache.bytes for cache in wanted.values() if cache)
+        if size and not all(cache.fits(size) for cache in wanted.values() if cache):
+            say(f"warning: no room for a frozen-prefix cache of {size / 1e9:.2f} GB below {self.folder}; the blocks below "
+                "what is trained are computed again in every epoch")  # fmt: skip
+            self.train = self.validation = self.owner = None
+            return 0.0
+        if size:
+            say(
+                f"frozen-prefix cache: {self.summary['blocks']} blocks computed once, {size / 1e9:.2f} GB, deleted at the end"
+            )
+        self.summary["bytes"] = size
+        for name, cache in wanted.items():
+            started = time.monotonic()
+            if cache:
+                cache.fill(self.budget, self.precision, f"lower blocks of {name}", lambda: bool(stop.signal))
+        return time.monotonic() - started  # of the last one
+
+    def close(self) -> None:
+        """Deletes them."""
+        for cache in (self.train, self.validation):
+            if cache:
+                cache.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _reserve(handle: int, size: int) -> None:

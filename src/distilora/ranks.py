@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distilora.errors import ConfigError
-from distilora.plan import Update, cut
+from distilora.plan import Update, cut, plan
 
 WAIT = timedelta(hours=12)  # the first process evaluates and writes while the others have nothing to do
 
@@ -48,6 +48,11 @@ class Ranks:
         mine = [b[self.index :: self.count] if owner is None else b[owner[b] == self.index] for b in update]
         return [part for batch in mine if len(batch) for part in cut(batch, lengths, token_budget)]
 
+    def deal(self, lengths: NDArray[np.int64], token_budget: int) -> Update:
+        """This process's micro-batches of a prediction for all examples of these lengths."""
+        together = plan(lengths, token_budget * self.count)
+        return [batch for update in together for batch in self.share(update, lengths, token_budget)]
+
     def owners(self, count: int) -> NDArray[np.int64]:
         """The process that owns each of `count` examples, [count]."""
         return np.arange(count) % self.count
@@ -59,7 +64,7 @@ class Ranks:
         tensors = list(tensors)
         joined = torch.cat([tensor.detach().float().reshape(-1) for tensor in tensors])
         torch.distributed.all_reduce(joined)
-        for tensor, part in zip(tensors, joined.split([tensor.numel() for tensor in tensors]), strict=True):
+        for tensor, part in zip(tensors, torch.split(joined, [tensor.numel() for tensor in tensors]), strict=True):
             tensor.detach().copy_(part.view(tensor.shape))
 
     def any(self, here: bool, device: torch.device) -> bool:

@@ -72,7 +72,8 @@ class Rows:
 def _ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """starts[0], starts[0] + 1, ..., counts[0] of them, then those of the next."""
     ends = np.cumsum(counts)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
+    found = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
+    return np.asarray(found, np.int64)
 
 
 def rows_of(spans: Sequence[Sequence[Sequence[int]]]) -> Rows:
@@ -87,18 +88,4 @@ def rows_of(spans: Sequence[Sequence[Sequence[int]]]) -> Rows:
         offsets=np.concatenate([[0], np.cumsum([len(ids) for ids in flat])]).astype(np.int64),
         row=np.concatenate(place) if place else np.empty(0, np.int64),
         group=np.repeat(np.arange(len(spans)), counts).astype(np.int64),
-    )
-
-
-def concatenate(parts: Sequence[Rows]) -> Rows:
-    """The rows of all parts, one after the other; groups are renumbered."""
-    if not parts:
-        return rows_of([])
-    tokens = np.cumsum([0] + [len(p.ids) for p in parts])
-    groups = np.cumsum([0] + [p.groups for p in parts])
-    return Rows(
-        ids=np.concatenate([p.ids for p in parts]),
-        offsets=np.concatenate([[0], *(p.offsets[1:] + tokens[i] for i, p in enumerate(parts))]).astype(np.int64),
-        row=np.concatenate([p.row for p in parts]),
-        group=np.concatenate([p.group + groups[i] for i, p in enumerate(parts)]),
     )

@@ -14,15 +14,13 @@ What it leaves in the run's folder:
     checkpoints/         the last two; removed when the run is finished
 """
 
-import dataclasses
-import importlib.util
 import json
 import shlex
 import shutil
 import signal
 import time
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 import yaml
@@ -30,12 +28,12 @@ import yaml
 from distilora import hardware, memory
 from distilora.artifact import Artifact
 from distilora.calibration import fit_temperature
-from distilora.config import Device, RunConfig
+from distilora.config import RunConfig
 from distilora.data import Parts, read_parts, shared_copies
 from distilora.duplicates import fingerprints
 from distilora.encode import Network
 from distilora.encoders import Encoder, find_encoder, load_tokenizer
-from distilora.errors import ConfigError, Interrupted
+from distilora.errors import Interrupted
 from distilora.evaluation import Measured, measure
 from distilora.examples import Examples
 from distilora.fit import Fitted, Labelled, fit
@@ -45,10 +43,11 @@ from distilora.network import new_network
 from distilora.outcome import Outcome, write_outcome
 from distilora.predict import run_rows
 from distilora.progress import quiet, say
-from distilora.ranks import from_environment, local_index
 from distilora.quantisation import check_device, require_bitsandbytes, size
+from distilora.ranks import from_environment, local_index
+from distilora.resolve import check_lengths, check_tracker, resolve, say_what_is_used
 from distilora.saving import InMemory, verified, write_model
-from distilora.settings import parse, read_recipe, to_tree
+from distilora.settings import to_tree
 from distilora.tables import atomic_text, write_json
 from distilora.tasks import Task
 from distilora.tokens import Tokenised, tokenise, with_truncation
@@ -131,9 +130,9 @@ class Run:
             check_device(self.device)
             require_bitsandbytes()
         self.encoder: Encoder = find_encoder(config.encoder.name, config.encoder.revision)
-        _check_lengths(self.config, self.encoder)
-        _check_tracker(self.config)
-        _say_what_is_used(self.config, self.encoder)
+        check_lengths(self.config, self.encoder)
+        check_tracker(self.config)
+        say_what_is_used(self.config, self.encoder)
         self._above = memory.after_imports_mb()
 
     def __getattr__(self, name: str) -> Any:
@@ -247,44 +246,6 @@ class Run:
         return measure(self.parts.task, examples, tokens, outputs, self.temperature, self.config.evaluation)
 
 
-def resume_config(folder: str | Path) -> RunConfig:
-    """The settings of an unfinished run, from its run.yaml; raises ConfigError if there is none or it is finished."""
-    folder = Path(folder)
-    if (folder / "metrics.json").is_file():
-        raise ConfigError(f"--resume: {folder} is finished; see its report.html")
-    if not (folder / "run.yaml").is_file():
-        raise ConfigError(f"--resume: {folder} holds no run; give the folder that the stopped run named")
-    return dataclasses.replace(parse(RunConfig, (), read_recipe(folder / "run.yaml")), output=str(folder))
-
-
-def resolve(config: RunConfig) -> RunConfig:
-    """The settings with every null that the run decides decided for this machine."""
-    training, encoder = config.training, config.encoder
-    device = hardware.pick_device(training.device)
-    precision = hardware.pick_precision(training.precision, device)
-    on_cpu = device.type == "cpu"
-    attention = encoder.attention
-    if attention == "auto":
-        attention = "packed"
-    rate = training.learning_rate or METHODS[config.adapter.method].learning_rate
-    training = dataclasses.replace(
-        training,
-        device=cast(Device, device.type),
-        precision=precision,
-        token_budget=hardware.pick_token_budget(training.token_budget, device),
-        learning_rate=rate,
-        head_learning_rate=training.head_learning_rate or rate,
-        dropout=0.0 if training.dropout is None and on_cpu else training.dropout,
-    )
-    budget = hardware.pick_token_budget(config.evaluation.token_budget, device)
-    return dataclasses.replace(
-        config,
-        training=training,
-        encoder=dataclasses.replace(encoder, attention=attention),
-        evaluation=dataclasses.replace(config.evaluation, token_budget=budget),
-    )
-
-
 class _Clock:
     """Seconds of each stage."""
 
@@ -305,37 +266,6 @@ class _Clock:
             "stages_s": self.stages,
             "peak_memory_mb": round(hardware.peak_memory_mb(), 1),
         }
-
-
-def _check_lengths(config: RunConfig, encoder: Encoder) -> None:
-    if config.data.max_length > encoder.max_length:
-        raise ConfigError(
-            f"data.max_length: {config.data.max_length} given, but {encoder.name} reads {encoder.max_length} tokens; give fewer"
-        )
-
-
-def _check_tracker(config: RunConfig) -> None:
-    tracker = config.training.tracker
-    if tracker != "none" and importlib.util.find_spec(tracker) is None:  # Accelerate would only warn, and log nothing
-        raise ConfigError(f"training.tracker: {tracker} is not installed; pip install {tracker}, or set it to none")
-
-
-def _say_what_is_used(config: RunConfig, encoder: Encoder) -> None:
-    say(f"encoder: {encoder.name} ({encoder.source}, {encoder.config['model_type']})")
-    if not encoder.architecture.attention_registry:
-        say(f"note: {encoder.config['model_type']} does not honour Transformers' attention registry: rows stay padded")
-    training, method = config.training, METHODS[config.adapter.method]
-    threads = f", {torch.get_num_threads()} threads" if training.device == "cpu" else ""
-    say(f"device: {training.device}{threads}, precision {training.precision}, attention {config.encoder.attention}")
-    if method.quantised:
-        say("note: qlora holds the blocks' weights in 4 bits, which on an encoder this small is little of what training takes, "
-            "and widens them at each use: expect it to be slower than lora, not faster")  # fmt: skip
-    assert training.learning_rate is not None  # resolved
-    if training.learning_rate >= 10 * method.learning_rate:
-        say(
-            f"warning: training.learning_rate {training.learning_rate:g} is high for {method.phrase}; {method.learning_rate:g} "
-            "is usual"
-        )
 
 
 def _count(network: Network) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Tokenises examples into rows, with the artifact's own tokenizer.json, truncation included."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,9 @@ from tokenizers import Tokenizer
 from distilora.errors import ArtifactError
 from distilora.examples import Example
 from distilora.progress import Progress
-from distilora.rows import Rows, concatenate, rows_of
+from distilora.rows import Rows, rows_of
 
+MAPPED = 1_000_000  # tokens from which on they are kept in a file instead of in memory
 BATCH = 512  # texts handed to the tokenizer at a time: its threads share them
 
 
@@ -39,8 +41,11 @@ def read_tokenizer(path: Path) -> Tokenizer:
 
 
 def tokenise(tokenizer: Tokenizer, examples: Sequence[Example], label: str = "") -> Tokenised:
-    """Rows of the examples, one row for each text, in order; shows progress under `label`."""
-    parts, truncated = [], []
+    """Rows of the examples, one row for each text, in order; shows progress under `label`.
+
+    The token ids of a large corpus lie in a temporary file without a name, mapped into memory; it goes with the rows.
+    """
+    ids, parts, truncated = _Ids(), [], []
     with Progress(label, len(examples)) as bar:
         for start in range(0, len(examples), BATCH):
             batch = examples[start : start + BATCH]
@@ -52,7 +57,37 @@ def tokenise(tokenizer: Tokenizer, examples: Sequence[Example], label: str = "")
                 rows.append([encoding.ids for encoding in mine])
                 cut.append(any(encoding.overflowing for encoding in mine))
                 place += count
-            parts.append(rows_of(rows))
+            found = rows_of(rows)
+            ids.add(found.ids)
+            parts.append((found.lengths, found.row, found.group + start))
             truncated.append(np.asarray(cut, bool))
             bar.add(len(batch))
-    return Tokenised(concatenate(parts), np.concatenate(truncated) if truncated else np.empty(0, bool))
+    if not parts:
+        return Tokenised(rows_of([]), np.empty(0, bool))
+    lengths, row, group = (np.concatenate(column) for column in zip(*parts, strict=True))
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return Tokenised(Rows(ids.whole(), offsets, row, group), np.concatenate(truncated))
+
+
+class _Ids:
+    """Token ids as they come: in memory, and from MAPPED of them on in a file that is mapped into it."""
+
+    def __init__(self) -> None:
+        self.parts: list[NDArray[np.int32]] = []
+        self.file: IO[bytes] | None = None
+        self.count = 0
+
+    def add(self, ids: NDArray[np.int32]) -> None:
+        self.count += len(ids)
+        self.parts.append(ids)
+        if self.count >= MAPPED:
+            self.file = self.file or tempfile.TemporaryFile()  # noqa: SIM115 - the map lives on it
+            for part in self.parts:
+                self.file.write(part.data)
+            self.parts = []
+
+    def whole(self) -> NDArray[np.int32]:
+        if self.file is None:
+            return np.concatenate(self.parts)
+        self.file.flush()
+        return np.memmap(self.file, np.int32, "r")

@@ -1,0 +1,35 @@
+"""The reviews every contender reads: distilora's own parts of the embedded source, as JSON lines, and the encoder's folder.
+
+FOLDER/train.jsonl  validation.jsonl  heldout.jsonl  encoder/
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from distilora.config import DataConfig
+from distilora.data import read_parts
+
+
+def prepare(folder: Path) -> Path:
+    """Writes the parts, if they are not there: 1,000 reviews to validate on, a tenth held out, the rest to train on."""
+    if (folder / "encoder").is_dir():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = read_parts(
+        DataConfig(path="embedded", labels=("negative", "positive"), test_split="heldout", validation_size=1000)
+    )
+    assert parts.read_test is not None
+    for name, part in {"train": parts.train, "validation": parts.validation, "heldout": parts.read_test()}.items():
+        lines = [json.dumps({"text": example.texts[0], "label": example.target}) for example in part.items]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    command = [
+        str(Path(sys.executable).parent / "distilora"),
+        "encoder",
+        "embedded",
+        "--output",
+        str(folder / "encoder"),
+    ]
+    subprocess.run(command, check=True)
+    return folder

@@ -1,0 +1,135 @@
+"""The frozen-prefix cache gives the states that would be computed, and a run with it the run without it."""
+
+import dataclasses
+import os
+import signal
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_tiny_encoder
+from test_fit import CONFIG, TASK, labelled
+
+from distilora import prefix
+from distilora.config import AdapterConfig
+from distilora.encode import Network
+from distilora.encoders import find_encoder
+from distilora.errors import Interrupted
+from distilora.fit import CACHE, Fitted, fit, learning_rate
+from distilora.network import new_network
+from distilora.prefix import Prefix
+
+Disk = namedtuple("Disk", "total used free")
+CACHED = dataclasses.replace(CONFIG, epochs=3, validations=3, update_size=16, token_budget=64)
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_encoder(tmp_path_factory.mktemp("deep") / "tiny", n_layers=4)
+
+
+def build(encoder: Path, precision: str = "fp32", **settings: object) -> Network:
+    adapter = AdapterConfig(**({"r": 4, "last_blocks": 2} | settings))
+    return new_network(
+        find_encoder(str(encoder)), TASK, adapter, precision=precision, device=torch.device("cpu"), dropout=0.0
+    )
+
+
+def run(network: Network, folder: Path, precision: str = "fp32", resume: bool = False, **changes: object) -> Fitted:
+    config = dataclasses.replace(CACHED, precision=precision, **changes)
+    return fit(network, labelled(80, 0), labelled(20, 1), config, folder, budget=128, resume=resume)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_cache_gives_back_what_the_blocks_gave(deep: Path, tmp_path: Path, precision: str) -> None:
+    network, rows = build(deep, precision).eval(), labelled(60, 0).rows
+    cache = Prefix(network, rows, tmp_path / "states.bin", precision)
+    assert cache.bytes == len(rows.ids) * 32 * (4 if precision == "fp32" else 2)
+    assert cache.fits(cache.bytes)
+    assert cache.fill(10**6, precision, "")  # everything in one micro-batch
+    assert (tmp_path / "states.bin").stat().st_size == cache.bytes
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        order = np.lexsort((np.arange(60), -rows.group_lengths))  # the same micro-batch: bit for bit
+        same = network.lower(rows.take(order))
+        few = np.asarray([3, 59, 0, 17])
+        other = network.lower(rows.take(few))
+    assert torch.equal(cache.states(order), same)
+    assert same.std() > 0.5
+    close = {"rtol": 0.0, "atol": 1e-5} if precision == "fp32" else {"rtol": 0.02, "atol": 0.05}
+    torch.testing.assert_close(cache.states(few), other, **close)
+    cache.close()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"last_blocks": 1}, {"method": "qlora"}, {"method": "full"}, {"method": "head"}], ids=str
+)
+def test_a_run_with_it_is_the_run_without_it(
+    deep: Path, tmp_path: Path, settings: dict, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if settings.get("method") == "head":
+        settings = settings | {"last_blocks": None}
+    cached = run(build(deep, **settings), tmp_path / "cached")
+    assert cached.prefix["blocks"] == {1: 3, None: 3}.get(settings.get("last_blocks", 2), 2)
+    assert cached.prefix["bytes"] > 80 * 32
+    assert "frozen-prefix cache" in capsys.readouterr().err
+    assert not (tmp_path / "cached" / CACHE).exists()
+    monkeypatch.setattr(prefix.shutil, "disk_usage", lambda path: Disk(1, 1, 0))
+    plain = run(build(deep, **settings), tmp_path / "plain")
+    assert "no room for a frozen-prefix cache" in capsys.readouterr().err
+    assert plain.prefix["bytes"] == 0
+    losses = [[row.get("loss", row.get("validation_loss")) for row in each.state.history] for each in (cached, plain)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0][0] != pytest.approx(losses[0][-1], rel=1e-3)  # something was learnt
+    np.testing.assert_allclose(cached.outputs, plain.outputs, atol=1e-4)
+
+
+def test_there_is_none_where_it_saves_nothing(deep: Path, tmp_path: Path) -> None:
+    assert run(build(deep, last_blocks=None), tmp_path / "all").prefix == {"blocks": 0, "bytes": 0}
+    once = run(build(deep), tmp_path / "once", epochs=1, validations=1)
+    assert once.prefix == {"blocks": 2, "bytes": 0}
+
+
+def test_stopped_while_it_is_filled_and_gone_on_with(
+    deep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(build(deep), tmp_path / "whole")
+    lower, calls = Network.lower, iter(range(100))
+
+    def stopped(self: Network, rows: object) -> torch.Tensor:
+        if next(calls) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return lower(self, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Network, "lower", stopped)
+        with pytest.raises(Interrupted, match="stopped after update 0 of 15"):
+            run(build(deep), tmp_path / "run")
+    assert not (tmp_path / "run" / CACHE).exists()
+    calls = iter(range(100))
+
+    def later(*words: object) -> None:
+        if next(calls) == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("distilora.fit.learning_rate", lambda *words: later() or learning_rate(*words))
+        with pytest.raises(Interrupted, match="stopped after update 7 of 15"):
+            run(build(deep), tmp_path / "run", resume=True)
+    (tmp_path / "run" / CACHE).mkdir()
+    (tmp_path / "run" / CACHE / "train-0.bin").write_bytes(b"left by a killed process")
+    again = run(build(deep), tmp_path / "run", resume=True)
+    assert again.state.history == whole.state.history
+    np.testing.assert_array_equal(again.outputs, whole.outputs)
+
+
+def test_states_of_an_example_that_is_not_there(deep: Path, tmp_path: Path) -> None:
+    network, rows = build(deep).eval(), labelled(10, 0).rows
+    cache = Prefix(network, rows, tmp_path / "states.bin", "fp32", np.asarray([1, 4, 9]))
+    cache.fill(100, "fp32", "")
+    assert cache.bytes == 4 * 32 * rows.group_lengths[[1, 4, 9]].sum()
+    torch.testing.assert_close(cache.states(np.asarray([9, 1])), network.lower(rows.take([9, 1])))
+    with pytest.raises(KeyError, match=r"\[5\] are another process's"):
+        cache.states(np.asarray([4, 5]))
