@@ -92,6 +92,7 @@ def test_speed_is_compared_round_by_round(monkeypatch: pytest.MonkeyPatch) -> No
     rates = {
         "reference": 1.0,
         "tuned": 8.0,
+        "tuned_16": 6.0,
         "tuned_dropout": 4.0,
         "full": 5.0,
         "distilora": 24.0,

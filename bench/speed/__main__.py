@@ -25,6 +25,7 @@ LIMITS = {
 REVIEWS = {
     "reference": 48,
     "tuned": 320,
+    "tuned_16": 320,
     "tuned_dropout": 160,
     "full": 192,
     "distilora": 480,
@@ -78,7 +79,11 @@ def run_rate(contender: str) -> Row:
         return {"reviews_per_s": metrics["training"]["examples_per_s"], "reviews": reviews, "epochs": epochs,
                 "startup_s": metrics["costs"]["stages_s"]["data"], "wall_s": wall, "cpu_s": cpu}  # fmt: skip
     script = HERE / ("reference.py" if contender == "reference" else "tuned.py")
-    more = {"tuned": ["--dropout", "0"], "full": ["--full", "--dropout", "0"]}.get(contender, [])
+    more = {
+        "tuned": ["--dropout", "0"],
+        "tuned_16": ["--dropout", "0", "--batch", "16"],
+        "full": ["--full", "--dropout", "0"],
+    }.get(contender, [])
     wall, cpu, row = python(str(script), data, "--reviews", str(reviews), *more)
     return {"reviews_per_s": reviews / sum(row["step_s"]), "reviews": reviews, **row, "wall_s": wall, "cpu_s": cpu}
 

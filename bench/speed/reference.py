@@ -39,7 +39,7 @@ trainer = Trainer(
     args=TrainingArguments(
         output_dir="unused", num_train_epochs=1 if args.reviews else 3, per_device_train_batch_size=16,
         learning_rate=2e-4, save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=True,
-    ),  # fmt: skip
+    ),
     train_dataset=data["train"],
     eval_dataset=data["validation"],
     compute_metrics=accuracy,
