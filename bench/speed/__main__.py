@@ -31,7 +31,7 @@ REVIEWS = {
     "distilora": 480,
     "distilora_3_epochs": 480,
 }
-ROUNDS, SEEDS, SCALES = 3, (0,), (1000, 10000, 25000)
+ROUNDS, SEEDS, SCALES = 2, (0,), (1000, 10000, 25000)
 RECIPE = str(ROOT / "recipes" / "imdb-embedded.yaml")
 LONG = ["--data.max_length", "512", "--training.tracker", "none", "--data.validation_size", "1000"]
 
@@ -187,7 +187,7 @@ def run_scale(corpus: str | None, count: int) -> Row:
 def main() -> None:
     """Cells in order; SPEED_CORPUS names the unlabelled reviews, a parquet file with a column `text`."""
     corpus = os.environ.get("SPEED_CORPUS")
-    cells: dict[str, Any] = {f"curve-{name}": partial(run_curve, name) for name in LIMITS}
+    cells: dict[str, Any] = {}
     for number in range(ROUNDS):
         cells |= {f"rate-{number}-{name}": partial(run_rate, name) for name in REVIEWS}
     cells["roofline"] = run_roofline
@@ -195,6 +195,7 @@ def main() -> None:
         f"memory-{name}-{number}": partial(run_memory, name) for number in range(2) for name in ("full", "distilora")
     }
     cells |= {f"whole-{seed}": partial(run_whole, seed) for seed in SEEDS}
+    cells |= {f"curve-{name}": partial(run_curve, name) for name in LIMITS}
     cells |= {f"final-{name}": partial(run_final, name) for name in LIMITS}
     cells |= {f"scale-{count}": partial(run_scale, corpus, count) for count in SCALES}
     run_cells("speed", cells, compute, COMMAND, sys.modules["speed"].__doc__ or "")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from distilora import __version__
-from distilora.errors import ConfigError, DistiloraError
+from distilora.errors import ConfigError, DistiloraError, Interrupted
 
 USAGE = """usage: distilora COMMAND ...
 
@@ -63,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError(f"{words[0]}: no such command; there are {', '.join(commands)}")
         return commands[words[0]](words[1:])
     except DistiloraError as error:
-        print("distilora:", *str(error).splitlines(), file=sys.stderr)
+        told = isinstance(error, Interrupted) and os.environ.get("RANK", "0") != "0"  # by the first process of the run
+        if not told:
+            sys.stderr.write(" ".join(["distilora:", *str(error).splitlines()]) + "\n")
         return error.exit_code
     except KeyboardInterrupt:
         print("\ndistilora: interrupted", file=sys.stderr)

@@ -137,13 +137,13 @@ class Prefixes:
         wanted = {"validation": self.validation, "train": self.train}
         size = sum(cache.bytes for cache in wanted.values() if cache)
         if size and not all(cache.fits(size) for cache in wanted.values() if cache):
-            say(f"warning: no room for a frozen-prefix cache of {size / 1e9:.2f} GB below {self.folder}; the blocks below "
+            say(f"warning: no room for a frozen-prefix cache of {size / 1e6:,.0f} MB below {self.folder}; the blocks below "
                 "what is trained are computed again in every epoch")  # fmt: skip
             self.train = self.validation = self.owner = None
             return 0.0
         if size:
             say(
-                f"frozen-prefix cache: {self.summary['blocks']} blocks computed once, {size / 1e9:.2f} GB, deleted at the end"
+                f"frozen-prefix cache: {self.summary['blocks']} blocks computed once, {size / 1e6:,.0f} MB, deleted at the end"
             )
         self.summary["bytes"] = size
         for name, cache in wanted.items():
