@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 BENCH = Path(__file__).parent.parent / "bench"
-FLOOR = 1.4  # of the ratio, which bench-speed has found at 2 and more
+FLOOR = 1.8  # of the ratio, which bench-speed has found at 3 and more
 TRIES = 3
 
 
