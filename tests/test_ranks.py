@@ -37,7 +37,9 @@ def history(run: Path) -> list[dict[str, float]]:
     return json.loads((run / "metrics.json").read_text("utf-8"))["training"]["history"]
 
 
-@pytest.mark.parametrize("blocks", [None, 1], ids=["uncached", "cached"])
+@pytest.mark.parametrize(
+    "blocks", [pytest.param(None, id="uncached", marks=pytest.mark.slow), pytest.param(1, id="cached")]
+)
 def test_two_processes_are_one(blocks: int | None, encoder: Path, reviews: Path, tmp_path: Path) -> None:
     changes = {"training__epochs": 2, "training__token_budget": 64, "adapter__last_blocks": blocks}
     alone = tiny_config(tmp_path / "alone", reviews, encoder, **changes)
@@ -63,6 +65,7 @@ def test_two_processes_are_one(blocks: int | None, encoder: Path, reviews: Path,
     assert accuracy[0] == pytest.approx(accuracy[1], abs=0.04)
 
 
+@pytest.mark.slow
 def test_an_error_of_all_is_one_line_each(encoder: Path, tmp_path: Path) -> None:
     done = shared(tmp_path / "run", "train", "--output", str(tmp_path / "run"), "--data.path", str(tmp_path / "no.csv"),
                   "--encoder.name", str(encoder), "--data.max_length", "64")  # fmt: skip
@@ -98,6 +101,7 @@ def test_an_environment_that_makes_no_sense(rank: str, size: str, monkeypatch: p
         from_environment()
 
 
+@pytest.mark.slow
 def test_stopped_and_gone_on_with(encoder: Path, reviews: Path, tmp_path: Path) -> None:
     changes = {"training__epochs": 40, "training__checkpoint_every": 5}
     config = tiny_config(tmp_path / "run", reviews, encoder, **changes)
