@@ -1,7 +1,7 @@
 """Bench of training speed: distilora against what people run, on real IMDB, on this machine, one process after the other.
 
-Every contender is a short script of its own: reference.py, tuned.py (also full fine-tuning), few.py (SetFit), distilora's
-command. `python -m speed` in bench/ (`make bench-speed`) runs the cells that are missing, in this order:
+Every contender is a short script of its own: reference.py, tuned.py (also full fine-tuning), distilora's command.
+`python -m speed` in bench/ (`make bench-speed`) runs the cells that are missing, in this order:
 
     curve-NAME          accuracy by reviews of reference and tuned (curve.py), as far as --limit says; hours
     final-NAME          held-out reviews that the last weights of the curve get right
@@ -18,7 +18,7 @@ What is compared with what:
 
 - A contender's time to 90% is start-up, tokenising, and reviews of its curve's first validation of 90% over its rate; its
   validations are not counted. distilora's is the clock's, validations, caches and imports included.
-- A curve that ended below 90% gives a lower bound; its ratio says so by `reached` in the row.
+- A curve that ended below 90% gives a lower bound; the claim's unit says so.
 """
 
 import math

@@ -77,7 +77,7 @@ class Curve:
         ids, positions = packed.pack(rows.ids, 0)[None], packed.positions[None]
         first = self.model.distilbert(input_ids=ids, position_ids=positions, packed=packed)[0][0, packed.starts]
         hidden = torch.relu(self.model.pre_classifier(first))
-        return self.model.classifier(self.model.dropout(hidden)).float()  # type: ignore[no-any-return]
+        return self.model.classifier(self.model.dropout(hidden)).float()
 
     def order(self, epoch: int) -> list[int]:
         """Examples in Trainer's order."""
@@ -85,7 +85,7 @@ class Curve:
         lengths = self.train[0].lengths.tolist()
         if self.settings["grouped"]:
             return list(LengthGroupedSampler(self.settings["batch"], lengths=lengths, generator=generator))
-        return torch.randperm(len(lengths), generator=generator).tolist()  # type: ignore[no-any-return]
+        return torch.randperm(len(lengths), generator=generator).tolist()
 
     def update(self, batch: list[int]) -> None:
         """One step: linear decay of the rate, gradients cut to norm 1."""
@@ -110,7 +110,7 @@ class Curve:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             for some in np.array_split(order, math.ceil(len(order) / 8)):
                 right[some] = (self.logits(rows.take(some)).argmax(1) == labels[some]).numpy()
-        return right.tolist()  # type: ignore[no-any-return]
+        return right.tolist()
 
     def save(self, file: Path) -> None:
         """Weights, moments and place."""

@@ -11,7 +11,7 @@ three ways through the blocks, with the same results up to rounding:
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -190,7 +190,7 @@ class Network(nn.Module):
         x = base.get_submodule(self.architecture.embeddings)(input_ids=ids, position_ids=positions)
         if hasattr(base, "embeddings_project"):  # ELECTRA's, where embeddings are narrower than the blocks
             x = base.embeddings_project(x)
-        return x[0].to(dtype)  # type: ignore[no-any-return]
+        return cast(Tensor, x[0].to(dtype))
 
     def _padded(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Last states [B, longest, D], and where they are of tokens, [B, longest]."""

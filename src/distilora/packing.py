@@ -59,11 +59,6 @@ class Packed:
         return torch.from_numpy(found).to(self.device)
 
     @cached_property
-    def row_of(self) -> Tensor:
-        """The row each token belongs to, [T]."""
-        return torch.from_numpy(np.repeat(np.arange(len(self.lengths)), self.lengths)).to(self.device)
-
-    @cached_property
     def bounds(self) -> Tensor:
         """Row boundaries, [B + 1] of int32, as kernels for packed attention want them."""
         return torch.from_numpy(np.append(self._starts, self.total).astype(np.int32)).to(self.device)

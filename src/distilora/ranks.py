@@ -73,11 +73,6 @@ class Ranks:
         self.add_up([flag])
         return bool(flag > 0)
 
-    def wait(self) -> None:
-        """Until all processes are here."""
-        if self.count > 1:
-            torch.distributed.barrier()
-
     def part(self) -> None:
         """Ends what the processes share; each goes on alone."""
         if self.count > 1 and torch.distributed.is_initialized():
