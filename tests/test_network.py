@@ -41,7 +41,8 @@ def test_bf16_keeps_what_is_trained_in_fp32(found: Encoder, tmp_path: Path) -> N
     assert {"lora_A", "lora_B", "classifier"} <= {part for name in trained for part in name.split(".")}
     frozen = {name: p.dtype for name, p in network.named_parameters() if name not in trained}
     kept = {name for name, dtype in frozen.items() if dtype == torch.float32}
-    assert kept == {name for name in frozen if name.endswith("base_layer.weight")}  # what updates are added to
+    # what updates are added to, and the embeddings, of which few rows are read
+    assert kept == {name for name in frozen if name.endswith("base_layer.weight") or ".embeddings." in name}
     assert {frozen[name] for name in frozen.keys() - kept} == {torch.bfloat16}
     with torch.autocast("cpu", torch.bfloat16):
         TASK.loss(network(ROWS).float(), [0, 1]).sum().backward()

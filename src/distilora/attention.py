@@ -14,6 +14,7 @@ from torch.nn.functional import dropout as drop
 from distilora.packing import Group, Packed
 
 REGISTERED = "distilora_packed"
+NEAR = 2 << 20  # bytes of probabilities computed at a time: about a core's second-level cache (LOG.md)
 
 
 def attend(qkv: Tensor, packed: Packed, heads: int) -> Tensor:
@@ -36,16 +37,25 @@ class _Attend(torch.autograd.Function):
         out = joined.new_zeros(joined.shape[0] if first is None else first.shape[0], width)
         ctx.packed, ctx.heads, ctx.parts = packed, heads, parts
         kept: list[Tensor] = []
-        scale = (width // heads) ** -0.5
+        keeps = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         for group in packed.groups:
-            count = len(group.lengths)
-            split = _split(joined.index_select(0, group.index), count, parts, heads)  # [parts, B * heads, longest, d]
-            q = split[0] if first is None else _split(first[group.rows], count, 1, heads)[0]
-            q = q.mul_(scale)
-            k, v = split[-2], split[-1]
-            p = _probabilities(q, k, group, heads)
-            _put(out, _join(torch.bmm(p, v)[None], count), group, first is None)
-            if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+            split = _split(joined, group, parts, heads)
+            q, k, v = split if first is None else (first[group.rows].view(split.shape[1], 1, -1), *split)
+            q.mul_(q.shape[2] ** -0.5)
+            chunks = _chunks(q, k, heads)
+            p = q.new_empty(len(q) if keeps else chunks[0].stop, q.shape[1], group.longest)
+            found = torch.empty_like(q)
+            for some in chunks:
+                now = p[some] if keeps else p[: some.stop - some.start]
+                torch.bmm(q[some], k[some].transpose(1, 2), out=now)
+                _hide_padding(now, group.lengths[some.start // heads : some.stop // heads], heads)
+                torch.softmax(now, -1, out=now)
+                torch.bmm(now, v[some], out=found[some])
+            if first is None:
+                _join(found[None], group, heads, out)
+            else:
+                out[group.rows] = found.view(-1, width)
+            if keeps:
                 kept += [q, k, v, p]
         ctx.save_for_backward(*kept)
         return out
@@ -55,67 +65,56 @@ class _Attend(torch.autograd.Function):
         (outer,) = gradients
         packed, heads, parts = cast(Packed, ctx.packed), cast(int, ctx.heads), cast(int, ctx.parts)
         width = outer.shape[1]
-        scale = (width // heads) ** -0.5
         joined = outer.new_zeros(packed.size, parts * width)
         first = None if parts == 3 else torch.zeros_like(outer)
         saved = ctx.saved_tensors
         for number, group in enumerate(packed.groups):
             q, k, v, p = saved[4 * number : 4 * number + 4]
-            count = len(group.lengths)
-            do = _split(_take(outer, group, first is None), count, 1, heads)[0]
-            dv = torch.bmm(p.transpose(1, 2), do)
-            dp = torch.bmm(do, v.transpose(1, 2))
-            ds = torch._softmax_backward_data(dp, p, -1, p.dtype)  # p * (dp - sum(p * dp))
-            dq = torch.bmm(ds, k).mul_(scale)
-            dk = torch.bmm(ds.transpose(1, 2), q)
-            if first is None:
-                _put(joined, _join(torch.stack((dq, dk, dv)), count), group, True)
-            else:
-                first[group.rows] = _join(dq[None], count)
-                _put(joined, _join(torch.stack((dk, dv)), count), group, True)
+            do = _split(outer, group, 1, heads)[0] if first is None else outer[group.rows].view(q.shape)
+            changes = k.new_empty(parts, *k.shape)
+            dq, dk, dv = changes if first is None else (torch.empty_like(q), *changes)
+            for some in _chunks(q, k, heads):
+                torch.bmm(p[some].transpose(1, 2), do[some], out=dv[some])
+                dp = torch.bmm(do[some], v[some].transpose(1, 2))
+                ds = torch._softmax_backward_data(dp, p[some], -1, p.dtype)  # p * (dp - sum(p * dp))
+                torch.bmm(ds, k[some], out=dq[some])
+                torch.bmm(ds.transpose(1, 2), q[some], out=dk[some])
+            dq.mul_(q.shape[2] ** -0.5)
+            if first is not None:
+                first[group.rows] = dq.view(-1, width)
+            _join(changes, group, heads, joined)
         return first, joined, None, None
 
 
-def _split(tokens: Tensor, count: int, parts: int, heads: int) -> Tensor:
-    """[B * L, parts * D] -> [parts, B * heads, L, d], in memory of its own."""
-    length, width = tokens.shape[0] // count, tokens.shape[1] // parts
-    split = tokens.view(count, length, parts, heads, width // heads).permute(2, 0, 3, 1, 4)
-    return split.contiguous().view(parts, count * heads, length, width // heads)
+def _chunks(q: Tensor, k: Tensor, heads: int) -> list[slice]:
+    """Parts of [B * heads, ...] of whole rows, whose probabilities stay near the processor."""
+    each = heads * max(1, NEAR // (heads * q.shape[1] * k.shape[1] * q.element_size()))
+    return [slice(start, min(start + each, len(q))) for start in range(0, len(q), each)]
 
 
-def _join(split: Tensor, count: int) -> Tensor:
-    """The reverse: [parts, B * heads, L, d] -> [B * L, parts * D]."""
-    parts, both, length, size = split.shape
-    joined = split.view(parts, count, both // count, length, size).permute(1, 3, 0, 2, 4)
-    return joined.reshape(count * length, parts * (both // count) * size)
+def _split(tokens: Tensor, group: Group, parts: int, heads: int) -> Tensor:
+    """The group's rows of [size, parts * D], zeros for padding: [parts, B * heads, longest, d]."""
+    count, width = len(group.lengths), tokens.shape[1] // parts // heads
+    new = tokens.new_empty if group.inside is None else tokens.new_zeros
+    found = new(parts, count, heads, group.longest, width)
+    for i, (start, length) in enumerate(zip(group.starts, group.lengths, strict=True)):
+        found[:, i, :, :length] = tokens[start : start + length].view(length, parts, heads, width).permute(1, 2, 0, 3)
+    return found.view(parts, count * heads, group.longest, width)
 
 
-def _probabilities(q: Tensor, k: Tensor, group: Group, heads: int) -> Tensor:
-    """softmax(q k'), [B * heads, queries, longest], nothing on padding; q is scaled already."""
-    scores = torch.bmm(q, k.transpose(1, 2))
-    for i, length in enumerate(group.lengths):
-        if length < group.longest:
+def _join(split: Tensor, group: Group, heads: int, tokens: Tensor) -> None:
+    """The reverse, into [size, parts * D]."""
+    parts, _, _, width = split.shape
+    for i, (start, length) in enumerate(zip(group.starts, group.lengths, strict=True)):
+        row = split[:, i * heads : (i + 1) * heads, :length].permute(2, 0, 1, 3)
+        tokens[start : start + length].view(length, parts, heads, width).copy_(row)
+
+
+def _hide_padding(scores: Tensor, lengths: tuple[int, ...], heads: int) -> None:
+    """No weight on padding: -inf beyond each row's length; [rows * heads, queries, longest]."""
+    for i, length in enumerate(lengths):
+        if length < scores.shape[2]:
             scores[i * heads : (i + 1) * heads, :, length:] = -torch.inf
-    return torch.softmax(scores, -1)
-
-
-def _put(out: Tensor, padded: Tensor, group: Group, every_token: bool) -> None:
-    """Padded results into their places: of every token, or of each row."""
-    if not every_token:
-        out[group.rows] = padded
-    else:
-        out[group.tokens] = padded if group.inside is None else padded[group.inside]
-
-
-def _take(outer: Tensor, group: Group, every_token: bool) -> Tensor:
-    """The padded view of gradients, zero on padding."""
-    if not every_token:
-        return outer[group.rows]
-    if group.inside is None:
-        return outer[group.index]
-    padded = outer.new_zeros(len(group.index), outer.shape[1])
-    padded[group.inside] = outer[group.tokens]
-    return padded
 
 
 def packed_attention(

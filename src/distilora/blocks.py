@@ -161,7 +161,7 @@ class _Project(torch.autograd.Function):
             weight = ctx.weight if ctx.weight is not None else projection.weights(x.dtype)[0]
             dx = dy @ weight
             if projection.gelu:
-                dx = torch.ops.aten.gelu_backward(dx, x)
+                dx = torch.ops.aten.gelu_backward.grad_input(dx, x, grad_input=dx)
         return dx, None, *found
 
 

@@ -2,7 +2,7 @@
 
 The Transformers class for the task is built around the encoder's weights; the method (`methods.py`) injects what is
 trained. In bf16 the frozen weights are stored in bf16; what is trained stays in fp32, and so does what an update is added to,
-so that no update is lost to rounding.
+so that no update is lost to rounding. On a CPU weights that stay as they are in the file stay there, too: they are mapped.
 """
 
 import logging
@@ -192,10 +192,12 @@ def _transformers_model(encoder: Encoder, task: Task, attention: str, dropout: f
             if "dropout" in key and isinstance(value, int | float):
                 setattr(config, key, dropout)
     kernel = _own_kernel(attention, encoder.architecture)
-    if encoder.name == EMBEDDED:
-        config._attn_implementation = kernel
-        model = auto.from_config(config)
-        model.base_model.load_state_dict(load_weights(encoder))
+    if encoder.name == EMBEDDED:  # its weights stay in the file, mapped, until something needs them otherwise
+        concrete = getattr(transformers, task.transformers_class.replace("AutoModel", "DistilBert"))
+        weights = {f"{concrete.base_model_prefix}.{name}": value for name, value in load_weights(encoder).items()}
+        model = concrete.from_pretrained(
+            None, config=config, state_dict=weights, attn_implementation=kernel, dtype=torch.float32
+        )
         return _pack(model, attention, encoder.architecture)
     try:
         model = auto.from_pretrained(
@@ -225,7 +227,9 @@ def _count_blocks(encoder: Encoder) -> int:
 
 def _place(network: Network, precision: str, device: torch.device) -> Network:
     if precision == "bf16":
-        whole = _adapted(network) if network.packed and device.type == "cpu" else set()
+        whole: set[torch.nn.Parameter] = set()
+        if network.packed and device.type == "cpu":
+            whole = _adapted(network) | _embeddings(network)
         for parameter in network.parameters():
             if not parameter.requires_grad and parameter.is_floating_point() and parameter not in whole:
                 parameter.data = parameter.data.to(torch.bfloat16)
@@ -240,6 +244,18 @@ def _adapted(network: Network) -> set[torch.nn.Parameter]:
     """The weights that low-rank updates are added to: kept in fp32 where the sum is formed before it is rounded."""
     layers: list[Any] = [module for module in network.modules() if hasattr(module, "lora_A")]
     return {layer.base_layer.weight for layer in layers if len(layer.lora_A) > 0}
+
+
+def _embeddings(network: Network) -> set[torch.nn.Parameter]:
+    """The frozen embeddings: few of their rows are read, so they stay in the file that they are mapped from.
+
+    Their sum is rounded where it enters the blocks.
+    """
+    module = network.model.base_model.get_submodule(network.architecture.embeddings)
+    if any(parameter.requires_grad for parameter in module.parameters()):
+        return set()
+    module.register_forward_hook(lambda module, given, states: states.to(torch.bfloat16))
+    return set(module.parameters())
 
 
 @contextmanager

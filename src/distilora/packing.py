@@ -31,6 +31,7 @@ class Group:
     index: Tensor  # [B * longest] place in the packed sequence of each padded place; padding repeats the row's start
     inside: Tensor | None  # [n] the padded places that hold tokens; None: all do
     tokens: Tensor  # [n] their places in the packed sequence
+    starts: tuple[int, ...]  # place of each row's first token
     lengths: tuple[int, ...]  # of each row
     longest: int
 
@@ -88,7 +89,8 @@ class Packed:
             index=self._put(index),
             inside=None if inside.all() else self._put(flat),
             tokens=self._put(index[flat]),
-            lengths=tuple(int(n) for n in self.lengths[rows]),
+            starts=tuple(self._starts[rows].tolist()),
+            lengths=tuple(self.lengths[rows].tolist()),
             longest=longest,
         )
 

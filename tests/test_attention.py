@@ -1,0 +1,81 @@
+"""Attention of packed rows against the formula, with gradients, however many rows are computed at a time."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from distilora import attention
+from distilora.packing import Packed
+from distilora.rows import rows_of
+
+HEADS, WIDTH = 3, 24
+LENGTHS = [1, 40, 64, 7, 33, 300, 64, 290, 0, 5]
+
+
+def packed_rows() -> Packed:
+    return Packed(rows_of([[[7] * length] for length in LENGTHS]), torch.device("cpu"))
+
+
+def by_the_formula(qkv: Tensor, packed: Packed) -> Tensor:
+    out = torch.zeros(packed.size, WIDTH, dtype=qkv.dtype)
+    start = 0
+    for length in LENGTHS:
+        row = qkv[start : start + length].view(length, 3, HEADS, WIDTH // HEADS).permute(1, 2, 0, 3)
+        q, k, v = row
+        p = torch.softmax(q @ k.transpose(1, 2) * (WIDTH // HEADS) ** -0.5, -1)
+        out[start : start + length] = (p @ v).transpose(0, 1).reshape(length, WIDTH)
+        start += length
+    return out
+
+
+def draw(packed: Packed, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    qkv = torch.randn(packed.size, 3 * WIDTH, generator=generator, dtype=torch.float64).to(dtype)
+    weight = torch.randn(packed.size, WIDTH, generator=generator, dtype=torch.float64).to(dtype)
+    weight[packed.total :] = 0
+    return qkv.requires_grad_(), weight
+
+
+@pytest.mark.parametrize("near", [1, 1 << 30], ids=["row by row", "whole groups"])
+def test_every_token(near: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "NEAR", near)
+    packed = packed_rows()
+    qkv, weight = draw(packed)
+    wanted = by_the_formula(qkv, packed)
+    (gradient,) = torch.autograd.grad((wanted * weight).sum(), qkv)
+    found = attention.attend(qkv, packed, HEADS)
+    (found * weight).sum().backward()
+    torch.testing.assert_close(found[: packed.total], wanted[: packed.total])
+    torch.testing.assert_close(qkv.grad, gradient)
+    with torch.no_grad():
+        torch.testing.assert_close(attention.attend(qkv, packed, HEADS), found.detach(), rtol=0, atol=0)
+
+
+def test_first_tokens() -> None:
+    packed = packed_rows()
+    qkv, weight = draw(packed)
+    filled = [i for i, length in enumerate(LENGTHS) if length]
+    starts = packed.starts[filled]
+    wanted = by_the_formula(qkv, packed)[starts]
+    (gradient,) = torch.autograd.grad((wanted * weight[starts]).sum(), qkv)
+    starting = qkv[packed.starts.clamp(max=packed.total - 1), :WIDTH]
+    found = attention.attend_first(starting, qkv[:, WIDTH:], packed, HEADS)[filled]
+    (found * weight[starts]).sum().backward()
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(qkv.grad, gradient)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_how_many_at_a_time_changes_nothing(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = packed_rows()
+    found = []
+    for near in (1, 1 << 14, 1 << 30):
+        monkeypatch.setattr(attention, "NEAR", near)
+        qkv, weight = draw(packed, dtype)
+        out = attention.attend(qkv, packed, HEADS)
+        (out * weight).sum().backward()
+        assert qkv.grad is not None
+        found.append((out.detach(), qkv.grad))
+    for out, gradient in found[1:]:
+        torch.testing.assert_close(out, found[0][0], rtol=1e-6 if dtype == torch.float32 else 1e-2, atol=1e-6)
+        torch.testing.assert_close(gradient, found[0][1], rtol=1e-5 if dtype == torch.float32 else 3e-2, atol=1e-5)
