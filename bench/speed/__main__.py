@@ -31,7 +31,7 @@ REVIEWS = {
     "distilora": 480,
     "distilora_3_epochs": 480,
 }
-ROUNDS, SEEDS, SCALES = 2, (0,), (1000, 10000)
+ROUNDS, SEEDS, SCALES = 2, (0, 1), (1000, 10000, 25000, 75000)
 RECIPE = str(ROOT / "recipes" / "imdb-embedded.yaml")
 LONG = ["--data.max_length", "512", "--training.tracker", "none", "--data.validation_size", "1000"]
 
@@ -119,7 +119,7 @@ def distilora(*words: str) -> tuple[float, float, Row]:
 
 def run_whole(seed: int) -> Row:
     """Seconds from the start of the process to each validation, and what the final model gets right."""
-    words = ["--training.seed", str(seed), "--data.train_size", "12000", "--training.validations", "4"]
+    words = ["--training.seed", str(seed), "--data.train_size", "12000", "--training.validations", "2"]
     wall, cpu, found = distilora(*words)
     metrics = found["metrics"]
     at = [seconds for seconds, line in found["said"] if line.startswith("validation after update")]

@@ -1,6 +1,6 @@
 """How near a training step comes to the processor's ceiling: operations it must do / (its time x the measured peak).
 
-    python -m speed.roofline DATA [--rounds 5] [--length 256]         (in bench/)
+    python -m speed.roofline DATA [--rounds 5] [--length 256] [--device cuda] [--encoder FOLDER]        (in bench/)
 
 The peak is that of square matrix products in the precision used, 1,024 and 2,048 wide, the faster one; peak and step are
 measured in turns. Operations (a multiplication and an addition are two) of a row of L tokens, width D, feed-forward F,
@@ -27,7 +27,7 @@ import torch
 
 from distilora.config import AdapterConfig
 from distilora.encoders import find_encoder, load_tokenizer
-from distilora.hardware import keep_freed_memory, pick_precision
+from distilora.hardware import keep_freed_memory, pick_precision, pick_token_budget
 from distilora.network import new_network
 from distilora.plan import Update, plan
 from distilora.rows import rows_of
@@ -50,18 +50,25 @@ def operations(
     return float((frozen + forward_and_backward + last).sum())
 
 
-def peak(dtype: torch.dtype) -> float:
+def now(device: torch.device) -> float:
+    """Seconds, once the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def peak(dtype: torch.dtype, device: torch.device) -> float:
     """Operations a second of matrix products, the best of two sizes."""
     found = []
-    for size in (1024, 2048):
-        a = torch.randn(size, size).to(dtype)
+    for size in (1024, 2048) if device.type == "cpu" else (4096, 8192):
+        a = torch.randn(size, size, device=device).to(dtype)
         for _ in range(3):
             a @ a
         times = []
         for _ in range(8):
-            started = time.perf_counter()
+            started = now(device)
             a @ a
-            times.append(time.perf_counter() - started)
+            times.append(now(device) - started)
         found.append(2 * size**3 / statistics.median(times))
     return max(found)
 
@@ -73,13 +80,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--last-blocks", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--encoder", default="embedded")
     parser.add_argument("--profile", action="store_true", help="print where the time goes instead")
     args = parser.parse_args()
-    keep_freed_memory()
-    device = torch.device("cpu")
+    device = torch.device(args.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     precision = pick_precision("auto", device)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    encoder, task = find_encoder("embedded", None), Classification(("negative", "positive"), "text", "label")
+    encoder, task = find_encoder(args.encoder, None), Classification(("negative", "positive"), "text", "label")
     adapter = AdapterConfig(last_blocks=args.last_blocks)
     network = new_network(encoder, task, adapter, precision=precision, device=device, dropout=0.0).train()
     optimizer = torch.optim.AdamW(network.trained().values(), lr=1e-3)
@@ -87,11 +97,11 @@ def main() -> None:
     tokenizer = with_truncation(load_tokenizer(encoder), args.length, "left")
     rows = rows_of([[e.ids] for e in tokenizer.encode_batch([line["text"] for line in lines])])
     targets = [line["label"] for line in lines]
-    updates = plan(rows.group_lengths, 2048, 16)
+    updates = plan(rows.group_lengths, pick_token_budget(None, device), 16)
 
     def step(update: Update) -> None:
         for batch in update:
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 outputs = network(rows.take(batch))
             (task.loss(outputs, [targets[i] for i in batch]).sum() / 16).backward()
         torch.nn.utils.clip_grad_norm_(network.trained().values(), 1.0)
@@ -107,17 +117,18 @@ def main() -> None:
                 step(update)
         print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=20))
         return
+    width, inner = encoder.config["dim"], encoder.config["hidden_dim"]
     rounds = []
     for number in range(args.rounds):
-        best = peak(dtype)
+        best = peak(dtype, device)
         some = updates[each * number : each * (number + 1)]
-        started = time.perf_counter()
+        started = now(device)
         for update in some:
             step(update)
-        seconds = time.perf_counter() - started
-        best = statistics.mean((best, peak(dtype)))
+        seconds = now(device) - started
+        best = statistics.mean((best, peak(dtype, device)))
         lengths = rows.group_lengths[np.concatenate([batch for update in some for batch in update])]
-        done = operations(lengths, 6, args.last_blocks, 16, 384, 1536)
+        done = operations(lengths, 6, args.last_blocks, 16, width, inner)
         rounds.append({
             "peak_per_s": best, "operations": done, "seconds": seconds, "tokens": int(lengths.sum()),
             "share": done / seconds / best,

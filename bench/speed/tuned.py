@@ -7,6 +7,7 @@
 
 import argparse
 
+import torch
 from datasets import load_dataset
 from measure import Stopwatch, accuracy, finish
 from peft import LoraConfig, get_peft_model
@@ -58,7 +59,8 @@ trainer = Trainer(
     args=TrainingArguments(
         output_dir="unused", num_train_epochs=1 if args.reviews else 3, per_device_train_batch_size=args.batch,
         learning_rate=5e-5 if args.full else 5e-4, bf16=True, train_sampling_strategy="group_by_length",
-        save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=True,
+        save_strategy="no", report_to="none", disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
     ),
     data_collator=DataCollatorWithPadding(tokenizer),
     train_dataset=data["train"],

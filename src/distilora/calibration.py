@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distilora.progress import say
+
 LOW, HIGH = 0.05, 20.0
 
 
@@ -21,4 +23,8 @@ def fit_temperature(logits: NDArray[np.float32], targets: Sequence[Any]) -> floa
         scaled -= scaled.max(axis=1, keepdims=True)
         return float(np.mean(np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(wanted)), wanted]))
 
-    return float(np.exp(minimize_scalar(loss, bounds=(np.log(LOW), np.log(HIGH)), method="bounded").x))
+    found = float(np.exp(minimize_scalar(loss, bounds=(np.log(LOW), np.log(HIGH)), method="bounded").x))
+    if not 1.01 * LOW < found < HIGH / 1.01:
+        say(f"warning: the temperature is at its limit, {found:.3g}: {len(wanted):,} validation examples do not tell how sure "
+            "the model may be; its probabilities are not calibrated")  # fmt: skip
+    return found

@@ -92,6 +92,10 @@ def read_parts(config: DataConfig, task: Task | None = None) -> Parts:
         validation = read(source, config.validation_split, "data.validation_split", config.validation_split)
     else:
         size = min(config.validation_size, max(len(rest) // 5, 2))
+        if size < config.validation_size:
+            say(
+                f"note: {size:,} examples to validate on instead of {config.validation_size:,}: no more than a fifth is taken"
+            )
         validation = everything.take(take(size, "data.validation_size"), "validation")
     if config.train_size is not None:
         rest = rest[sample([strata[i] for i in rest], config.train_size, config.seed, "data.train_size")]
