@@ -51,18 +51,35 @@ def test_every_token(near: int, monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(attention.attend(qkv, packed, HEADS), found.detach(), rtol=0, atol=0)
 
 
-def test_first_tokens() -> None:
+@pytest.mark.parametrize("biased", [True, False])
+def test_first_tokens_without_keys_and_values(biased: bool) -> None:
     packed = packed_rows()
-    qkv, weight = draw(packed)
+    generator = torch.Generator().manual_seed(4)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+    q, x, weight = random(len(LENGTHS), WIDTH), random(packed.size, WIDTH), random(2 * WIDTH, WIDTH)
+    bias = random(2 * WIDTH) if biased else None
+    outer = random(len(LENGTHS), WIDTH).detach()
+    outer[LENGTHS.index(0)] = 0  # a row without tokens has no first one
+    queries = torch.zeros(packed.size, WIDTH, dtype=torch.float64)
     filled = [i for i, length in enumerate(LENGTHS) if length]
-    starts = packed.starts[filled]
-    wanted = by_the_formula(qkv, packed)[starts]
-    (gradient,) = torch.autograd.grad((wanted * weight[starts]).sum(), qkv)
-    starting = qkv[packed.starts.clamp(max=packed.total - 1), :WIDTH]
-    found = attention.attend_first(starting, qkv[:, WIDTH:], packed, HEADS)[filled]
-    (found * weight[starts]).sum().backward()
-    torch.testing.assert_close(found, wanted)
-    torch.testing.assert_close(qkv.grad, gradient)
+    queries = queries.index_put((packed.starts[filled],), q[filled])
+    qkv = torch.cat((queries, torch.nn.functional.linear(x, weight, bias)), 1)
+    wanted = by_the_formula(qkv, packed)[packed.starts[filled]]
+    inputs = [q, x, weight, *([bias] if bias is not None else [])]
+    gradients = torch.autograd.grad((wanted * outer[filled]).sum(), inputs)
+    with torch.no_grad():
+        found, kept = attention.attend_first(q, x, weight, bias, packed, HEADS)
+        changes = attention.attend_first_backward(outer, kept, weight, packed, HEADS)
+        less = attention.attend_first_backward(outer, kept, weight, packed, HEADS, wants_x=False)
+    torch.testing.assert_close(found[filled], wanted.detach())
+    for ours, theirs in zip(changes[: len(inputs)], gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert less[1] is None
+    for ours, theirs in zip(less[:1] + less[2:], changes[:1] + changes[2:], strict=True):
+        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

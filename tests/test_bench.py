@@ -138,7 +138,7 @@ def test_operations_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     roofline = importlib.import_module("speed.roofline")
     forward = 8 * 4**2 + 4 * 4 * 16 + 4 * 4  # of one token alone, width 4, inner 16
     adapters = 4 * 2 * (4 * 8 + 2 * 20)
-    last = 8 * 4**2 + 4 * 2 * 16
+    last = 12 * 2 * 4  # two heads
     wanted = 4 * forward + (2 * forward + 4 * 4 + adapters - 6 * 4**2) + last
-    assert roofline.operations(np.asarray([1]), 6, 2, 2, 4, 16) == wanted
-    assert roofline.operations(np.asarray([1, 1]), 6, 2, 2, 4, 16) == 2 * wanted
+    assert roofline.operations(np.asarray([1]), 6, 2, 2, 4, 16, 2) == wanted
+    assert roofline.operations(np.asarray([1, 1]), 6, 2, 2, 4, 16, 2) == 2 * wanted

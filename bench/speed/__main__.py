@@ -31,7 +31,7 @@ REVIEWS = {
     "distilora": 480,
     "distilora_3_epochs": 480,
 }
-ROUNDS, SEEDS, SCALES = 2, (0, 1), (1000, 10000, 25000, 75000)
+ROUNDS, SEEDS, SCALES = 2, (0,), (1000, 10000, 25000, 75000)
 RECIPE = str(ROOT / "recipes" / "imdb-embedded.yaml")
 LONG = ["--data.max_length", "512", "--training.tracker", "none", "--data.validation_size", "1000"]
 

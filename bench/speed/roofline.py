@@ -10,7 +10,7 @@ adapters of rank r beside all layers:
     trained block, backward          the same for the gradient of its input, and 4 L^2 D more for attention's; the lowest
                                      trained one needs no input's gradient of its queries, keys and values (6 L D^2)
     adapter of an (in, out) layer    4 L r (in + out), backward only: its product is part of the layer's
-    last block                       keys and values of all tokens, 4 L D^2 each way; the rest for the first token alone
+    last block                       the first token alone, without keys and values (attention.py): 12 L H D, H heads
 
 Padding, softmax, norms, activations, copies and the optimiser count as nothing done.
 """
@@ -36,7 +36,7 @@ from distilora.tokens import with_truncation
 
 
 def operations(
-    lengths: "np.typing.NDArray[Any]", blocks: int, trained: int, rank: int, width: int, inner: int
+    lengths: "np.typing.NDArray[Any]", blocks: int, trained: int, rank: int, width: int, inner: int, heads: int
 ) -> float:
     """What a step on rows of these lengths must do; `trained` blocks of `blocks`, at least two of them."""
     n, d, f = lengths.astype(np.float64), width, inner
@@ -46,7 +46,7 @@ def operations(
     whole = trained - 1  # trained blocks that all tokens go through
     frozen = (blocks - trained) * (layers + attention)
     forward_and_backward = whole * (2 * layers + 3 * attention + adapters) - 6 * n * d * d
-    last = 8 * n * d * d + 4 * n * rank * 2 * 2 * d
+    last = 12 * n * heads * d
     return float((frozen + forward_and_backward + last).sum())
 
 
@@ -117,7 +117,7 @@ def main() -> None:
                 step(update)
         print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=20))
         return
-    width, inner = encoder.config["dim"], encoder.config["hidden_dim"]
+    width, inner, heads = (encoder.config[name] for name in ("dim", "hidden_dim", "n_heads"))
     rounds = []
     for number in range(args.rounds):
         best = peak(dtype, device)
@@ -128,7 +128,7 @@ def main() -> None:
         seconds = now(device) - started
         best = statistics.mean((best, peak(dtype, device)))
         lengths = rows.group_lengths[np.concatenate([batch for update in some for batch in update])]
-        done = operations(lengths, 6, args.last_blocks, 16, width, inner)
+        done = operations(lengths, 6, args.last_blocks, 16, width, inner, heads)
         rounds.append({
             "peak_per_s": best, "operations": done, "seconds": seconds, "tokens": int(lengths.sum()),
             "share": done / seconds / best,

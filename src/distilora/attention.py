@@ -1,10 +1,16 @@
 """Attention within each row of a packed sequence:  softmax(Q K' / sqrt(d)) V, computed by groups of rows (packing.py).
 
-Two ways in. `attend` and `attend_first` have a backward pass of their own, which keeps the probabilities and no other
-intermediate; the second asks for each row's first token alone. `packed_attention` is the same for Transformers'
+Three ways in. `attend` has a backward pass of its own, which keeps the probabilities and no other intermediate.
+`attend_first` and `attend_first_backward` ask for each row's first token alone, and then need no keys and values: a token x
+enters by the queries' product with the keys' weights, and the values' weights come after the sum over tokens,
+
+    q' (W_k x) = (W_k' q)' x        sum_t p_t (W_v x_t) = W_v sum_t p_t x_t
+
+(a key's bias adds the same to all scores of a row and changes no probability). `packed_attention` is for Transformers'
 modules, by its attention registry, with dropout and sliding windows; on CUDA it is PyTorch's `varlen_attn`.
 """
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -19,31 +25,21 @@ NEAR = 2 << 20  # bytes of probabilities computed at a time: about a core's seco
 
 def attend(qkv: Tensor, packed: Packed, heads: int) -> Tensor:
     """Attention of every token to its row; queries, keys and values side by side, [size, 3 D] -> [size, D]."""
-    return cast(Tensor, cast(Any, _Attend).apply(None, qkv, packed, heads))
-
-
-def attend_first(q: Tensor, kv: Tensor, packed: Packed, heads: int) -> Tensor:
-    """Attention of each row's first token to its row; [B, D] queries, keys and values [size, 2 D] -> [B, D]."""
-    return cast(Tensor, cast(Any, _Attend).apply(q, kv, packed, heads))
+    return cast(Tensor, cast(Any, _Attend).apply(qkv, packed, heads))
 
 
 class _Attend(torch.autograd.Function):
-    """`first` are queries of the first tokens, [B, D], or None: then `joined` holds the queries, too."""
-
     @staticmethod
-    def forward(ctx: Any, first: Tensor | None, joined: Tensor, packed: Packed, heads: int) -> Tensor:
-        parts = 3 if first is None else 2
-        width = joined.shape[1] // parts
-        out = joined.new_zeros(joined.shape[0] if first is None else first.shape[0], width)
-        ctx.packed, ctx.heads, ctx.parts = packed, heads, parts
+    def forward(ctx: Any, joined: Tensor, packed: Packed, heads: int) -> Tensor:
+        out = joined.new_zeros(joined.shape[0], joined.shape[1] // 3)
+        ctx.packed, ctx.heads = packed, heads
         kept: list[Tensor] = []
-        keeps = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        keeps = ctx.needs_input_grad[0]
         for group in packed.groups:
-            split = _split(joined, group, parts, heads)
-            q, k, v = split if first is None else (first[group.rows].view(split.shape[1], 1, -1), *split)
+            q, k, v = _split(joined, group, 3, heads)
             q.mul_(q.shape[2] ** -0.5)
-            chunks = _chunks(q, k, heads)
-            p = q.new_empty(len(q) if keeps else chunks[0].stop, q.shape[1], group.longest)
+            chunks = _chunks(q, heads)
+            p = q.new_empty(len(q) if keeps else chunks[0].stop, group.longest, group.longest)
             found = torch.empty_like(q)
             for some in chunks:
                 now = p[some] if keeps else p[: some.stop - some.start]
@@ -51,44 +47,95 @@ class _Attend(torch.autograd.Function):
                 _hide_padding(now, group.lengths[some.start // heads : some.stop // heads], heads)
                 torch.softmax(now, -1, out=now)
                 torch.bmm(now, v[some], out=found[some])
-            if first is None:
-                _join(found[None], group, heads, out)
-            else:
-                out[group.rows] = found.view(-1, width)
+            _join(found[None], group, heads, out)
             if keeps:
                 kept += [q, k, v, p]
         ctx.save_for_backward(*kept)
         return out
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (outer,) = gradients
-        packed, heads, parts = cast(Packed, ctx.packed), cast(int, ctx.heads), cast(int, ctx.parts)
-        width = outer.shape[1]
-        joined = outer.new_zeros(packed.size, parts * width)
-        first = None if parts == 3 else torch.zeros_like(outer)
+        packed, heads = cast(Packed, ctx.packed), cast(int, ctx.heads)
+        joined = outer.new_zeros(packed.size, 3 * outer.shape[1])
         saved = ctx.saved_tensors
         for number, group in enumerate(packed.groups):
             q, k, v, p = saved[4 * number : 4 * number + 4]
-            do = _split(outer, group, 1, heads)[0] if first is None else outer[group.rows].view(q.shape)
-            changes = k.new_empty(parts, *k.shape)
-            dq, dk, dv = changes if first is None else (torch.empty_like(q), *changes)
-            for some in _chunks(q, k, heads):
+            do = _split(outer, group, 1, heads)[0]
+            changes = k.new_empty(3, *k.shape)
+            dq, dk, dv = changes
+            for some in _chunks(q, heads):
                 torch.bmm(p[some].transpose(1, 2), do[some], out=dv[some])
                 dp = torch.bmm(do[some], v[some].transpose(1, 2))
                 ds = torch._softmax_backward_data(dp, p[some], -1, p.dtype)  # p * (dp - sum(p * dp))
                 torch.bmm(ds, k[some], out=dq[some])
                 torch.bmm(ds.transpose(1, 2), q[some], out=dk[some])
             dq.mul_(q.shape[2] ** -0.5)
-            if first is not None:
-                first[group.rows] = dq.view(-1, width)
             _join(changes, group, heads, joined)
-        return first, joined, None, None
+        return joined, None, None
 
 
-def _chunks(q: Tensor, k: Tensor, heads: int) -> list[slice]:
+def attend_first(
+    q: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed, heads: int
+) -> tuple[Tensor, list[Tensor]]:
+    """Attention of each row's first token to its row, and what `attend_first_backward` wants of it. Outside autograd.
+
+    Args:
+        q: queries of the first tokens, [B, D].
+        x: the block's input, [size, D].
+        weight, bias: of keys and values, one below the other, [2 D, D] and [2 D].
+    """
+    count, width = q.shape
+    keys, values = weight.view(2, heads, width // heads, width)
+    by_head = (q * (width // heads) ** -0.5).view(count, heads, -1).transpose(0, 1)  # [heads, B, d]
+    wanted = torch.bmm(by_head, keys).transpose(0, 1).contiguous()  # W_k' q, [B, heads, D]
+    summed = x.new_zeros(count, heads, width)
+    kept = []
+    for group in packed.groups:
+        tokens = x.index_select(0, group.index).view(len(group.lengths), group.longest, width)
+        scores = torch.bmm(wanted[group.rows], tokens.transpose(1, 2))
+        _hide_padding(scores, group.lengths, 1)
+        p = torch.softmax(scores, -1)  # [B, heads, longest]
+        summed[group.rows] = torch.bmm(p, tokens)
+        kept += [tokens, p]
+    out = torch.bmm(summed.transpose(0, 1), values.transpose(1, 2)).transpose(0, 1).reshape(count, width)
+    if bias is not None:
+        out += bias[width:]
+    return out, [by_head, wanted, summed, *kept]
+
+
+def attend_first_backward(
+    outer: Tensor, kept: Sequence[Tensor], weight: Tensor, packed: Packed, heads: int, wants_x: bool = True
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Gradients of q [B, D], x [size, D] (None if not wanted), weight [2 D, D] and bias [2 D] from the result's, [B, D]."""
+    by_head, wanted, summed, *kept = kept
+    count, width = outer.shape
+    size = width // heads
+    keys, values = weight.view(2, heads, size, width)
+    change = outer.view(count, heads, size).transpose(0, 1)
+    dsummed = torch.bmm(change, values).transpose(0, 1).contiguous()  # [B, heads, D]
+    dwanted = torch.zeros_like(wanted)
+    dx = outer.new_zeros(packed.size, width) if wants_x else None
+    for number, group in enumerate(packed.groups):
+        tokens, p = kept[2 * number : 2 * number + 2]
+        dz = dsummed[group.rows]
+        ds = torch._softmax_backward_data(torch.bmm(dz, tokens.transpose(1, 2)), p, -1, p.dtype)
+        dwanted[group.rows] = torch.bmm(ds, tokens)
+        if dx is None:
+            continue
+        dtokens = torch.bmm(torch.cat((p, ds), 1).transpose(1, 2), torch.cat((dz, wanted[group.rows]), 1))
+        flat = dtokens.view(-1, width)
+        dx[group.tokens] = flat if group.inside is None else flat[group.inside]
+    dq = torch.bmm(dwanted.transpose(0, 1), keys.transpose(1, 2)).transpose(0, 1).reshape(count, width) * size**-0.5
+    dkeys = torch.bmm(by_head.transpose(1, 2), dwanted.transpose(0, 1))
+    dvalues = torch.bmm(change.transpose(1, 2), summed.transpose(0, 1))
+    dbias = torch.cat((torch.zeros_like(outer[0]), outer.sum(0)))
+    return dq, dx, torch.cat((dkeys, dvalues)).view(2 * width, width), dbias
+
+
+def _chunks(q: Tensor, heads: int) -> list[slice]:
     """Parts of [B * heads, ...] of whole rows, whose probabilities stay near the processor."""
-    each = heads * max(1, NEAR // (heads * q.shape[1] * k.shape[1] * q.element_size()))
+    each = heads * max(1, NEAR // (heads * q.shape[1] ** 2 * q.element_size()))
     return [slice(start, min(start + each, len(q))) for start in range(0, len(q), each)]
 
 

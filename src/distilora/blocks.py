@@ -9,7 +9,9 @@ not lost.) The backward pass needs the layer's input and nothing else:
     u = x A'    dB = s dy' u    dA = s (dy B)' x    dx = dy (W + s B A)
 
 No gradient is formed for what is frozen, and a block under the lowest trained one keeps nothing. Where a task reads
-only each row's first state, the last block computes keys and values for all tokens and the rest for those alone.
+only each row's first state, the last block computes those alone, without keys and values (attention.py); then
+
+    dB = s dW A'    dA = s B' dW            with dW, the gradient of W + s B A, which is small work for one token a row
 """
 
 import operator
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distilora.architectures import Architecture, BlockParts
-from distilora.attention import attend, attend_first
+from distilora.attention import attend, attend_first, attend_first_backward
 from distilora.packing import Packed
 from distilora.quantisation import widened
 
@@ -67,7 +69,7 @@ class Projection:
 
     def __call__(self, x: Tensor) -> Tensor:
         """The layers' outputs side by side, [T, sum of out]."""
-        trained = [tensor for _, tensor in self._trained()]
+        trained = [tensor for _, tensor in self.trained()]
         if torch.is_grad_enabled() and (trained or (x.requires_grad and self.gelu)):
             return cast(Tensor, cast(Any, _Project).apply(x, self, *trained))
         weight, bias = self.weights(x.dtype)
@@ -101,7 +103,7 @@ class Projection:
         ]
         return torch.cat([part.to(dtype) for part in parts])
 
-    def _trained(self) -> Iterator[tuple[tuple[int, str], nn.Parameter]]:
+    def trained(self) -> Iterator[tuple[tuple[int, str], nn.Parameter]]:
         """What of the layers is trained, by (layer, kind)."""
         for number, layer in enumerate(self.layers):
             update = layer.update()
@@ -136,7 +138,23 @@ class Projection:
             joined = torch.cat(low, 1).t() @ x  # [sum of ranks, in]
             for (number, _), part in zip(places, torch.split(joined, [rank for _, rank in places]), strict=True):
                 found[number, "a"] = part.float()
-        return [found[key].to(tensor.dtype) for key, tensor in self._trained()]
+        return [found[key].to(tensor.dtype) for key, tensor in self.trained()]
+
+    def gradients_of_weight(self, weight: Tensor, bias: Tensor) -> list[Tensor]:
+        """Gradients of what is trained, in its order, from those of the joined weight [out, in] and bias [out]."""
+        weights, biases = torch.split(weight, self.widths), torch.split(bias, self.widths)
+        found = []
+        for (number, kind), tensor in self.trained():
+            if kind in ("weight", "bias"):
+                found.append((weights if kind == "weight" else biases)[number].to(tensor.dtype))
+                continue
+            update = self.layers[number].update()
+            assert update is not None
+            a, b, scale = update
+            whole = weights[number].float()
+            change = b.detach().float().t() @ whole if kind == "a" else whole @ a.detach().float().t()
+            found.append(change.mul_(scale).to(tensor.dtype))
+        return found
 
 
 class _Project(torch.autograd.Function):
@@ -165,6 +183,33 @@ class _Project(torch.autograd.Function):
         return dx, None, *found
 
 
+class _AttendFirst(torch.autograd.Function):
+    """`attend_first` with the gradients of what is trained of keys and values."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, x: Tensor, projection: Projection, packed: Packed, heads: int, *trained: Tensor
+    ) -> Tensor:
+        weight, bias = projection.weights(x.dtype)
+        found, kept = attend_first(q, x, weight, bias, packed, heads)
+        if any(ctx.needs_input_grad):
+            ctx.projection, ctx.packed, ctx.heads, ctx.dtype = projection, packed, heads, x.dtype
+            ctx.weight = None if any(layer.quantised for layer in projection.layers) else weight
+            ctx.save_for_backward(*kept)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (outer,) = gradients
+        projection = cast(Projection, ctx.projection)
+        weight = ctx.weight if ctx.weight is not None else projection.weights(ctx.dtype)[0]
+        dq, dx, dweight, dbias = attend_first_backward(
+            outer, ctx.saved_tensors, weight, ctx.packed, ctx.heads, ctx.needs_input_grad[1]
+        )
+        found = projection.gradients_of_weight(dweight, dbias) if any(ctx.needs_input_grad[5:]) else []
+        return dq, dx, None, None, None, *found
+
+
 class Block:
     """One block. `y = block(x, packed)` on [size, D]; `block.first(x, packed)` gives [B, D], each row's first state."""
 
@@ -190,7 +235,9 @@ class Block:
     def first(self, x: Tensor, packed: Packed) -> Tensor:
         """States of the rows' first tokens after the block, [B, D]."""
         start = x[packed.starts]
-        return self._rest(start, attend_first(self.query(start), self.key_value(x), packed, self.heads))
+        trained = [tensor for _, tensor in self.key_value.trained()]
+        read = cast(Any, _AttendFirst).apply(self.query(start), x, self.key_value, packed, self.heads, *trained)
+        return self._rest(start, read)
 
     def _rest(self, x: Tensor, attended: Tensor) -> Tensor:
         h = _norm(self.norm1, self.out(attended), x)
