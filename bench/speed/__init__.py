@@ -1,6 +1,7 @@
 """Bench of training speed: distilora against what people run, on real IMDB, on this machine, one process after the other.
 
-Every contender is a short script of its own: reference.py, tuned.py (also full fine-tuning), distilora's command.
+Every contender is a short script of its own: reference.py, tuned.py (also full fine-tuning), few.py (SetFit),
+distilora's command.
 `python -m speed` in bench/ (`make bench-speed`) runs the cells that are missing, in this order:
 
     curve-NAME          accuracy by reviews of reference and tuned (curve.py), as far as --limit says; hours
@@ -12,6 +13,7 @@ Every contender is a short script of its own: reference.py, tuned.py (also full 
                         each validation, and held-out reviews right
     memory-NAME-N       peak of anonymous memory at 2,048 tokens a pass, reviews of 256 tokens: full (Trainer), distilora
     roofline            share of the processor's ceiling (roofline.py)
+    few                 SetFit on 8 reviews of each class, where SPEED_SETFIT names the Python of its environment (few.py)
     scale-N             reviews/s and memory of N unlabelled reviews with made-up labels (--corpus), 64 tokens, one block
 
 What is compared with what:

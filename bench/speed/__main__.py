@@ -184,8 +184,19 @@ def run_scale(corpus: str | None, count: int) -> Row:
             "wall_s": wall, "cpu_s": cpu}  # fmt: skip
 
 
+def run_few(interpreter: str) -> Row:
+    """SetFit in its own environment (few.py)."""
+    with tempfile.TemporaryFile("w+") as out:
+        wall, cpu, _ = timed([interpreter, str(HERE / "few.py"), str(prepare(DATA))], stdout=out, env=offline())
+        out.seek(0)
+        return {**json.loads(out.read().splitlines()[-1]), "wall_s": wall, "cpu_s": cpu}
+
+
 def main() -> None:
-    """Cells in order; SPEED_CORPUS names the unlabelled reviews, a parquet file with a column `text`."""
+    """Cells in order; SPEED_CORPUS names the unlabelled reviews, a parquet file with a column `text`.
+
+    SPEED_SETFIT names the Python of an environment with SetFit; without it that cell stays as it is.
+    """
     corpus = os.environ.get("SPEED_CORPUS")
     cells: dict[str, Any] = {}
     for number in range(ROUNDS):
@@ -198,6 +209,9 @@ def main() -> None:
     cells |= {f"curve-{name}": partial(run_curve, name) for name in LIMITS}
     cells |= {f"final-{name}": partial(run_final, name) for name in LIMITS}
     cells |= {f"scale-{count}": partial(run_scale, corpus, count) for count in SCALES}
+    interpreter = os.environ.get("SPEED_SETFIT", "")
+    if interpreter or (RESULTS / "speed" / "cells" / "few.json").exists():
+        cells["few"] = partial(run_few, interpreter)
     run_cells("speed", cells, compute, COMMAND, sys.modules["speed"].__doc__ or "")
     if (RESULTS / "speed.json").exists():
         from speed.picture import write_picture, write_table

@@ -35,6 +35,11 @@ def write_table(held: dict[str, Any], file: Path) -> None:
               "|---|---|---|---|---|"]  # fmt: skip
     lines += [f"| {row['reviews']:,} | {row['reviews_per_s']:.0f} | {row['peak_mb']:.0f} | {row['resident_mb']:.0f} | "
               f"{row['wall_s']:.0f} |" for cell, row in cells.items() if cell.startswith("scale")]  # fmt: skip
+    if "few" in cells:
+        row = cells["few"]
+        right = sum(row["right"]) / len(row["right"])
+        lines += ["", f"SetFit {row['setfit']}, {row['per_class']} reviews of each class, 256 tokens: {row['seconds']:.0f} s "
+                  f"to the trained model, {right:.1%} of {len(row['right']):,} held-out reviews."]  # fmt: skip
     file.write_text("\n".join(lines) + "\n", "utf-8")
 
 
