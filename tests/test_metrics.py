@@ -5,7 +5,7 @@ import pytest
 import sklearn.metrics as sk
 
 from distilora.metrics import classification_metrics, ece, weighted_auroc
-from distilora.tasks.classification import softmax
+from distilora.tasks.classification import Classification, softmax
 
 Cases = tuple[np.ndarray, np.ndarray]
 
@@ -122,3 +122,18 @@ def test_softmax() -> None:
     np.testing.assert_allclose(found, [[0.5, 0.5], [0.25, 0.75]], rtol=1e-6)
     with pytest.raises(ValueError, match="not finite"):
         softmax(np.asarray([[0.0, np.nan]], np.float32))
+
+
+def test_the_headline_is_the_first_metric() -> None:
+    rng = np.random.default_rng(2)
+    logits, targets = rng.normal(size=(200, 3)).astype(np.float32), rng.integers(0, 3, 200).tolist()
+    task = Classification(("a", "b", "c"), "text", "label")
+    name, found = next(iter(task.metrics(logits, targets).items()))
+    assert (
+        task.headline(logits, targets)
+        == super(Classification, task).headline(logits, targets)
+        == (name, found["value"])
+    )
+    logits[0, 0] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        task.headline(logits, targets)

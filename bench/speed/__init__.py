@@ -66,9 +66,8 @@ def compute(rows: list[Row]) -> list[Row]:
         claims.append(claim(f"time_to_90_vs_{name}", [t / o for t in times for o in ours],
                             "times" if reached else "times, at least: the curve ended below 90%"))  # fmt: skip
     reached_at = [seconds for row in runs if (seconds := first_at(row["points"], "seconds")) is not None]
-    claims.append(
-        claim("time_to_90_s", reached_at or [0.0], f"s, {len(reached_at)} of {len(runs)} runs got there", "none")
-    )
+    if reached_at:
+        claims.append(claim("time_to_90_s", reached_at, f"s, {len(reached_at)} of {len(runs)} runs got there", "none"))
     claims.append(
         claim("share_of_peak", [r["share"] for r in cells["roofline"]["rounds"]], "share of the bf16 matrix peak")
     )

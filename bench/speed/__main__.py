@@ -186,6 +186,8 @@ def run_scale(corpus: str | None, count: int) -> Row:
 
 def run_few(interpreter: str) -> Row:
     """SetFit in its own environment (few.py)."""
+    if not interpreter:
+        raise SystemExit("SPEED_SETFIT: not set; give the Python of an environment with SetFit (bench/speed/few.py)")
     with tempfile.TemporaryFile("w+") as out:
         wall, cpu, _ = timed([interpreter, str(HERE / "few.py"), str(prepare(DATA))], stdout=out, env=offline())
         out.seek(0)

@@ -1,6 +1,6 @@
 """Attention within each row of a packed sequence:  softmax(Q K' / sqrt(d)) V, computed by groups of rows (packing.py).
 
-Three ways in. `attend` has a backward pass of its own, which keeps the probabilities and no other intermediate.
+Three ways in. `attend` has a backward pass of its own, which keeps queries, keys, values and probabilities.
 `attend_first` and `attend_first_backward` ask for each row's first token alone, and then need no keys and values: a token x
 enters by the queries' product with the keys' weights, and the values' weights come after the sum over tokens,
 

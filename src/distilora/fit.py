@@ -129,7 +129,7 @@ def fit(
                 if stop.agreed:
                     continue
                 loss = float(network.task.loss(torch.from_numpy(outputs), validation.targets).mean())
-                headline = _headline(network, outputs, validation.targets)
+                headline = network.task.headline(outputs, validation.targets)
                 _judge(state, best, loss, headline, outputs, trained)
                 accelerator.log({"validation/loss": loss, f"validation/{headline[0]}": headline[1]}, step=state.update)
                 checkpoint()
@@ -247,12 +247,6 @@ def _validate(
     outputs = outputs.to(network.device)
     ranks.add_up([outputs])
     return outputs.cpu().numpy()
-
-
-def _headline(network: Network, outputs: NDArray[np.float32], targets: Sequence[Any]) -> tuple[str, float]:
-    """The task's first metric: its name and value."""
-    name, found = next(iter(network.task.metrics(outputs, targets).items()))
-    return name, float(found["value"])
 
 
 def _judge(

@@ -33,7 +33,6 @@ def after_imports_mb() -> float:
     import_offline()
     import accelerate  # noqa: F401
     import peft  # noqa: F401
-    import sklearn.metrics  # noqa: F401
     import transformers  # noqa: F401
 
     return anonymous_mb()

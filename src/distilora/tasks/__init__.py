@@ -64,6 +64,11 @@ class Task(ABC):
         An optional key `figures` holds arrays for the report: confusion, reliability, roc, confidence.
         """
 
+    def headline(self, outputs: "NDArray[np.float32]", targets: Sequence[Any]) -> tuple[str, float]:
+        """Name and value of the first metric, shown while training; override it where that alone is cheaper."""
+        name, found = next(iter(self.metrics(outputs, targets).items()))
+        return name, float(found["value"])
+
 
 _REGISTRY: dict[str, type[Task]] = {}
 
