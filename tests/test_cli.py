@@ -85,7 +85,7 @@ def test_predict_json(finished: Path, capsys: Captured) -> None:
     assert main(["predict", str(finished / "model"), "--json", "--device", "cpu", "Ein süßer film", "dull"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["text"] for row in rows] == ["Ein süßer film", "dull"]
-    assert set(rows[0]) == {"text", "label", "score", "p_neg", "p_pos", "truncated"}
+    assert set(rows[0]) == {"text", "label", "score", "p_neg", "p_pos", "truncated", "abstain"}
 
 
 def test_predict_a_file(finished: Path, tmp_path: Path, capsys: Captured) -> None:

@@ -13,9 +13,10 @@ import pytest
 from conftest import tiny_reviews
 
 from distilora import predict
-from distilora.errors import ArtifactError, DataError
+from distilora.errors import ArtifactError, ConfigError, DataError
 from distilora.examples import Example
 from distilora.predict import Predictor, load, predict_table
+from distilora.rows import Rows
 from distilora.tables import write_table
 
 TEXTS = [text for text, _ in tiny_reviews(40, 5)]
@@ -44,7 +45,7 @@ def read(path: Path) -> list[dict[str, object]]:
 
 def test_one_text_several_and_a_stream(predictor: Predictor) -> None:
     answers = predictor(TEXTS)
-    assert set(answers[0]) == {"label", "score", "p_neg", "p_pos", "truncated"}
+    assert set(answers[0]) == {"label", "score", "p_neg", "p_pos", "truncated", "abstain"}
     assert {answer["label"] for answer in answers} == {"neg", "pos"}
     assert all(answer["score"] == answer[f"p_{answer['label']}"] for answer in answers)
     assert all(answer["p_neg"] + answer["p_pos"] == pytest.approx(1) for answer in answers)
@@ -53,6 +54,67 @@ def test_one_text_several_and_a_stream(predictor: Predictor) -> None:
     for one, among in zip(alone, answers, strict=False):
         assert one == pytest.approx(among, abs=1e-5)
     assert list(predictor.stream(TEXTS)) == answers
+    some = predictor(text for text in TEXTS)
+    assert next(some) == answers[0]
+    assert list(some) == answers[1:]
+
+
+def test_an_answer_below_the_threshold_abstains(predictor: Predictor, finished: Path) -> None:
+    scores = sorted(answer["score"] for answer in predictor(TEXTS))
+    threshold = scores[len(scores) // 2]
+    careful = load(finished, precision="fp32", device="cpu", abstain_below=threshold)
+    answers = careful(TEXTS)
+    assert [a["abstain"] for a in answers] == [a["score"] < threshold for a in answers]
+    assert {a["abstain"] for a in answers} == {True, False}
+    assert not any(a["abstain"] for a in predictor(TEXTS))
+    with pytest.raises(ConfigError, match="abstain_below"):
+        load(finished, device="cpu", abstain_below=1.5)
+
+
+class Counting:
+    """A backend that counts the texts it is given."""
+
+    def __init__(self, inner: object) -> None:
+        self.inner, self.token_budget, self.texts = inner, 64, 0
+
+    def run(self, rows: Rows) -> np.ndarray:
+        self.texts += rows.groups
+        return self.inner.run(rows)
+
+
+def test_a_text_of_a_stream_is_computed_once(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "STREAM", 7)
+    counting = Predictor(predictor.artifact, Counting(predictor.backend))
+    again = [*TEXTS, *TEXTS[::-1], *TEXTS]
+    answers = list(counting.stream(again))
+    assert counting.backend.texts == len(TEXTS)
+    wanted = predictor(TEXTS)
+    for one, other in zip(answers, [*wanted, *wanted[::-1], *wanted], strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+    assert len(counting([TEXTS[0]] * 5)) == 5
+    assert counting.backend.texts == len(TEXTS) + 1
+    monkeypatch.setattr(predict, "REMEMBERED", 3)
+    assert [a["label"] for a in counting.stream(again)] == [a["label"] for a in answers]
+    assert counting.backend.texts > 2 * len(TEXTS)
+
+
+def test_what_came_before_a_bad_text_is_answered(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "STREAM", 7)
+    answers = predictor.stream(iter([*TEXTS[:20], " "]))
+    assert len([next(answers) for _ in range(14)]) == 14
+    with pytest.raises(DataError, match="text 21: the text is blank"):
+        list(answers)
+
+
+def test_outputs_that_are_not_finite_are_refused(predictor: Predictor) -> None:
+    class Broken:
+        token_budget = 64
+
+        def run(self, rows: Rows) -> np.ndarray:
+            return np.full((rows.groups, 2), np.nan, np.float32)
+
+    with pytest.raises(ArtifactError, match="not finite"):
+        Predictor(predictor.artifact, Broken())(TEXTS)
 
 
 def test_order_is_kept_over_chunks(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +137,7 @@ def test_a_stream_holds_a_constant_number(predictor: Predictor, monkeypatch: pyt
 
     stream = predictor.stream(texts())
     next(stream)
-    assert taken == 7
+    assert taken == 14  # while seven are computed the next seven are tokenised
     assert len(list(stream)) == len(TEXTS) - 1
 
 
@@ -126,13 +188,14 @@ def test_tables(predictor: Predictor, kind: str, tmp_path: Path, monkeypatch: py
     rows = read(output)
     assert list(rows[0]) == [
         "id", "text", "score", "label", "predicted_score", "p_neg", "p_pos", "truncated",
+        "abstain",
     ]  # fmt: skip
     assert [int(str(row["id"])) for row in rows] == list(range(21))
     assert [row["text"] for row in rows] == texts
     assert [float(str(row["score"])) for row in rows] == [i / 2 for i in range(21)]
     nothing = "" if kind in ("csv", "tsv") else None
     blank = rows.pop(10)
-    assert {blank[name] for name in ("label", "predicted_score", "p_neg", "p_pos", "truncated")} == {nothing}
+    assert {blank[name] for name in ("label", "predicted_score", "p_neg", "p_pos", "truncated", "abstain")} == {nothing}
     for row, answer in zip(rows, predictor(TEXTS[:20]), strict=True):
         assert row["label"] == answer["label"]
         assert float(str(row["p_pos"])) == pytest.approx(answer["p_pos"], abs=1e-5)

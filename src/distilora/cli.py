@@ -201,6 +201,8 @@ def _predict(words: list[str]) -> int:
     parser.add_argument("--encoder", help="where the run's encoder lies now, if not where it lay in training")
     parser.add_argument("--base", choices=["auto", "4bit", "full"], default="auto",
                         help="what a qlora run's adapter is put on; auto: 4bit, as in training")  # fmt: skip
+    parser.add_argument("--abstain-below", metavar="P", type=float, default=0.0,
+                        help="answers less probable than P say abstain (default: 0)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print a JSON object for each text")
     args = parser.parse_intermixed_args(words)  # a text may follow an option
     if bool(args.texts) == bool(args.input):
@@ -219,7 +221,7 @@ def _predict(words: list[str]) -> int:
                 raise ConfigError(f"--input: no such file: {args.input}; check the path")
             if Path(args.output).exists() and Path(args.output).samefile(args.input):
                 raise ConfigError("--output: the same file as --input; give another name")
-    predictor = load(args.run, args.precision, args.device, args.encoder, args.base)
+    predictor = load(args.run, args.precision, args.device, args.encoder, args.base, args.abstain_below)
     if args.input:
         counts = predict_table(
             predictor,
@@ -242,6 +244,7 @@ def _answer_line(answer: dict[str, Any]) -> str:
         return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in answer.items())
     shares = sorted(((p, n[2:]) for n, p in answer.items() if n.startswith("p_")), reverse=True)
     line = f"{answer['label']}  " + "  ".join(f"{name} {p:.1%}" for p, name in shares)
+    line += "  (abstains)" if answer["abstain"] else ""
     return line + ("  (longer than the model reads: cut)" if answer["truncated"] else "")
 
 

@@ -2,11 +2,15 @@
 
     text -> cleaning -> tokens -> rows -> plan -> backend -> outputs / temperature -> task.decode -> answer
 
-Answers come in input order, however the plan grouped the texts.
+Answers come in input order, however the plan grouped the texts. In a stream the next few hundred texts are tokenised
+while the last are computed, and a text that occurred before is not computed again.
 """
 
+import hashlib
 import sys
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,28 +22,33 @@ from distilora.artifact import Artifact, read_artifact
 from distilora.backends import Backend, open_backend
 from distilora.cleaning import cleaning
 from distilora.config import Base, Device, Precision
-from distilora.errors import DataError
+from distilora.errors import ArtifactError, ConfigError, DataError
 from distilora.examples import Example
 from distilora.plan import plan
 from distilora.progress import Progress
 from distilora.rows import Rows
 from distilora.tables import Record, TableWriter, format_of, read_stream, read_table
 from distilora.tasks import Task, restore
-from distilora.tokens import read_tokenizer, tokenise
+from distilora.tokens import Tokenised, read_tokenizer, tokenise
 
-STREAM = 512  # records held at a time when streaming
+STREAM = 512  # records tokenised together when streaming; twice as many are held
+REMEMBERED = 65_536  # texts of a stream whose outputs are kept, in case they occur again
 
 
 def run_rows(rows: Rows, backend: Backend, token_budget: int | None = None, label: str = "") -> NDArray[np.float32]:
     """Outputs [G, ...] of all rows' examples, in input order, whatever micro-batches the plan makes.
 
-    `token_budget` None takes the backend's. Raises ValueError without rows.
+    `token_budget` None takes the backend's. Raises ValueError without rows, ArtifactError if an output is not finite.
     """
     outputs: NDArray[np.float32] | None = None
     with Progress(label, rows.groups) as bar:
         for update in plan(rows.group_lengths, token_budget or backend.token_budget):
             for batch in update:
                 some = backend.run(rows.take(batch))
+                if not np.isfinite(some).all():
+                    raise ArtifactError(
+                        "the model's outputs are not finite (NaN or infinity); predict in fp32, or train it again"
+                    )
                 if outputs is None:
                     outputs = np.empty((rows.groups, *some.shape[1:]), np.float32)
                 outputs[batch] = some
@@ -50,40 +59,91 @@ def run_rows(rows: Rows, backend: Backend, token_budget: int | None = None, labe
 
 
 class Predictor:
-    """A loaded model. `predictor("text")` gives one answer, `predictor([...])` a list, `stream(...)` an iterator.
+    """A loaded model. `predictor("text")` gives one answer, `predictor([...])` a list, of an iterator an iterator.
 
-    An answer is what the task decodes, and `truncated`: whether the text was longer than the model reads.
+    An answer is what the task decodes (of a classification `label`, its calibrated probability `score`, `p_LABEL` of every
+    label), `truncated`: whether the text was longer than the model reads, and `abstain`: whether the score is below
+    `abstain_below`, so that somebody else should decide (Chow 1970; without a score never).
     """
 
-    def __init__(self, artifact: Artifact, backend: Backend, task: Task | None = None) -> None:
+    def __init__(
+        self, artifact: Artifact, backend: Backend, task: Task | None = None, abstain_below: float = 0.0
+    ) -> None:
+        if not 0 <= abstain_below <= 1:
+            raise ConfigError(f"abstain_below: {abstain_below!r} given, a probability from 0 to 1 wanted")
+        self.abstain_below = abstain_below
         self.artifact = artifact
         self.backend = backend
         self.task = task or restore(artifact.task["name"], artifact.task["settings"])
         self.tokenizer = read_tokenizer(artifact.folder / "tokenizer.json")
         self.clean = cleaning(artifact.cleaning["name"], artifact.cleaning["version"]).clean
 
-    def __call__(self, texts: str | Sequence[str]) -> Any:
-        """Answers to one text or several. Raises DataError for a blank text or one that is not text."""
+    def __call__(self, texts: str | Iterable[str]) -> Any:
+        """Answers to one text (a dict), a sequence (a list) or any other iterable (an iterator, see `stream`).
+
+        Raises DataError for a blank text or one that is not text.
+        """
         if isinstance(texts, str):
             return self([texts])[0]
-        return self.answer([self._example(text, f"text {i}") for i, text in enumerate(texts, 1)])
+        if not isinstance(texts, Sequence):
+            return self.stream(texts)
+        examples = [self._example(text, f"text {i}") for i, text in enumerate(texts, 1)]
+        chunks = (examples[start : start + STREAM] for start in range(0, len(examples), STREAM))
+        return [answer for answers in self.answers(chunks) for answer in answers]
 
     def answer(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
         """Answers to cleaned examples, in order."""
-        if not examples:
-            return []
-        rows, truncated = tokenise(self.tokenizer, examples)
-        outputs = run_rows(rows, self.backend) / self.artifact.temperature
-        answers = self.task.decode(outputs, examples)
-        return [{**answer, "truncated": bool(cut)} for answer, cut in zip(answers, truncated, strict=True)]
+        return next(self.answers([examples]))
+
+    def answers(self, chunks: Iterable[Sequence[Example]]) -> Iterator[list[dict[str, Any]]]:
+        """Answers to cleaned examples, chunk by chunk; the next chunk is read and tokenised while one is computed."""
+        once, iterator = _Once(), iter(chunks)
+        waiting: tuple[Sequence[Example], list[_Known], list[_Known], Future[Tokenised]] | None = None
+        with ThreadPoolExecutor(1) as tokeniser:
+            while True:
+                try:
+                    examples = next(iterator, None)
+                except Exception:
+                    if waiting:  # what was read whole is answered first
+                        yield self._answered(*waiting)
+                    raise
+                last = waiting
+                if examples is not None:
+                    known, new, fresh = once.look_up(examples)
+                    waiting = examples, known, new, tokeniser.submit(tokenise, self.tokenizer, fresh)
+                if last:
+                    yield self._answered(*last)
+                if examples is None:
+                    return
 
     def stream(self, texts: Iterable[str]) -> Iterator[dict[str, Any]]:
-        """Answers to any number of texts, in order, holding a few hundred at a time."""
+        """Answers to any number of texts, in order, holding about a thousand at a time."""
         iterator = iter(texts)
-        number = 0
-        while chunk := list(islice(iterator, STREAM)):
-            yield from self.answer([self._example(text, f"text {number + i}") for i, text in enumerate(chunk, 1)])
-            number += len(chunk)
+
+        def chunks() -> Iterator[list[Example]]:
+            number = 0
+            while chunk := list(islice(iterator, STREAM)):
+                yield [self._example(text, f"text {number + i}") for i, text in enumerate(chunk, 1)]
+                number += len(chunk)
+
+        for answers in self.answers(chunks()):
+            yield from answers
+
+    def _answered(
+        self, examples: Sequence[Example], known: "list[_Known]", new: "list[_Known]", coming: Future[Tokenised]
+    ) -> list[dict[str, Any]]:
+        rows, truncated = coming.result()
+        if new:
+            for text, outputs, cut in zip(new, run_rows(rows, self.backend), truncated, strict=True):
+                text.outputs, text.truncated = outputs, bool(cut)
+        if not examples:
+            return []
+        outputs = np.stack([text.outputs for text in known]) / self.artifact.temperature
+        answers = self.task.decode(outputs, examples)
+        return [
+            {**answer, "truncated": text.truncated, "abstain": answer.get("score", 1.0) < self.abstain_below}
+            for answer, text in zip(answers, known, strict=True)
+        ]
 
     def _example(self, text: Any, place: str) -> Example:
         if not isinstance(text, str):
@@ -100,22 +160,53 @@ class Predictor:
         return Example(cleaned, place=place)
 
 
+class _Known:
+    """What is known of a text: its outputs before the temperature, [...], and whether it was cut."""
+
+    outputs: NDArray[np.float32]
+    truncated: bool
+
+
+class _Once:
+    """Texts of a stream by their SHA-256, the latest REMEMBERED of them, so that none is computed twice."""
+
+    def __init__(self) -> None:
+        self._texts: OrderedDict[bytes, _Known] = OrderedDict()
+
+    def look_up(self, examples: Sequence[Example]) -> tuple[list[_Known], list[_Known], list[Example]]:
+        """What is known of each example; of these, what is new and has to be computed, and its examples."""
+        known, new, fresh = [], [], []
+        for example in examples:
+            key = hashlib.sha256("\0".join(example.texts).encode()).digest()
+            text = self._texts.get(key)
+            if text is None:
+                text = self._texts[key] = _Known()
+                new.append(text)
+                fresh.append(example)
+                if len(self._texts) > REMEMBERED:
+                    self._texts.popitem(last=False)
+            known.append(text)
+        return known, new, fresh
+
+
 def load(
     path: str | Path,
     precision: Precision = "auto",
     device: Device = "auto",
     encoder: str | None = None,
     base: Base = "auto",
+    abstain_below: float = 0.0,
 ) -> Predictor:
     """A predictor from a run's folder, its model/, or a merged model's folder.
 
     `encoder` says where the encoder lies now, if not where it lay in training; it must be the same one (SHA-256).
     `base` is what a qlora run's adapter is put on: '4bit', as in training (auto), or 'full', the full-precision encoder.
+    Answers with a score under `abstain_below` say `abstain`.
 
     Raises ArtifactError if the model is damaged, MissingExtra without torch, EncoderError without its encoder.
     """
     artifact = read_artifact(path)
-    return Predictor(artifact, open_backend(artifact, precision, device, encoder, base))
+    return Predictor(artifact, open_backend(artifact, precision, device, encoder, base), abstain_below=abstain_below)
 
 
 def predict_table(
@@ -140,36 +231,44 @@ def predict_table(
     else:
         read = read_stream(sys.stdin.buffer, input_format or "txt", "standard input")
     names: dict[str, str] = {}
-    with TableWriter(output) as out, Progress("predicting", None, "rows") as bar:
+    sample: dict[str, Any] = {}
+    read_so_far: deque[tuple[list[Record], list[bool]]] = deque()
+
+    def chunks() -> Iterator[list[Example]]:
         while chunk := list(islice(read, STREAM)):
-            answers, sample = _answer_records(predictor, chunk, text_column, strict)
-            if not names:
+            examples, blank = _read_examples(predictor, chunk, text_column, strict)
+            read_so_far.append((chunk, blank))
+            yield examples
+
+    with TableWriter(output) as out, Progress("predicting", None, "rows") as bar:
+        for answers in predictor.answers(chunks()):
+            chunk, blank = read_so_far.popleft()
+            if not sample:
+                sample = answers[0] if answers else predictor.answer([Example(("blank",))])[0]
                 names = {name: f"predicted_{name}" if name in chunk[0].values else name for name in sample}
             taken = set(names.values())
             if clash := next((r for r in chunk if taken & set(r.values)), None):
                 raise DataError(
                     f"{clash.place}: column {(taken & set(clash.values)).pop()!r} is an answer's; rename it"
                 )
-            empty = dict.fromkeys(sample)
+            empty, given = dict.fromkeys(sample), iter(answers)
+            rows = [(record, empty if nothing else next(given)) for record, nothing in zip(chunk, blank, strict=True)]
             out.write(
-                [
-                    {**r.values, **{names[k]: v for k, v in (a or empty).items()}}
-                    for r, a in zip(chunk, answers, strict=True)
-                ],
+                [{**record.values, **{names[k]: v for k, v in answer.items()}} for record, answer in rows],
                 like={names[k]: v for k, v in sample.items()},
             )
             counts["rows"] += len(chunk)
-            counts["blank"] += answers.count(None)
+            counts["blank"] += sum(blank)
             bar.add(len(chunk))
         if not counts["rows"]:
             raise DataError(f"{source}: no records; give a file with some")
     return counts
 
 
-def _answer_records(
+def _read_examples(
     predictor: Predictor, records: Sequence[Record], text_column: str | None, strict: bool
-) -> tuple[list[dict[str, Any] | None], dict[str, Any]]:
-    """The answer to each record, None where its text is blank, and an answer to see names and types by."""
+) -> tuple[list[Example], list[bool]]:
+    """The cleaned example of each record whose text is not blank, and which are blank."""
     task = unlabelled(predictor.task, records[0].values, text_column)
     examples: list[Example] = []
     blank: list[bool] = []
@@ -184,10 +283,7 @@ def _answer_records(
             examples.append(Example(texts, place=record.place))
         elif strict:
             raise DataError(f"{record.place}: the text is blank; fill it, or drop --strict to leave its answer empty")
-    given = iter(predictor.answer(examples))
-    answers = [None if empty else next(given) for empty in blank]
-    sample = next((a for a in answers if a is not None), None)
-    return answers, sample or predictor.answer([Example(("blank",))])[0]
+    return examples, blank
 
 
 def unlabelled(task: Task, columns: Mapping[str, Any], text_column: str | None) -> Task:
