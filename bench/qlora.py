@@ -116,7 +116,7 @@ def accuracy(method: str) -> dict[str, Any]:
         row["learning_rate"] = words[-1] if method == "full" else "the recipe's"
         row["correct"] = "".join(str(int(v["label"] == v["target"])) for v in found)
         row["places"] = [v["place"] for v in found][:3]  # the same reviews in the same order, whatever the method
-        row["merging"] = distilora.merge_run(folder, merged)
+        row["merging"] = distilora.export_run(folder, "merged", merged).parity
         texts = _heldout_texts(folder)[:COMPARED]
         agreed = [
             a["label"] == v["label"] for a, v in zip(distilora.load(merged)(texts), found[:COMPARED], strict=True)

@@ -83,8 +83,8 @@ def test_a_damaged_artifact_json(model: Path, content: str) -> None:
 
 def test_another_schema(model: Path) -> None:
     fields = json.loads((model / "artifact.json").read_text())
-    (model / "artifact.json").write_text(json.dumps({"schema": 3, "all": "new"}))
-    with pytest.raises(ArtifactError, match="schema 3, but this release reads 2"):
+    (model / "artifact.json").write_text(json.dumps({"schema": 4, "all": "new"}))
+    with pytest.raises(ArtifactError, match="schema 4, but this release reads 2, 3"):
         read_artifact(model)
     (model / "artifact.json").write_text(json.dumps(fields | {"surprise": 1}))
     with pytest.raises(ArtifactError, match=r"fields \['surprise'\] are missing or unknown"):

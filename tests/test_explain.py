@@ -18,7 +18,7 @@ from distilora.rows import Rows
 class Counting:
     """A backend that counts words of sentiment: outputs [0, good - bad]."""
 
-    precision, token_budget = "fp32", 64
+    precision, token_budget, lanes = "fp32", 64, 1
 
     def __init__(self, predictor: Predictor) -> None:
         self.good, self.bad = ({predictor.tokenizer.token_to_id(word) for word in words} for words in (GOOD, BAD))

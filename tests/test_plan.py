@@ -10,9 +10,9 @@ from conftest import tiny_reviews, tiny_tokenizer
 from distilora.config import AdapterConfig
 from distilora.encoders import find_encoder
 from distilora.examples import Example
+from distilora.lanes import run_rows
 from distilora.network import new_network
 from distilora.plan import Update, plan
-from distilora.predict import run_rows
 from distilora.rows import Rows, rows_of
 from distilora.tasks.classification import Classification
 from distilora.tokens import tokenise

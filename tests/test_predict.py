@@ -75,7 +75,7 @@ class Counting:
     """A backend that counts the texts it is given."""
 
     def __init__(self, inner: object) -> None:
-        self.inner, self.token_budget, self.texts = inner, 64, 0
+        self.inner, self.token_budget, self.lanes, self.texts = inner, 64, 1, 0
 
     def run(self, rows: Rows) -> np.ndarray:
         self.texts += rows.groups
@@ -108,7 +108,7 @@ def test_what_came_before_a_bad_text_is_answered(predictor: Predictor, monkeypat
 
 def test_outputs_that_are_not_finite_are_refused(predictor: Predictor) -> None:
     class Broken:
-        token_budget = 64
+        token_budget, lanes = 64, 1
 
         def run(self, rows: Rows) -> np.ndarray:
             return np.full((rows.groups, 2), np.nan, np.float32)
@@ -273,7 +273,7 @@ from distilora.errors import MissingExtra
 
 class Backend:
     precision = "fp32"
-    token_budget = 64
+    token_budget, lanes = 64, 1
     def run(self, rows):
         return np.stack([np.zeros(rows.groups), rows.group_lengths - 5.0], axis=1).astype(np.float32)
 

@@ -11,7 +11,7 @@ from conftest import write_tiny_encoder
 from distilora.artifact import read_artifact, read_check
 from distilora.backends import open_backend
 from distilora.errors import ArtifactError, EncoderError
-from distilora.predict import run_rows
+from distilora.lanes import run_rows
 from distilora.tokens import read_tokenizer, tokenise
 
 

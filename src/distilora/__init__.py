@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from distilora.errors import DistiloraError
     from distilora.evaluation import evaluate
     from distilora.explain import leave_one_word_out
-    from distilora.merge import merge_run
+    from distilora.export import export_run
     from distilora.predict import Predictor, load
     from distilora.run import Run, train
     from distilora.settings import parse, read_recipe
@@ -33,7 +33,7 @@ _HOMES = {
     "Predictor": "predict",
     "load": "predict",
     "leave_one_word_out": "explain",
-    "merge_run": "merge",
+    "export_run": "export",
     "Run": "run",
     "train": "run",
 }
@@ -44,9 +44,9 @@ __all__ = [
     "Run",
     "RunConfig",
     "evaluate",
+    "export_run",
     "leave_one_word_out",
     "load",
-    "merge_run",
     "parse",
     "read_recipe",
     "train",

@@ -1,10 +1,13 @@
 """The artifact, `runs/NAME/model/`: what travels, and all that prediction needs besides the encoder it names.
 
 artifact.json     schema version, task, cleaning, max length, encoder, weights, precision, temperature, checksums
-tokenizer.json    truncation included
+tokenizer.json    truncation included; beside it, one of
 adapter/          PEFT format, safetensors, every head layer included (lora, qlora)
 delta/            the weights that training changed, whole, safetensors (full, head)
-check.npz         texts and their outputs: the fixture of the round trip
+*.safetensors     a whole Transformers model (`export --to merged`)
+*.onnx            a whole model as a graph (`export --to onnx` and the like)
+
+and check.npz     texts and their outputs: the fixture of the round trip
 """
 
 import dataclasses
@@ -21,12 +24,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from distilora.config import MethodName, Precision
+from distilora.config import InferencePrecision, MethodName
 from distilora.errors import ArtifactError
 from distilora.examples import Example
 from distilora.files import sha256
 
-SCHEMA = 2
+SCHEMA = 3
+READABLE = {2: {"parity"}, 3: set()}  # and the fields that an older one lacks
 CHECK_TEXTS = 32
 
 
@@ -39,13 +43,14 @@ class Artifact:
     max_length: int
     encoder: dict[str, Any]  # name, source, revision, architecture, sha256
     method: MethodName
-    weights: Literal["peft", "delta", "merged"]
-    precision: Precision  # of the run: what check.npz's `outputs` were computed in
+    weights: Literal["peft", "delta", "merged", "onnx"]
+    precision: InferencePrecision  # of the run, or the default of an export: check.npz's `outputs` were computed in it
     attention: str  # kernel of the run
     token_budget: int  # of the plan behind check.npz
     temperature: float = 1.0
     quantisation: dict[str, Any] | None = None  # of the base the adapter was trained on
     agreement: dict[str, Any] = dataclasses.field(default_factory=dict)  # with the run's own answers, by base
+    parity: dict[str, Any] = dataclasses.field(default_factory=dict)  # of an export with the fp32 original (parity.py)
     distilora: str = ""  # version that wrote it
     schema: int = SCHEMA
     files: dict[str, str] = dataclasses.field(default_factory=dict)  # path -> SHA-256
@@ -87,13 +92,17 @@ def read_artifact(path: str | Path) -> Artifact:
         schema = fields["schema"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{folder}/artifact.json: damaged ({error}); copy the model again") from None
-    if schema != SCHEMA:
+    if not isinstance(schema, int) or schema not in READABLE:
+        readable = ", ".join(map(str, READABLE))
         raise ArtifactError(
-            f"{folder}: schema {schema}, but this release reads {SCHEMA}; use the distilora that wrote it, or train again"
+            f"{folder}: schema {schema}, but this release reads {readable}; use the distilora that wrote it, or train again"
         )
     known = {field.name for field in dataclasses.fields(Artifact)} - {"folder"}
-    if set(fields) != known:
-        raise ArtifactError(f"{folder}/artifact.json: fields {sorted(set(fields) ^ known)} are missing or unknown")
+    if set(fields) | READABLE[schema] != known:
+        raise ArtifactError(
+            f"{folder}/artifact.json: fields {sorted((set(fields) | READABLE[schema]) ^ known)} are missing or unknown; "
+            "copy the model again"
+        )
     parts = {"files": set(), "task": {"name", "settings"}, "cleaning": {"name", "version"}}
     parts["encoder"] = {"name", "source", "revision", "architecture", "sha256"}
     for name, wanted in parts.items():

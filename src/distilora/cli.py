@@ -23,6 +23,7 @@ commands:
   predict RUN TEXT [TEXT ...] [--json]                          answer texts
   predict RUN --input FILE --output FILE                        answer a csv, tsv, jsonl, parquet or txt file; - is stdin
   export RUN --to merged --output DIR                           one plain Transformers model, nothing beside it needed
+  export RUN --to onnx|onnx-int8|transformersjs --output DIR    a graph for ONNX Runtime, or for the browser and Node
   encoder embedded --output DIR                                 write the embedded encoder as a Transformers folder
 
   distilora COMMAND --help lists a command's settings; recipes/ holds commented examples.
@@ -195,8 +196,10 @@ def _predict(words: list[str]) -> int:
     )
     parser.add_argument("--text-column", metavar="NAME", help="column of the text, where its name does not tell")
     parser.add_argument("--strict", action="store_true", help="a blank text is an error, not an empty answer")
-    parser.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto",
-                        help="auto: bf16 where the processor computes in it (default)")  # fmt: skip
+    parser.add_argument("--backend", choices=["auto", "torch", "onnx"], default="auto",
+                        help="auto: onnx for a folder exported so, else torch (default)")  # fmt: skip
+    parser.add_argument("--precision", choices=["auto", "bf16", "fp32", "int8"], default="auto",
+                        help="auto: what an export's gate chose; of a run bf16 where it is native")  # fmt: skip
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="auto: a GPU if any")
     parser.add_argument("--encoder", help="where the run's encoder lies now, if not where it lay in training")
     parser.add_argument("--base", choices=["auto", "4bit", "full"], default="auto",
@@ -221,7 +224,7 @@ def _predict(words: list[str]) -> int:
                 raise ConfigError(f"--input: no such file: {args.input}; check the path")
             if Path(args.output).exists() and Path(args.output).samefile(args.input):
                 raise ConfigError("--output: the same file as --input; give another name")
-    predictor = load(args.run, args.precision, args.device, args.encoder, args.base, args.abstain_below)
+    predictor = load(args.run, args.precision, args.device, args.encoder, args.base, args.abstain_below, args.backend)
     if args.input:
         counts = predict_table(
             predictor,
@@ -251,22 +254,42 @@ def _answer_line(answer: dict[str, Any]) -> str:
 def _export(words: list[str]) -> int:
     parser = _Parser(prog="distilora export", description="Writes a finished run's model in another form.")
     parser.add_argument("run", metavar="RUN", help="folder of a finished run, or its model/")
-    parser.add_argument("--to", choices=["merged"], required=True,
-                        help="merged: the updates added into the weights, as a Transformers folder")  # fmt: skip
+    parser.add_argument("--to", choices=["merged", "onnx", "onnx-int8", "transformersjs"], required=True,
+                        help="merged: a Transformers folder; onnx: a graph for ONNX Runtime, onnx-int8: the same in 8 bits; "
+                        "transformersjs: both, as Transformers.js wants them")  # fmt: skip
     parser.add_argument("--output", metavar="DIR", required=True, type=Path, help="folder to write; must not exist")
+    parser.add_argument("--held-out", metavar="PATH",
+                        help="labelled texts for the parity gate (default: the run's validation texts)")  # fmt: skip
+    parser.add_argument("--accept-loss", action="store_true", help="write it though it does not pass the gate")
     parser.add_argument("--encoder", help="where the run's encoder lies now, if not where it lay in training")
     args = parser.parse_args(words)
     _needs_extra()
-    from distilora.merge import merge_run
+    from distilora.export import export_run
 
-    report = merge_run(args.run, args.output, args.encoder)
-    for name, found in report.items():
-        same = f", {found['labels']:.2%} of the labels are the same" if "labels" in found else ""
-        print(f"{name}: outputs of {found['texts']} texts differ by up to {found['largest_difference']:.3g}{same}")
-    print(
-        f"\n{args.output}: loads with distilora, and with Transformers: from_pretrained, pipeline(..., truncation=True)"
+    artifact = export_run(
+        args.run, args.to, args.output, encoder=args.encoder, held_out=args.held_out, accept_loss=args.accept_loss
     )
+    _print_table(*_parity_table(args.output, artifact.parity))
+    how = {
+        "merged": "distilora, and with Transformers: from_pretrained, pipeline(..., truncation=True)",
+        "transformersjs": "distilora, and with Transformers.js: pipeline('text-classification', DIR, {dtype: 'q8'})",
+    }.get(args.to, "distilora, and with ONNX Runtime: input_ids, attention_mask -> logits")
+    print(f"\n{args.output}: loads with {how}")
     return 0
+
+
+def _parity_table(folder: Path, parity: dict[str, Any]) -> tuple[str, list[tuple[str, str]]]:
+    rows = [
+        (
+            name + (" (default)" if name == parity["default"] else ""),
+            f"{found['texts_per_s']:,.1f} texts/s"
+            + ("" if found["agreement"] is None else f", {found['agreement']:.2%} of the labels as in fp32")
+            + f", {parity['metric']} {found[parity['metric']]:.2%} (fp32 {parity['fp32']:.2%})"
+            + ("" if found["passed"] else ": does not pass"),
+        )
+        for name, found in parity["candidates"].items()
+    ]
+    return f"{folder}: {parity['held_out']}, {parity['texts']:,} texts", rows
 
 
 def _encoder(words: list[str]) -> int:

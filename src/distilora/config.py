@@ -13,6 +13,8 @@ from distilora.errors import ConfigError
 C = typing.TypeVar("C")
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "bf16", "fp32"]
+InferencePrecision = Literal["auto", "bf16", "fp32", "int8"]
+BackendName = Literal["auto", "torch", "onnx"]
 Attention = Literal["auto", "packed", "eager", "sdpa"]
 MethodName = Literal["lora", "qlora", "full", "head"]
 Base = Literal["auto", "4bit", "full"]

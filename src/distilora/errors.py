@@ -8,6 +8,7 @@ DistiloraError             exit 2
 ├── ArtifactError          a saved model is missing, damaged or of another schema
 ├── OutputError            what was to be written cannot be: the disk is full, or another run holds the folder
 ├── RoundTripError         exit 1: a reloaded model does not give back its own outputs
+├── ParityError            exit 1: an exported model does not answer as the original does
 └── Interrupted            exit 128 + signal: training stopped on request, after saving a checkpoint
 """
 
@@ -47,6 +48,12 @@ class OutputError(DistiloraError):
 
 class RoundTripError(DistiloraError):
     """A reloaded model does not give back its own outputs."""
+
+    exit_code = 1
+
+
+class ParityError(DistiloraError):
+    """An exported model does not answer as the original does."""
 
     exit_code = 1
 

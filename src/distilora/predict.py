@@ -21,41 +21,17 @@ from numpy.typing import NDArray
 from distilora.artifact import Artifact, read_artifact
 from distilora.backends import Backend, open_backend
 from distilora.cleaning import cleaning
-from distilora.config import Base, Device, Precision
-from distilora.errors import ArtifactError, ConfigError, DataError
+from distilora.config import BackendName, Base, Device, InferencePrecision
+from distilora.errors import ConfigError, DataError
 from distilora.examples import Example
-from distilora.plan import plan
+from distilora.lanes import run_rows
 from distilora.progress import Progress
-from distilora.rows import Rows
 from distilora.tables import Record, TableWriter, format_of, read_stream, read_table
 from distilora.tasks import Task, restore
 from distilora.tokens import Tokenised, read_tokenizer, tokenise
 
 STREAM = 512  # records tokenised together when streaming; twice as many are held
 REMEMBERED = 65_536  # texts of a stream whose outputs are kept, in case they occur again
-
-
-def run_rows(rows: Rows, backend: Backend, token_budget: int | None = None, label: str = "") -> NDArray[np.float32]:
-    """Outputs [G, ...] of all rows' examples, in input order, whatever micro-batches the plan makes.
-
-    `token_budget` None takes the backend's. Raises ValueError without rows, ArtifactError if an output is not finite.
-    """
-    outputs: NDArray[np.float32] | None = None
-    with Progress(label, rows.groups) as bar:
-        for update in plan(rows.group_lengths, token_budget or backend.token_budget):
-            for batch in update:
-                some = backend.run(rows.take(batch))
-                if not np.isfinite(some).all():
-                    raise ArtifactError(
-                        "the model's outputs are not finite (NaN or infinity); predict in fp32, or train it again"
-                    )
-                if outputs is None:
-                    outputs = np.empty((rows.groups, *some.shape[1:]), np.float32)
-                outputs[batch] = some
-                bar.add(len(batch))
-    if outputs is None:
-        raise ValueError("no rows to run")
-    return outputs
 
 
 class Predictor:
@@ -134,7 +110,7 @@ class Predictor:
     ) -> list[dict[str, Any]]:
         rows, truncated = coming.result()
         if new:
-            for text, outputs, cut in zip(new, run_rows(rows, self.backend), truncated, strict=True):
+            for text, outputs, cut in zip(new, run_rows(rows, self.backend, lanes=True), truncated, strict=True):
                 text.outputs, text.truncated = outputs, bool(cut)
         if not examples:
             return []
@@ -191,22 +167,29 @@ class _Once:
 
 def load(
     path: str | Path,
-    precision: Precision = "auto",
+    precision: InferencePrecision = "auto",
     device: Device = "auto",
     encoder: str | None = None,
     base: Base = "auto",
     abstain_below: float = 0.0,
+    backend: BackendName = "auto",
 ) -> Predictor:
-    """A predictor from a run's folder, its model/, or a merged model's folder.
+    """A predictor from a run's folder, its model/, or an exported folder.
+
+    `backend` auto is onnx for a folder that holds an ONNX graph, else torch; `precision` auto is what the export's parity
+    gate chose, and for a run bf16 where the processor computes in it.
 
     `encoder` says where the encoder lies now, if not where it lay in training; it must be the same one (SHA-256).
     `base` is what a qlora run's adapter is put on: '4bit', as in training (auto), or 'full', the full-precision encoder.
     Answers with a score under `abstain_below` say `abstain`.
 
-    Raises ArtifactError if the model is damaged, MissingExtra without torch, EncoderError without its encoder.
+    Raises ArtifactError if the model is damaged, MissingExtra without the backend's package, ConfigError if the model is not
+    to be had so, EncoderError without its encoder.
     """
     artifact = read_artifact(path)
-    return Predictor(artifact, open_backend(artifact, precision, device, encoder, base), abstain_below=abstain_below)
+    return Predictor(
+        artifact, open_backend(artifact, precision, device, encoder, base, backend), abstain_below=abstain_below
+    )
 
 
 def predict_table(

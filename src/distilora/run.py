@@ -27,6 +27,7 @@ import yaml
 
 from distilora import hardware, memory
 from distilora.artifact import Artifact
+from distilora.backends.torch_backend import TorchBackend
 from distilora.calibration import fit_temperature
 from distilora.config import RunConfig
 from distilora.data import Parts, read_parts, shared_copies
@@ -38,15 +39,15 @@ from distilora.evaluation import Measured, measure
 from distilora.examples import Examples
 from distilora.fit import Fitted, Labelled, fit
 from distilora.folder import check_output, claim, let_go, writing
+from distilora.lanes import run_rows
 from distilora.methods import METHODS
 from distilora.network import new_network
 from distilora.outcome import Outcome, write_outcome
-from distilora.predict import run_rows
 from distilora.progress import quiet, say
 from distilora.quantisation import check_device, require_bitsandbytes, size
 from distilora.ranks import from_environment, local_index
 from distilora.resolve import check_lengths, check_tracker, resolve, say_what_is_used
-from distilora.saving import InMemory, verified, write_model
+from distilora.saving import verified, write_model
 from distilora.settings import to_tree
 from distilora.tables import atomic_text, write_json
 from distilora.tasks import Task
@@ -220,7 +221,7 @@ class Run:
         if self.parts.read_test is not None:
             test = sets["test"] = self.parts.read_test()
             tokens = tokenise(self.tokenizer, test.items, f"tokenising {test.split}")
-            backend = InMemory(self.network, self.config.training.precision, _budget(self.config))
+            backend = TorchBackend(self.network, self.config.training.precision, _budget(self.config))
             outputs = run_rows(tokens.rows, backend, label=f"predicting {test.split}")
             self.measured.insert(0, self._measure(test, tokens, outputs))
         self.parts.summary["copies_between_splits"] = shared_copies(sets)

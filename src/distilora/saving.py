@@ -11,31 +11,20 @@ from tokenizers import Tokenizer
 
 from distilora import __version__, quantisation
 from distilora.artifact import Artifact, Check, check_examples, write_artifact
-from distilora.backends.torch_backend import run_network
+from distilora.backends.torch_backend import TorchBackend
 from distilora.config import Device, Precision, RunConfig
 from distilora.data import Parts
 from distilora.encode import Network
 from distilora.encoders import Encoder
 from distilora.errors import RoundTripError
+from distilora.lanes import run_rows
 from distilora.methods import METHODS
 from distilora.network import Held, new_network, save_weights
-from distilora.predict import run_rows
 from distilora.progress import say
 from distilora.roundtrip import verify
 from distilora.rows import Rows
 from distilora.tasks import Task
 from distilora.tokens import tokenise
-
-
-class InMemory:
-    """A network in memory as a backend."""
-
-    def __init__(self, network: Network, precision: Precision, token_budget: int) -> None:
-        self.network, self.precision, self.token_budget = network.eval(), precision, token_budget
-
-    def run(self, rows: Rows) -> NDArray[np.float32]:
-        """Outputs [G, ...] of one micro-batch."""
-        return run_network(self.network, rows, self.precision)
 
 
 def write_model(
@@ -62,13 +51,13 @@ def write_model(
     again = Copies(config, encoder, parts.task, network)
     check = Check(
         examples,
-        run_rows(rows, InMemory(network, precision, budget)),
-        run_rows(rows, InMemory(again.network("fp32"), "fp32", budget)),
+        run_rows(rows, TorchBackend(network, precision, budget)),
+        run_rows(rows, TorchBackend(again.network("fp32"), "fp32", budget)),
     )
     agreed: dict[str, Any] = {}
     bases: tuple[Held, ...] = ("4bit", "full") if method.quantised else ()
     for base in bases:
-        other = InMemory(again.network(precision, base), precision, budget)
+        other = TorchBackend(again.network(precision, base), precision, budget)
         agreed[base] = agreement(parts.task, answered, run_rows(validation, other, label=f"agreement on base {base}"))
 
     def write_files(target: Path) -> None:

@@ -1,15 +1,18 @@
 """The PyTorch backend: the encoder that the artifact names, with what training changed, or a merged model alone."""
 
+from collections.abc import Callable
+from typing import cast
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from distilora.artifact import Artifact
-from distilora.config import Base, Device, Precision
+from distilora.config import Base, Device, InferencePrecision, Precision
 from distilora.encode import Network
 from distilora.encoders import find_encoder
-from distilora.errors import ArtifactError
-from distilora.hardware import keep_freed_memory, pick_device, pick_precision, pick_token_budget
+from distilora.errors import ArtifactError, ConfigError
+from distilora.hardware import flags, keep_freed_memory, pick_device, pick_precision, pick_token_budget
 from distilora.network import Held, load_merged, load_network
 from distilora.progress import say
 from distilora.quantisation import require_bitsandbytes
@@ -18,30 +21,49 @@ from distilora.tasks import restore
 
 
 class TorchBackend:
-    """Runs an artifact with PyTorch.
+    """Runs a network in memory; `token_budget` None is the machine's."""
 
-    Raises EncoderError if the encoder is not there, ArtifactError if it is not the one the model was trained on or the
-    base asked for does not fit, MissingExtra if a 4-bit base lacks its package.
-    """
-
-    def __init__(
-        self,
-        artifact: Artifact,
-        precision: Precision = "auto",
-        device: Device = "auto",
-        encoder: str | None = None,
-        base: Base = "auto",
-    ) -> None:
-        place = pick_device(device)
-        if place.type == "cpu":
-            keep_freed_memory()
-        self.precision = pick_precision(precision, place)
-        self.token_budget = pick_token_budget(None, place)
-        self.network = open_network(artifact, self.precision, place, encoder, base)
+    def __init__(self, network: Network, precision: Precision, token_budget: int | None = None) -> None:
+        self.network, self.precision = network.eval(), precision
+        self.token_budget = pick_token_budget(token_budget, network.device)
+        self.threads = torch.get_num_threads()
+        self.lanes = self.threads if network.device.type == "cpu" else 1
 
     def run(self, rows: Rows) -> NDArray[np.float32]:
         """Outputs [G, ...] of one micro-batch."""
         return run_network(self.network, rows, self.precision)
+
+    def lane(self) -> Callable[[Rows], NDArray[np.float32]]:
+        """`run` for a thread beside others."""
+        torch.set_num_threads(1)  # of the calling thread, and of threads that PyTorch meets from now on
+        return self.run
+
+    def end_lanes(self) -> None:
+        """Gives later threads the number back that they would have had."""
+        torch.set_num_threads(self.threads)
+
+
+def open_torch(
+    artifact: Artifact,
+    precision: InferencePrecision = "auto",
+    device: Device = "auto",
+    encoder: str | None = None,
+    base: Base = "auto",
+) -> TorchBackend:
+    """The backend on an artifact; precision auto is what an export's parity gate chose, else what the machine computes in.
+
+    Raises ConfigError for int8, EncoderError if the encoder is not there, ArtifactError if it is not the one the model was
+    trained on or the base asked for does not fit, MissingExtra if a 4-bit base lacks its package.
+    """
+    place = pick_device(device)
+    if place.type == "cpu":
+        keep_freed_memory()
+    if precision == "int8":
+        raise ConfigError("precision: int8 given, but the torch backend has none; export the run with --to onnx-int8")
+    if precision == "auto" and artifact.parity and place.type == "cpu" and artifact.parity["flags"] == flags():
+        precision = cast(Precision, artifact.precision)
+    precision = pick_precision(precision, place)
+    return TorchBackend(open_network(artifact, precision, place, encoder, base), precision)
 
 
 def open_network(
@@ -51,7 +73,7 @@ def open_network(
     encoder: str | None = None,
     base: Base | Held = "auto",
 ) -> Network:
-    """The artifact's network, to predict with; raises as `TorchBackend` does. `base` 'widened' is for merging."""
+    """The artifact's network, to predict with; raises as `open_torch` does. `base` 'widened' is for merging."""
     task = restore(artifact.task["name"], artifact.task["settings"])
     if artifact.weights == "merged":
         if encoder or base != "auto":
@@ -67,6 +89,7 @@ def open_network(
             f"encoder: {encoder or wanted['name']} has SHA-256 {found.sha256[:12]}, the model was trained on "
             f"{wanted['sha256'][:12]}; bring that encoder back"
         )
+    assert artifact.weights != "onnx"  # open_backend has seen to that
     return load_network(
         found, task, artifact.folder, weights=artifact.weights, precision=precision, device=device,
         attention=artifact.attention, base=held,

@@ -1,0 +1,198 @@
+"""From a run to a model in another form, and how far that answers as the run does.
+
+merged          one Transformers model                   config.json  model.safetensors  tokenizer.json ...
+onnx            one fp32 graph                            model.onnx  tokenizer.json
+onnx-int8       its linear layers in 8 bits               model_quantized.onnx  tokenizer.json
+transformersjs  both graphs, as Transformers.js has them  config.json  onnx/*.onnx  tokenizer.json ...
+
+run -> merged in memory -> written -> parity gate -> artifact.json, check.npz -> a fresh process gives it back
+"""
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from distilora import __version__
+from distilora.artifact import Artifact, Check, read_artifact, read_check, write_artifact
+from distilora.backends import Backend
+from distilora.backends.torch_backend import TorchBackend, open_network
+from distilora.encode import Network
+from distilora.encoders import find_encoder, special_tokens
+from distilora.errors import ArtifactError, MissingExtra, OutputError, RoundTripError
+from distilora.evaluation import SEEN
+from distilora.folder import writing
+from distilora.hardware import keep_freed_memory, pick_precision
+from distilora.lanes import run_rows
+from distilora.merge import check_agreement, merged_network, write_transformers
+from distilora.network import load_merged
+from distilora.parity import gate, read_held_out
+from distilora.progress import say
+from distilora.roundtrip import verify
+from distilora.tasks import Task, restore
+from distilora.tokens import read_tokenizer, tokenise
+
+Form = Literal["merged", "onnx", "onnx-int8", "transformersjs"]
+Candidates = dict[str, tuple[Callable[[], Backend], float]]
+CPU = torch.device("cpu")
+
+
+def export_run(
+    run: str | Path,
+    to: Form,
+    output: str | Path,
+    *,
+    encoder: str | None = None,
+    held_out: str | None = None,
+    accept_loss: bool = False,
+) -> Artifact:
+    """Writes a run's model in another form into the new folder `output`; its `parity` says how far it agrees.
+
+    Args:
+        encoder: where the run's encoder lies now, if not where it lay in training.
+        held_out: labelled texts for the parity gate (as data.path of an evaluation); None: the run's validation texts.
+        accept_loss: writes a model that does not pass the gate, and records that.
+
+    Raises ArtifactError if the run's model is damaged or exported already, or `output` exists; MissingExtra without what
+    the form needs; DataError without held-out texts; ParityError if the gate is not passed; RoundTripError if a fresh
+    process does not give its outputs back. Then nothing is left at `output`.
+    """
+    output = Path(output)
+    if output.exists() or output.is_symlink():
+        raise ArtifactError(f"--output: {output} exists already; give another folder")
+    artifact = read_artifact(run)
+    if artifact.weights == "onnx" or (artifact.weights == "merged" and to == "merged"):
+        raise ArtifactError(f"{run}: is exported already; copy it, or export the run that it came from")
+    if to != "merged":
+        _need_onnx()
+    keep_freed_memory()
+    task = restore(artifact.task["name"], artifact.task["settings"])
+    plain = output.with_name(f".{output.name}.{os.getpid()}.plain.tmp")  # the model, before its check is known
+    try:
+        plain.mkdir(parents=True)
+        with writing(output, "export again"):
+            return _export(artifact, task, to, output, plain, encoder, held_out, accept_loss)
+    except (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise OutputError(f"--output: {output} cannot be written ({error.strerror}); give another folder") from None
+    finally:
+        shutil.rmtree(plain, ignore_errors=True)
+
+
+def _export(
+    artifact: Artifact,
+    task: Task,
+    to: Form,
+    output: Path,
+    plain: Path,
+    encoder: str | None,
+    held_out: str | None,
+    accept: bool,
+) -> Artifact:
+    tokenizer = read_tokenizer(artifact.folder / "tokenizer.json")
+    check = read_check(artifact)
+    checked = tokenise(tokenizer, check.examples).rows
+    merged = merged_network(artifact, encoder)
+    original = TorchBackend(open_network(artifact, "fp32", CPU, encoder), "fp32", artifact.token_budget)
+    fp32 = run_rows(checked, original) / np.float32(artifact.temperature)
+    check_agreement(fp32, run_rows(checked, TorchBackend(merged, "fp32", artifact.token_budget)))
+    held = read_held_out(artifact, task, held_out)
+    rows = tokenise(tokenizer, held.examples.items).rows
+    wanted = run_rows(rows, original, label="parity: the fp32 original", lanes=True) / np.float32(artifact.temperature)
+    del original
+    if to == "merged":
+        candidates = _write_merged(artifact, task, merged, plain, encoder)
+    else:
+        candidates = _write_onnx(artifact, to, merged, plain, encoder, tokenise(tokenizer, held.calibration).rows)
+    parity = gate(task, held, rows, wanted, candidates, accept)
+    if parity["accepted_loss"]:
+        say(f"warning: {parity['default']} does not pass the parity gate; written as asked with --accept-loss")
+    precision = parity["default"].split()[1]
+    backend = candidates[parity["default"]][0]()
+    written = dataclasses.replace(
+        artifact, weights="merged" if to == "merged" else "onnx", precision=precision, quantisation=None, agreement={},
+        parity=parity, temperature=1.0, token_budget=backend.token_budget, schema=Artifact.schema, distilora=__version__,
+    )  # fmt: skip
+    answers = Check(check.examples, run_rows(checked, backend, written.token_budget), fp32)
+    written = write_artifact(output, written, lambda target: _move_all(plain, target), answers)
+    try:
+        verify(output, task, "cpu")
+    except RoundTripError:
+        shutil.rmtree(output)
+        raise
+    say(f"{output}: a fresh process gives back the outputs of {len(check.examples)} texts")
+    return written
+
+
+def _write_merged(artifact: Artifact, task: Task, merged: Network, plain: Path, encoder: str | None) -> Candidates:
+    write_transformers(merged.model, artifact, plain, _special(artifact, encoder))
+    seen = artifact.folder.parent / SEEN
+    if seen.is_file():
+        shutil.copyfile(seen, plain / SEEN)
+
+    def opened(precision: Any) -> Callable[[], Backend]:
+        return lambda: TorchBackend(
+            load_merged(plain, task, precision=precision, device=CPU, attention=artifact.attention), precision
+        )
+
+    native = pick_precision("auto", CPU)
+    return {f"torch {precision}": (opened(precision), 1.0) for precision in dict.fromkeys(["fp32", native])}
+
+
+def _write_onnx(
+    artifact: Artifact, to: Form, merged: Network, plain: Path, encoder: str | None, calibration: Any
+) -> Candidates:
+    from distilora.backends.onnx_backend import FILES, OnnxBackend, feed
+    from distilora.int8 import quantise
+    from distilora.onnx_model import write_onnx
+
+    folder = plain
+    if to == "transformersjs":
+        write_transformers(merged.model, artifact, plain, _special(artifact, encoder), weights=False)
+        folder = plain / "onnx"
+        folder.mkdir()
+    else:
+        shutil.copyfile(artifact.folder / "tokenizer.json", plain / "tokenizer.json")
+    say("writing the graph")
+    whole = folder / FILES["fp32"]
+    write_onnx(merged, whole)
+    precisions = ["int8"] if to == "onnx-int8" else ["fp32"] if to == "onnx" else ["fp32", "int8"]
+    if "int8" in precisions:
+        quantise(whole, folder / FILES["int8"], (feed(calibration.take([i])) for i in range(calibration.groups)))
+    if "fp32" not in precisions:
+        whole.unlink()
+    files = {file.relative_to(plain).as_posix(): "" for file in plain.rglob("*.onnx")}
+    lying = dataclasses.replace(artifact, folder=plain, files=files, weights="onnx")
+
+    def opened(precision: Any) -> Callable[[], Backend]:
+        return lambda: OnnxBackend(lying, precision)
+
+    return {f"onnx {precision}": (opened(precision), 1.0) for precision in precisions}
+
+
+def _need_onnx() -> None:
+    import importlib.util
+
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra(package, "export")
+
+
+def _special(artifact: Artifact, encoder: str | None) -> dict[str, str]:
+    if artifact.weights == "merged":
+        import json
+
+        held = json.loads((artifact.folder / "tokenizer_config.json").read_text("utf-8"))
+        return {role: value for role, value in held.items() if role.endswith("_token") and isinstance(value, str)}
+    return special_tokens(
+        find_encoder(encoder or artifact.encoder["name"], None if encoder else artifact.encoder["revision"])
+    )
+
+
+def _move_all(source: Path, target: Path) -> None:
+    for file in source.iterdir():
+        file.rename(target / file.name)
