@@ -259,7 +259,7 @@ def test_prediction_fetches_no_kernel(trained: dict[str, tuple[Path, Done]], fre
 
 
 def test_export_fetches_no_kernel(trained: dict[str, tuple[Path, Done]], fresh: Fresh, tmp_path: Path) -> None:
-    done = offline(fresh("export", trained["qlora"][0], "--to", "merged", "--output", tmp_path / "merged"))
+    offline(fresh("export", trained["qlora"][0], "--to", "merged", "--output", tmp_path / "merged"))
     found = read_artifact(tmp_path / "merged").parity["candidates"]
     assert found["torch fp32"]["largest_difference"] <= 1e-5
     assert 0 < found["torch bf16"]["largest_difference"] < 0.1
