@@ -45,7 +45,10 @@ def test_help_is_quick() -> None:
 def test_as_a_module() -> None:
     done = subprocess.run([sys.executable, "-m", "distilora", "nonsense"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "distilora: nonsense: no such command; there are train, evaluate, predict, export, encoder\n"
+    assert (
+        done.stderr
+        == "distilora: nonsense: no such command; there are train, evaluate, predict, explain, export, encoder\n"
+    )
 
 
 def test_without_a_command(capsys: Captured) -> None:
@@ -62,7 +65,7 @@ def test_help_of_settings(command: str, capsys: Captured) -> None:
     assert ("--adapter.last_blocks" in text) == (command == "train")
 
 
-@pytest.mark.parametrize("command", ["predict", "encoder"])
+@pytest.mark.parametrize("command", ["predict", "explain", "encoder"])
 def test_help_of_arguments(command: str, capsys: Captured) -> None:
     with pytest.raises(SystemExit) as leaving:
         main([command, "--help"])
@@ -121,7 +124,7 @@ def test_predict_standard_input(
         (["RUN", "--input", "missing.csv", "--output", "b.csv"], "--input: no such file: missing.csv"),
         (["RUN", "--input", "-", "--output", "b.txt"], "b.txt: predictions are tables"),
         (["RUN", "--input", "a.doc", "--output", "b.csv"], "a.doc: unknown kind of file"),
-        (["RUN", "text", "--precision", "int8"], "argument --precision: invalid choice"),
+        (["RUN", "text", "--precision", "int4"], "argument --precision: invalid choice"),
         (["RUN", " "], "text 1: the text is blank"),
         (["nowhere", "text"], "nowhere: no such run; train one with"),
         ([], "the following arguments are required: RUN"),

@@ -26,11 +26,17 @@ def test_commands_parse(line: str) -> None:
     elif command == "evaluate":
         parse(MeasureConfig, words[1:])
     else:
-        assert command in ("predict", "train", "export")
+        assert command in ("predict", "train", "explain", "export")
 
 
 def test_there_are_commands() -> None:
-    assert {(first or second).split()[0] for first, second in COMMANDS} == {"train", "predict", "evaluate", "export"}
+    assert {(first or second).split()[0] for first, second in COMMANDS} == {
+        "train",
+        "predict",
+        "explain",
+        "evaluate",
+        "export",
+    }
 
 
 def test_the_tree_names_every_module() -> None:

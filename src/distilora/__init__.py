@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from distilora.config import MeasureConfig, RunConfig
     from distilora.errors import DistiloraError
     from distilora.evaluation import evaluate
-    from distilora.explain import leave_one_word_out
+    from distilora.explanation import Explanation, explain
     from distilora.export import export_run
     from distilora.predict import Predictor, load
     from distilora.run import Run, train
@@ -32,20 +32,22 @@ _HOMES = {
     "evaluate": "evaluation",
     "Predictor": "predict",
     "load": "predict",
-    "leave_one_word_out": "explain",
+    "Explanation": "explanation",
+    "explain": "explanation",
     "export_run": "export",
     "Run": "run",
     "train": "run",
 }
 __all__ = [
     "DistiloraError",
+    "Explanation",
     "MeasureConfig",
     "Predictor",
     "Run",
     "RunConfig",
     "evaluate",
+    "explain",
     "export_run",
-    "leave_one_word_out",
     "load",
     "parse",
     "read_recipe",

@@ -84,7 +84,7 @@ class Projection:
         key = (dtype, [t._version for t in sources])
         if self._held is not None and key == self._key and all(map(operator.is_, sources, self._sources)):
             return self._held
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():  # formed when predicting, they serve gradients later, too
             parts = [layer.effective() for layer in self.layers]
             one = len(parts) == 1
             weight = (parts[0] if one else torch.cat(parts)).to(dtype)

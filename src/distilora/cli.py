@@ -1,15 +1,15 @@
 """The command `distilora`. Parses arguments, calls one function, prints; heavy imports wait until they are needed."""
 
-import argparse
 import json
 import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from distilora import __version__
+from distilora.arguments import Parser, add_loading, add_run
 from distilora.errors import ConfigError, DistiloraError, Interrupted
 
 USAGE = """usage: distilora COMMAND ...
@@ -22,6 +22,7 @@ commands:
   evaluate RUN --data.path PATH [--data.split SPLIT]            measure a run on other labelled data
   predict RUN TEXT [TEXT ...] [--json]                          answer texts
   predict RUN --input FILE --output FILE                        answer a csv, tsv, jsonl, parquet or txt file; - is stdin
+  explain RUN TEXT [--method METHOD] [--output FILE.html]       which words, or sentences, an answer comes from
   export RUN --to merged --output DIR                           one plain Transformers model, nothing beside it needed
   export RUN --to onnx|onnx-int8|transformersjs --output DIR    a graph for ONNX Runtime, or for the browser and Node
   encoder embedded --output DIR                                 write the embedded encoder as a Transformers folder
@@ -31,11 +32,6 @@ commands:
 """
 TRAIN_USAGE = "distilora train [RECIPE.yaml] [--STAGE.FIELD VALUE ...] [--overwrite] | --resume RUN"
 EVALUATE_USAGE = "distilora evaluate RUN --data.path PATH [--data.split SPLIT] [--STAGE.FIELD VALUE ...]"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {self.prog} --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "train": _train,
             "evaluate": _evaluate,
             "predict": _predict,
+            "explain": _explain,
             "export": _export,
             "encoder": _encoder,
         }
@@ -100,7 +97,7 @@ def _train(words: list[str]) -> int:
 
 
 def _resumed(words: list[str]) -> tuple[str, dict[str, Any]]:
-    parser = _Parser(prog="distilora train", add_help=False)
+    parser = Parser(prog="distilora train", add_help=False)
     parser.add_argument("--resume", required=True)
     args, more = parser.parse_known_args(words)
     if more:
@@ -186,8 +183,8 @@ def _evaluate(words: list[str]) -> int:
 
 
 def _predict(words: list[str]) -> int:
-    parser = _Parser(prog="distilora predict", description="Answers texts, or a table of them, with a finished run.")
-    parser.add_argument("run", metavar="RUN", help="folder of a finished run, or its model/")
+    parser = Parser(prog="distilora predict", description="Answers texts, or a table of them, with a finished run.")
+    add_run(parser)
     parser.add_argument("texts", metavar="TEXT", nargs="*", help="texts to answer")
     parser.add_argument("--input", metavar="FILE", help="csv, tsv, jsonl, parquet or txt (a text a line); - is stdin")
     parser.add_argument("--output", metavar="FILE", help="csv, tsv, jsonl or parquet; appears when it is whole")
@@ -196,14 +193,7 @@ def _predict(words: list[str]) -> int:
     )
     parser.add_argument("--text-column", metavar="NAME", help="column of the text, where its name does not tell")
     parser.add_argument("--strict", action="store_true", help="a blank text is an error, not an empty answer")
-    parser.add_argument("--backend", choices=["auto", "torch", "onnx"], default="auto",
-                        help="auto: onnx for a folder exported so, else torch (default)")  # fmt: skip
-    parser.add_argument("--precision", choices=["auto", "bf16", "fp32", "int8"], default="auto",
-                        help="auto: what an export's gate chose; of a run bf16 where it is native")  # fmt: skip
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="auto: a GPU if any")
-    parser.add_argument("--encoder", help="where the run's encoder lies now, if not where it lay in training")
-    parser.add_argument("--base", choices=["auto", "4bit", "full"], default="auto",
-                        help="what a qlora run's adapter is put on; auto: 4bit, as in training")  # fmt: skip
+    add_loading(parser)
     parser.add_argument("--abstain-below", metavar="P", type=float, default=0.0,
                         help="answers less probable than P say abstain (default: 0)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print a JSON object for each text")
@@ -251,9 +241,15 @@ def _answer_line(answer: dict[str, Any]) -> str:
     return line + ("  (longer than the model reads: cut)" if answer["truncated"] else "")
 
 
+def _explain(words: list[str]) -> int:
+    from distilora.explain_command import explain_command
+
+    return explain_command(words)
+
+
 def _export(words: list[str]) -> int:
-    parser = _Parser(prog="distilora export", description="Writes a finished run's model in another form.")
-    parser.add_argument("run", metavar="RUN", help="folder of a finished run, or its model/")
+    parser = Parser(prog="distilora export", description="Writes a finished run's model in another form.")
+    add_run(parser)
     parser.add_argument("--to", choices=["merged", "onnx", "onnx-int8", "transformersjs"], required=True,
                         help="merged: a Transformers folder; onnx: a graph for ONNX Runtime, onnx-int8: the same in 8 bits; "
                         "transformersjs: both, as Transformers.js wants them")  # fmt: skip
@@ -293,7 +289,7 @@ def _parity_table(folder: Path, parity: dict[str, Any]) -> tuple[str, list[tuple
 
 
 def _encoder(words: list[str]) -> int:
-    parser = _Parser(prog="distilora encoder", description="Writes the embedded encoder as a Transformers folder.")
+    parser = Parser(prog="distilora encoder", description="Writes the embedded encoder as a Transformers folder.")
     parser.add_argument("name", choices=["embedded"])
     parser.add_argument("--output", metavar="DIR", required=True, type=Path)
     args = parser.parse_args(words)

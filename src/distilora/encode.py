@@ -171,6 +171,29 @@ class Network(nn.Module):
         """The task's outputs for the rows' G examples, [G, ...]."""
         return self.task.head(self.encode(rows, adapter, entering), rows)
 
+    def through_embeddings(self, rows: Rows, embedded: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The outputs of the rows' G examples, [G, ...], and what the embeddings module gave for each token, [T, E].
+
+        The blocks read `embedded` in its place, if given, and its gradient can be formed. For one thread at a time:
+        until it is done every other pass through this network would read `embedded`, too.
+        """
+        given = []
+
+        def exchange(module: nn.Module, arguments: Any, states: Tensor) -> Tensor:
+            lengths = [rows.lengths.sum()] if self.packed else rows.lengths  # of what stands in each line of `states`
+            ends = torch.tensor(np.asarray(lengths), device=states.device)
+            inside = torch.arange(states.shape[1], device=states.device)[None] < ends[:, None]
+            given.append(states[inside])
+            return states if embedded is None else states.detach().index_put((inside,), embedded.to(states.dtype))
+
+        module = self.model.base_model.get_submodule(self.architecture.embeddings)
+        hook = module.register_forward_hook(exchange)
+        try:
+            outputs = self(rows)
+        finally:
+            hook.remove()
+        return outputs, given[0]
+
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that training changes, by name."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
@@ -200,7 +223,15 @@ class Network(nn.Module):
         ids = np.full(inside.shape, self.padding_id, np.int64)
         ids[inside] = rows.ids
         mask = None if inside.all() else torch.from_numpy(inside.astype(np.int64)).to(self.device)
-        hidden = self.model.base_model(input_ids=torch.from_numpy(ids).to(self.device), attention_mask=mask)[0]
+        positions = {}
+        if (
+            self.architecture.reserved_positions
+        ):  # told, as padding tokens in a text (see gradients.py) would not be counted
+            embeddings = self.model.base_model.get_submodule(self.architecture.embeddings)
+            first = embeddings.padding_idx + 1
+            positions["position_ids"] = torch.arange(first, first + longest, device=self.device)[None]
+        given = torch.from_numpy(ids).to(self.device)
+        hidden = self.model.base_model(input_ids=given, attention_mask=mask, **positions)[0]
         return hidden, torch.from_numpy(inside).to(self.device)
 
 

@@ -63,7 +63,7 @@ class Predictor:
             return self([texts])[0]
         if not isinstance(texts, Sequence):
             return self.stream(texts)
-        examples = [self._example(text, f"text {i}") for i, text in enumerate(texts, 1)]
+        examples = [self.example(text, f"text {i}") for i, text in enumerate(texts, 1)]
         chunks = (examples[start : start + STREAM] for start in range(0, len(examples), STREAM))
         return [answer for answers in self.answers(chunks) for answer in answers]
 
@@ -99,7 +99,7 @@ class Predictor:
         def chunks() -> Iterator[list[Example]]:
             number = 0
             while chunk := list(islice(iterator, STREAM)):
-                yield [self._example(text, f"text {number + i}") for i, text in enumerate(chunk, 1)]
+                yield [self.example(text, f"text {number + i}") for i, text in enumerate(chunk, 1)]
                 number += len(chunk)
 
         for answers in self.answers(chunks()):
@@ -121,7 +121,8 @@ class Predictor:
             for answer, text in zip(answers, known, strict=True)
         ]
 
-    def _example(self, text: Any, place: str) -> Example:
+    def example(self, text: Any, place: str) -> Example:
+        """The cleaned example of a text. Raises DataError, naming `place`, if it is blank or not text."""
         if not isinstance(text, str):
             raise DataError(f"{place}: {type(text).__name__} given, text wanted")
         try:

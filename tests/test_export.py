@@ -1,0 +1,228 @@
+"""Exports as graphs: the same answers, in any batch, in plain ONNX Runtime; a gate that can be failed; nothing half-written."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from conftest import tiny_reviews, write_csv
+from fresh import Fresh, verify_here
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from distilora import export, parity
+from distilora.artifact import read_artifact
+from distilora.cli import main
+from distilora.errors import ArtifactError, ConfigError, DataError, MissingExtra, ParityError
+from distilora.export import export_run
+from distilora.predict import Predictor, load
+from distilora.tasks.classification import softmax
+
+Captured = pytest.CaptureFixture[str]
+TEXTS = [*(text for text, _ in tiny_reviews(120, 9)), "superb film " * 60, "film"]
+
+
+@pytest.fixture(scope="module")
+def graphs(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both graphs, as Transformers.js has them."""
+    folder = tmp_path_factory.mktemp("graphs") / "js"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "verify", verify_here)
+        export_run(finished, "transformersjs", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def original(finished: Path) -> Predictor:
+    return load(finished, "fp32", "cpu")
+
+
+def logits(answers: list[dict[str, float]]) -> NDArray[np.float64]:
+    return np.asarray([np.log(answer["p_pos"] / answer["p_neg"]) for answer in answers])
+
+
+def test_both_graphs_answer_as_the_run_does(graphs: Path, original: Predictor) -> None:
+    wanted = original(TEXTS)
+    for precision, allowed in (("fp32", 1e-4), ("int8", 0.2)):
+        predictor = load(graphs, precision)
+        assert (predictor.backend.precision, type(predictor.backend).__name__) == (precision, "OnnxBackend")
+        answers = predictor(TEXTS)
+        assert [a["truncated"] for a in answers] == [a["truncated"] for a in wanted]
+        np.testing.assert_allclose(logits(answers), logits(wanted), rtol=0, atol=allowed)
+        assert precision == "fp32" or np.abs(logits(answers) - logits(wanted)).max() > 1e-4  # it is another arithmetic
+
+
+def test_what_is_recorded(graphs: Path, finished: Path) -> None:
+    artifact, run = read_artifact(graphs), read_artifact(finished)
+    found = artifact.parity
+    assert (artifact.weights, artifact.temperature, artifact.schema) == ("onnx", 1.0, 3)
+    assert (artifact.task, artifact.cleaning, artifact.max_length) == (run.task, run.cleaning, run.max_length)
+    assert set(found["candidates"]) == {"onnx fp32", "onnx int8"}
+    assert found["default"] == f"onnx {artifact.precision}"
+    assert found["candidates"][found["default"]]["passed"]
+    assert (found["texts"], found["metric"], found["accepted_loss"]) == (40, "accuracy", False)
+    assert found["candidates"]["onnx fp32"]["agreement"] == 1.0
+    assert load(graphs).backend.precision == artifact.precision
+
+
+def test_plain_onnxruntime_with_the_documented_signature(graphs: Path, original: Predictor) -> None:
+    tokenizer = Tokenizer.from_file(str(graphs / "tokenizer.json"))
+    tokenizer.enable_padding(pad_id=7)  # any id
+    batch = tokenizer.encode_batch(TEXTS[:20])
+    ids, mask = (np.asarray([getattr(e, name) for e in batch], np.int64) for name in ("ids", "attention_mask"))
+    assert 0 in mask
+    wanted = np.asarray([[a["p_neg"], a["p_pos"]] for a in original(TEXTS[:20])])
+    for file, allowed in (("model.onnx", 1e-5), ("model_quantized.onnx", 0.05)):
+        session = onnxruntime.InferenceSession(graphs / "onnx" / file, providers=["CPUExecutionProvider"])
+        assert [(i.name, i.type) for i in session.get_inputs()] == [
+            ("input_ids", "tensor(int64)"), ("attention_mask", "tensor(int64)"),
+        ]  # fmt: skip
+        (out,) = session.run(["logits"], {"input_ids": ids, "attention_mask": mask})
+        np.testing.assert_allclose(softmax(out), wanted, rtol=0, atol=allowed)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_batch_mates_do_not_matter(precision: str, graphs: Path, original: Predictor) -> None:
+    """Any split: within 1e-5 in fp32; in int8 the same label wherever the fp32 margin exceeds 0.02."""
+    rng = np.random.default_rng(5)
+    predictor = load(graphs, precision)
+    wanted = predictor(TEXTS)
+    margin = np.abs(np.asarray([a["p_pos"] - a["p_neg"] for a in original(TEXTS)]))
+    for _ in range(8):
+        order = rng.permutation(len(TEXTS))
+        places = np.sort(rng.choice(np.arange(1, len(TEXTS)), rng.integers(1, 20), replace=False))
+        predictor.backend.token_budget = int(rng.choice([8, 70, 300, 5000]))
+        predictor.backend.lanes = int(rng.integers(1, 3))
+        for part in np.split(order, places):
+            for place, answer in zip(part, predictor([TEXTS[i] for i in part]), strict=True):
+                if precision == "fp32":
+                    assert answer == pytest.approx(wanted[place], abs=1e-5)
+                elif margin[place] > 0.02:
+                    assert answer["label"] == wanted[place]["label"]
+
+
+def test_the_int8_graph_is_in_8_bits(graphs: Path) -> None:
+    whole, small = (onnx.load(graphs / "onnx" / name) for name in ("model.onnx", "model_quantized.onnx"))
+    kinds = [node.op_type for node in small.graph.node]
+    assert kinds.count("MatMulIntegerToFloat") == 4  # of one block; the last one computes a row a text
+    weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in small.graph.initializer}
+    assert sum(value.dtype == np.int8 and value.ndim == 2 for value in weights.values()) == 4
+    assert sum(tensor.ByteSize() for tensor in small.graph.initializer) < sum(
+        tensor.ByteSize() for tensor in whole.graph.initializer
+    )
+
+
+def test_a_fresh_process_without_torch(graphs: Path, fresh: Fresh) -> None:
+    done = fresh("predict", graphs, "superb film", "--json", without=["torch", "transformers", "peft", "onnx"])
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["label"] == "pos"
+    done = fresh("predict", graphs, "superb film", without=["onnxruntime"])
+    assert (done.code, done.err) == (
+        2, "distilora: onnxruntime is not installed; install it with: pip install 'distilora[serve]'\n",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "said"),
+    [
+        ({"backend": "torch"}, ConfigError, "backend: torch asked for, but .* is for onnx; drop it, or export"),
+        ({"precision": "bf16"}, ConfigError, "precision: bf16 given, but .* holds fp32 and int8; drop it"),
+        ({"device": "cuda"}, ConfigError, "device: cuda given, but the onnx backend computes on the CPU; drop it"),
+        ({"encoder": "somewhere"}, ArtifactError, "encoder: given, but an onnx model has its own; drop it"),
+        ({"base": "full"}, ArtifactError, "base: given, but an onnx model has its own; drop it"),
+    ],
+)
+def test_what_a_graph_cannot_do(settings: dict[str, str], error: type, said: str, graphs: Path) -> None:
+    with pytest.raises(error, match=f"^{said}"):
+        load(graphs, **settings)
+
+
+def test_what_a_run_cannot_do(finished: Path, graphs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^backend: onnx asked for, but .* is for torch; drop it, or export"):
+        load(finished, backend="onnx")
+    with pytest.raises(ConfigError, match=r"^precision: int8 given, but the torch backend has none; export"):
+        load(finished, precision="int8")
+    with pytest.raises(ArtifactError, match="is exported already; copy it, or export the run"):
+        export_run(graphs, "onnx", tmp_path / "again")
+
+
+def test_a_damaged_graph(graphs: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(graphs, tmp_path / "copy")
+    (folder / "onnx" / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(ArtifactError, match="SHA-256 differs"):
+        load(folder)
+
+
+def test_another_processor_is_told(graphs: Path, tmp_path: Path, capsys: Captured) -> None:
+    folder = shutil.copytree(graphs, tmp_path / "copy")
+    fields = json.loads((folder / "artifact.json").read_text())
+    fields["precision"], fields["parity"]["flags"] = "int8", ["avx2"]
+    (folder / "artifact.json").write_text(json.dumps(fields))
+    load(folder)
+    assert "note: checked on a processor with avx2, this one has " in capsys.readouterr().err
+
+
+class TestTheGate:
+    @pytest.fixture(autouse=True)
+    def quick(self) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(export, "verify", verify_here)
+            yield
+
+    def test_a_model_that_answers_otherwise_is_refused(
+        self, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+    ) -> None:
+        opened = export.load_merged
+
+        def spoilt(*args: object, **settings: object) -> object:
+            network = opened(*args, **settings)
+            network.model.classifier.bias.data += network.model.classifier.bias.data.new_tensor([3.0, -3.0])
+            return network
+
+        monkeypatch.setattr(export, "load_merged", spoilt)
+        words = ["export", str(finished), "--to", "merged", "--output", str(tmp_path / "out")]
+        assert main(words) == 1
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.startswith("distilora: --to: torch fp32 gives ")
+        assert last.endswith("nothing was written; --accept-loss writes it all the same")
+        assert list(tmp_path.iterdir()) == []
+        export_run(finished, "merged", tmp_path / "out", accept_loss=True)
+        assert read_artifact(tmp_path / "out").parity["accepted_loss"] is True
+
+    def test_the_fastest_that_passes_is_the_default(
+        self, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(parity, "LEAST_AGREEMENT", 2.0)  # nothing can
+        with pytest.raises(ParityError, match="at least 200.0% wanted"):
+            export_run(finished, "merged", tmp_path / "out")
+        monkeypatch.undo()
+        found = export_run(finished, "merged", tmp_path / "out").parity
+        passing = {n: c["texts_per_s"] for n, c in found["candidates"].items() if c["passed"]}
+        assert found["default"] == max(passing, key=lambda name: passing[name])
+
+    def test_held_out_texts(self, finished: Path, tmp_path: Path, capsys: Captured) -> None:
+        moved = shutil.copytree(finished / "model", tmp_path / "model")
+        with pytest.raises(DataError, match="^--held-out: .* is not in its run's folder, .* give labelled texts"):
+            export_run(moved, "merged", tmp_path / "out")
+        given = write_csv(tmp_path / "given.csv", tiny_reviews(50, 3))
+        found = export_run(moved, "merged", tmp_path / "out", held_out=str(given)).parity
+        assert (found["texts"], found["held_out"]) == (50, f"{given}, train")
+        assert "note: 50 held-out texts instead of 1,000" in capsys.readouterr().err
+        with pytest.raises(DataError, match="no-such"):
+            export_run(moved, "merged", tmp_path / "again", held_out=str(tmp_path / "no-such.csv"))
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["given.csv", "model", "out"]
+
+    def test_missing_packages_are_named(
+        self, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from importlib import util
+
+        found = util.find_spec
+        monkeypatch.setattr(util, "find_spec", lambda name, *rest: None if name == "onnxscript" else found(name, *rest))
+        with pytest.raises(MissingExtra, match=r"onnxscript is not installed; .*distilora\[export\]"):
+            export_run(finished, "onnx", tmp_path / "out")
+        assert list(tmp_path.iterdir()) == []
