@@ -19,8 +19,8 @@ def verify_here(folder: Path, task: object, device: str) -> dict[str, Any]:
 
 COMMAND = """
 from fresh import verify_here
-from distilora import cli, merge, saving
-saving.verify = merge.verify = verify_here
+from distilora import cli, export, saving
+saving.verify = export.verify = verify_here
 sys.exit(cli.main(sys.argv[1:]))
 """
 COMPARE = """

@@ -246,7 +246,10 @@ def test_no_such_recipe(refused: Run, tmp_path: Path) -> None:
 
 
 def test_no_such_command(refused: Run) -> None:
-    assert refused("trian") == "trian: no such command; there are train, evaluate, predict, explain, export, encoder"
+    assert (
+        refused("trian")
+        == "trian: no such command; there are train, evaluate, predict, explain, score, export, encoder"
+    )
 
 
 def test_an_output_folder_that_is_taken(commands: dict, refused: Run, reviews: Path, tmp_path: Path) -> None:

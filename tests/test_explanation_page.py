@@ -107,7 +107,7 @@ def test_the_command_prints_and_writes(finished: Path, tmp_path: Path, capsys: C
     assert capsys.readouterr().out == table(explain(predictor, text)) + "\n"
     output = tmp_path / "why.html"
     words = ["--method", "integrated-gradients", "--steps", "3", "--level", "sentence", "--label", "neg"]
-    assert main([*common[:3], *words, "--output", str(output)]) == 0  # in fp32 by itself
+    assert main([*common, *words, "--output", str(output)]) == 0
     found = explain(predictor, text, "integrated-gradients", "sentence", "neg", 3)
     assert capsys.readouterr().out == f"{output}: neg {found.probability:.1%}, 2 sentences\n"
     assert unescape(output.read_text("utf-8")) == unescape(page(found))

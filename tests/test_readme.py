@@ -26,7 +26,7 @@ def test_commands_parse(line: str) -> None:
     elif command == "evaluate":
         parse(MeasureConfig, words[1:])
     else:
-        assert command in ("predict", "train", "explain", "export")
+        assert command in ("predict", "train", "explain", "export", "score")
 
 
 def test_there_are_commands() -> None:
@@ -36,6 +36,7 @@ def test_there_are_commands() -> None:
         "explain",
         "evaluate",
         "export",
+        "score",
     }
 
 

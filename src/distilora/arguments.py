@@ -29,3 +29,10 @@ def add_loading(parser: Parser) -> None:
     parser.add_argument("--encoder", help="where the run's encoder lies now, if not where it lay in training")
     parser.add_argument("--base", choices=["auto", "4bit", "full"], default="auto",
                         help="what a qlora run's adapter is put on; auto: 4bit, as in training")  # fmt: skip
+
+
+def add_answering(parser: Parser) -> None:
+    """How its model is loaded and when it abstains."""
+    add_loading(parser)
+    parser.add_argument("--abstain-below", metavar="P", type=float, default=0.0,
+                        help="answers less probable than P say abstain (default: 0)")  # fmt: skip

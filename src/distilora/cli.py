@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distilora import __version__
-from distilora.arguments import Parser, add_loading, add_run
+from distilora.arguments import Parser, add_answering, add_run
 from distilora.errors import ConfigError, DistiloraError, Interrupted
 
 USAGE = """usage: distilora COMMAND ...
@@ -23,6 +23,7 @@ commands:
   predict RUN TEXT [TEXT ...] [--json]                          answer texts
   predict RUN --input FILE --output FILE                        answer a csv, tsv, jsonl, parquet or txt file; - is stdin
   explain RUN TEXT [--method METHOD] [--output FILE.html]       which words, or sentences, an answer comes from
+  score RUN INPUT --output DIR                                  answer tables of any size, resumably, on one machine or many
   export RUN --to merged --output DIR                           one plain Transformers model, nothing beside it needed
   export RUN --to onnx|onnx-int8|transformersjs --output DIR    a graph for ONNX Runtime, or for the browser and Node
   encoder embedded --output DIR                                 write the embedded encoder as a Transformers folder
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "evaluate": _evaluate,
             "predict": _predict,
             "explain": _explain,
+            "score": _score,
             "export": _export,
             "encoder": _encoder,
         }
@@ -193,9 +195,7 @@ def _predict(words: list[str]) -> int:
     )
     parser.add_argument("--text-column", metavar="NAME", help="column of the text, where its name does not tell")
     parser.add_argument("--strict", action="store_true", help="a blank text is an error, not an empty answer")
-    add_loading(parser)
-    parser.add_argument("--abstain-below", metavar="P", type=float, default=0.0,
-                        help="answers less probable than P say abstain (default: 0)")  # fmt: skip
+    add_answering(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON object for each text")
     args = parser.parse_intermixed_args(words)  # a text may follow an option
     if bool(args.texts) == bool(args.input):
@@ -230,6 +230,12 @@ def _predict(words: list[str]) -> int:
     for text, answer in zip(args.texts, predictor(args.texts), strict=True):
         print(json.dumps({"text": text, **answer}, ensure_ascii=False) if args.json else _answer_line(answer))
     return 0
+
+
+def _score(words: list[str]) -> int:
+    from distilora.score_command import score_command
+
+    return score_command(words)
 
 
 def _answer_line(answer: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ DistiloraError             exit 2
 ├── EncoderError           an encoder cannot be found, read or adapted
 ├── ArtifactError          a saved model is missing, damaged or of another schema
 ├── OutputError            what was to be written cannot be: the disk is full, or another run holds the folder
+├── EngineError            the cluster that should compute cannot be reached, or fails
 ├── RoundTripError         exit 1: a reloaded model does not give back its own outputs
 ├── ParityError            exit 1: an exported model does not answer as the original does
 └── Interrupted            exit 128 + signal: training stopped on request, after saving a checkpoint
@@ -44,6 +45,10 @@ class ArtifactError(DistiloraError):
 
 class OutputError(DistiloraError):
     """What was to be written cannot be: the disk is full, or another run holds the folder."""
+
+
+class EngineError(DistiloraError):
+    """The cluster that should compute cannot be reached, or fails."""
 
 
 class RoundTripError(DistiloraError):

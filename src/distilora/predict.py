@@ -140,6 +140,7 @@ class Predictor:
 class _Known:
     """What is known of a text: its outputs before the temperature, [...], and whether it was cut."""
 
+    __slots__ = ("outputs", "truncated")
     outputs: NDArray[np.float32]
     truncated: bool
 

@@ -11,20 +11,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import Any, BinaryIO, Self
 
-from distilora.errors import DataError, MissingExtra
+from distilora.errors import DataError
+from distilora.reading import BATCH, DELIMITERS, Lines, Record, Reject, arrow, parquet_records, read_header, records
+
+__all__ = [
+    "BATCH",
+    "FORMATS",
+    "Record",
+    "TableWriter",
+    "atomic_text",
+    "format_of",
+    "read_stream",
+    "read_table",
+    "write_json",
+    "write_table",
+]
 
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".txt": "txt"}
-BATCH = 1024  # parquet rows held at a time
-csv.field_size_limit(2**31 - 1)
-
-
-class Record(NamedTuple):
-    """One record: where it stands, for messages, and its values by column."""
-
-    place: str
-    values: Mapping[str, Any]
 
 
 def format_of(path: str | Path, wanted: str | None = None) -> str:
@@ -44,7 +49,7 @@ def read_table(path: str | Path) -> Iterator[Record]:
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty; give one with records")
     if kind == "parquet":
-        yield from _parquet(path)
+        yield from _strict(parquet_records(path, str(path)))
         return
     try:
         with open(path, "rb") as stream:
@@ -55,113 +60,41 @@ def read_table(path: str | Path) -> Iterator[Record]:
 
 def read_stream(stream: BinaryIO, kind: str, name: str) -> Iterator[Record]:
     """Streams the records of an open binary file of kind csv, tsv, jsonl or txt."""
-    lines = _lines(stream, name)
-    if kind == "txt":
-        for number, line in enumerate(lines, 1):
-            yield Record(f"{name}: row {number}", {"text": line.rstrip("\r\n")})
-    elif kind == "jsonl":
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield Record(f"{name}: row {number}", _json(line, f"{name}: row {number}"))
-    elif kind in ("csv", "tsv"):
-        yield from _csv(lines, "\t" if kind == "tsv" else ",", name)
-    else:
+    if kind == "parquet":
         raise DataError(f"{name}: {kind} cannot be read from a stream; give a file")
+    lines = Lines(stream, name)
+    yield from _strict(records(lines, kind, read_header(lines, kind) if kind in DELIMITERS else ()))
 
 
-def _lines(stream: BinaryIO, name: str) -> Iterator[str]:
-    for number, raw in enumerate(stream, 1):
-        try:
-            yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{name}: line {number}: byte {error.start + 1} is not UTF-8; convert the file, for example with "
-                "iconv -f latin1 -t utf-8"
-            ) from None
-
-
-def _json(line: str, place: str) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{place}: not JSON ({getattr(error, 'msg', error)}); each line must hold one object") from None
-    if "\\ud" in line.lower():  # escapes may spell half a character, which no tokenizer takes
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise DataError(f"{place}: a text holds half a character (a lone \\ud... escape); correct it") from None
-    if not isinstance(value, dict):
-        raise DataError(f"{place}: {type(value).__name__} found; each line must hold one object")
-    return value
-
-
-def _csv(lines: Iterator[str], delimiter: str, name: str) -> Iterator[Record]:
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    number = 0
-    try:
-        header = next(reader, None)
-        if not header:
-            raise DataError(f"{name}: no header; the first line must name the columns")
-        twice = next((column for column in header if column and header.count(column) > 1), None)
-        if twice is not None:
-            raise DataError(f"{name}: two columns called {twice!r}; rename one")
-        for number, cells in enumerate(reader, 1):
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                raise DataError(
-                    f"{name}: row {number}: {len(cells)} cells under {len(header)} columns; quote cells that hold "
-                    f"{'tabs' if delimiter == chr(9) else 'commas'} or line breaks"
-                )
-            yield Record(f"{name}: row {number}", dict(zip(header, cells, strict=True)))
-    except csv.Error as error:
-        raise DataError(f"{name}: row {number + 1}: {error}; check its quotes") from None
-
-
-def _arrow() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingExtra("pyarrow (needed for parquet)", "parquet") from None
-    return pyarrow
-
-
-def _parquet(path: Path) -> Iterator[Record]:
-    arrow = _arrow()
-    try:
-        with arrow.parquet.ParquetFile(path) as file:
-            number = 0
-            for batch in file.iter_batches(BATCH):
-                for values in batch.to_pylist():
-                    number += 1
-                    yield Record(f"{path}: row {number}", values)
-    except (arrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: broken parquet ({str(error).splitlines()[0]}); write the file again") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: row {number + 1}: a text is not UTF-8; write the file again") from None
+def _strict(found: Iterator[Record | Reject]) -> Iterator[Record]:
+    for one in found:
+        if isinstance(one, Reject):
+            raise DataError(f"{one.place}: {one.reason}")
+        yield one
 
 
 class TableWriter:
     """Writes records to a temporary file beside `path` and moves it there when all went well.
 
     `with TableWriter("scored.parquet") as out: out.write([{...}, ...])`. The first record names the columns; values are
-    numbers, booleans, text or null. On an error nothing is left behind.
+    numbers, booleans, text or null. On an error nothing is left behind. `columns`, and for parquet their types in an Arrow
+    `schema`, may be given; then a table without records has them, too.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, columns: Sequence[str] = (), schema: Any = None) -> None:
         self.path = Path(path)
         self.kind = format_of(path)
         if self.kind == "txt":
             raise DataError(f"{path}: predictions are tables; give a file ending in .csv, .tsv, .jsonl or .parquet")
         if self.kind == "parquet":
-            _arrow()
+            arrow()
         if not self.path.parent.is_dir():
             raise DataError(f"{path}: its folder does not exist; create it first")
         self.temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         self._stream: Any = None
         self._writer: Any = None
-        self._schema: Any = None
-        self._columns: dict[str, None] = {}  # in order
+        self._schema, self._given = schema, schema is not None
+        self._columns: dict[str, None] = dict.fromkeys(columns)  # in order
 
     def __enter__(self) -> Self:
         return self
@@ -183,50 +116,62 @@ class TableWriter:
         if self.kind == "parquet":
             self._write_parquet(records, like or {})
         else:
-            if self._writer is None:
-                delimiter = "\t" if self.kind == "tsv" else ","
-                self._writer = csv.DictWriter(self._open(), list(records[0]), delimiter=delimiter, lineterminator="\n")
-                self._writer.writeheader()
-            self._writer.writerows(records)
+            self._csv_writer().writerows(records)
 
     def _open(self) -> Any:
         if self._stream is None:
             self._stream = open(self.temporary, "w", encoding="utf-8", newline="")  # noqa: SIM115 - closed in __exit__
         return self._stream
 
+    def _csv_writer(self) -> Any:
+        if self._writer is None:
+            delimiter = "\t" if self.kind == "tsv" else ","
+            self._writer = csv.DictWriter(self._open(), list(self._columns), delimiter=delimiter, lineterminator="\n")
+            self._writer.writeheader()
+        return self._writer
+
     def _write_parquet(self, records: Sequence[Mapping[str, Any]], like: Mapping[str, Any]) -> None:
-        arrow = _arrow()
+        pa = arrow()
         try:
-            table = arrow.Table.from_pylist([{c: r.get(c) for c in self._columns} for r in records])
+            rows = [{c: r.get(c) for c in self._columns} for r in records]
+            table = pa.Table.from_pylist(rows, self._schema if self._given else None)
             if self._schema is None:
                 # A column null throughout the first batch may hold anything later: text holds it all.
                 fields = [
-                    arrow.field(f.name, arrow.scalar(like.get(f.name, "")).type) if arrow.types.is_null(f.type) else f
+                    pa.field(f.name, pa.scalar(like.get(f.name, "")).type) if pa.types.is_null(f.type) else f
                     for f in table.schema
                 ]
-                self._schema = arrow.schema(fields)
+                self._schema = pa.schema(fields)
                 table = table.cast(self._schema)
-                self._writer = arrow.parquet.ParquetWriter(self.temporary, self._schema, compression="zstd")
             elif table.schema != self._schema:
                 table.cast(self._schema)  # refuses 1.5 as a whole number,
-                table = arrow.Table.from_pylist(table.to_pylist(), self._schema)  # and this a text as a number
-        except (arrow.ArrowException, TypeError, OverflowError) as error:
+                table = pa.Table.from_pylist(table.to_pylist(), self._schema)  # and this a text as a number
+        except (pa.ArrowException, TypeError, OverflowError) as error:
             raise DataError(
                 f"{self.path}: a column changes its type ({str(error).splitlines()[0]}); write .jsonl instead"
             ) from None
-        self._writer.write_table(table)
+        self._parquet_writer().write_table(table)
+
+    def _parquet_writer(self) -> Any:
+        if self._writer is None:
+            self._writer = arrow().parquet.ParquetWriter(self.temporary, self._schema, compression="zstd")
+        return self._writer
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None and self._columns and self.kind in DELIMITERS:
+            self._csv_writer()  # a table without records is still a file
+        elif kind is None and self._schema is not None:
+            self._parquet_writer()
+        elif kind is None and self.kind != "parquet":
+            self._open()
         if self.kind == "parquet" and self._writer is not None:
             self._writer.close()
-        if kind is None and self.kind != "parquet":
-            self._open()  # a table without records is still a file
         if self._stream is not None:
             self._stream.close()
         if kind is None and self.temporary.exists():
             os.replace(self.temporary, self.path)
         elif kind is None:
-            _arrow().parquet.write_table(_arrow().table({}), self.path)
+            arrow().parquet.write_table(arrow().table({}), self.path)
         else:
             self.temporary.unlink(missing_ok=True)
 

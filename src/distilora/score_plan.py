@@ -1,0 +1,223 @@
+"""What scoring will do, found out by one reading of the inputs: their columns, and the shards they are cut into.
+
+A shard is a stretch of rows of one file, so that it can be computed by anyone, at any time, without what is before it.
+"""
+
+import base64
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from distilora.errors import DataError
+from distilora.predict import unlabelled
+from distilora.progress import Progress
+from distilora.reading import (
+    DELIMITERS,
+    LONGEST,
+    Lines,
+    Mark,
+    Record,
+    Reject,
+    arrow,
+    parquet_records,
+    read_header,
+    records,
+)
+from distilora.storage import Input, find_inputs, is_address, local, opened
+from distilora.tables import format_of
+from distilora.tasks import Task
+
+MOST_COLUMNS = 10_000
+# What a jsonl column holds, from all its rows. `mixed` is several kinds, lists or objects: written as JSON text.
+TYPES = {"null": "string", "text": "string", "mixed": "string", "flag": "bool_", "whole": "int64", "number": "float64"}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """`rows` rows (bad ones too) of the input file number `file`, from `mark` on."""
+
+    number: int
+    file: int
+    rows: int
+    mark: Mark
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The inputs, their kind of file, what their columns hold, the text's column, and the shards."""
+
+    inputs: list[Input]
+    kind: str
+    columns: dict[str, str]  # name -> a key of TYPES; of parquet, Arrow's name of the type
+    text_column: str | None
+    shards: list[Shard]
+    schema: str = ""  # of parquet inputs, serialised
+
+    @property
+    def rows(self) -> int:
+        """Rows of all shards."""
+        return sum(shard.rows for shard in self.shards)
+
+    def tree(self) -> dict[str, Any]:
+        """As JSON; `Plan.of` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def of(cls, tree: Mapping[str, Any]) -> "Plan":
+        """The plan of a tree."""
+        shards = [Shard(s["number"], s["file"], s["rows"], Mark(*s["mark"])) for s in tree["shards"]]
+        return cls(**{**tree, "inputs": [Input(*one) for one in tree["inputs"]], "shards": shards})
+
+    def read(self, shard: Shard) -> Iterator[Record | Reject]:
+        """The rows of a shard. Raises DataError if the file has fewer now."""
+        path, count = self.inputs[shard.file].path, 0
+        for found in islice(_rows_from(path, self.kind, shard.mark), shard.rows):
+            count += 1
+            yield found
+        if count < shard.rows:
+            raise DataError(
+                f"{path}: changed since it was first read (rows are missing); score it again with --overwrite"
+            )
+
+    def arrow_schema(self, answer: Mapping[str, Any]) -> Any:
+        """Arrow's schema of a shard: the input's columns, then those of an answer."""
+        pa = arrow()
+        if self.kind == "parquet":
+            fields = list(pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.schema))))
+        else:
+            fields = [pa.field(name, getattr(pa, TYPES[kind])()) for name, kind in self.columns.items()]
+        return pa.schema([*fields, *(pa.field(name, pa.scalar(value).type) for name, value in answer.items())])
+
+
+def make_plan(source: str, task: Task, text_column: str | None, shard_rows: int) -> Plan:
+    """Reads all inputs once, cheaply (of parquet the metadata). Raises DataError naming the file that cannot be scored."""
+    inputs = find_inputs(source)
+    kinds = {format_of(one.path): one.path for one in inputs}
+    if len(kinds) > 1:
+        named = ", ".join(sorted(kinds))
+        raise DataError(f"{source}: files of several kinds ({named}); score each by a glob, such as '*.{min(kinds)}'")
+    kind = min(kinds)
+    columns: dict[str, str] = {}
+    headers: list[Sequence[str]] = []
+    schemas: list[Any] = []
+    shards: list[Shard] = []
+    with Progress("reading the inputs", None, "rows") as bar:
+        for file, one in enumerate(inputs):
+            if kind == "parquet":
+                rows, schema = _metadata(one.path)
+                schemas.append(schema)
+                headers.append(schema.names)
+                stretches = iter([(Mark(at), min(shard_rows, rows - at)) for at in range(0, rows, shard_rows)])
+            else:
+                headers.append(_header(one.path, kind))
+                columns |= dict.fromkeys(headers[-1], "text")
+                stretches = _stretches(one.path, kind, shard_rows, columns)
+            for mark, count in stretches:
+                shards.append(Shard(len(shards), file, count, mark))
+                bar.add(count)
+    if not shards:
+        raise DataError(f"{source}: no records; give files with some")
+    serialised = ""
+    if kind == "parquet":
+        schema = _unified(schemas, inputs)
+        columns = {field.name: str(field.type) for field in schema}
+        serialised = base64.b64encode(schema.serialize().to_pybytes()).decode()
+    found = getattr(unlabelled(task, columns, text_column), "text_column", None)
+    for one, header in zip(inputs, headers, strict=True):
+        if kind != "jsonl" and found is not None and found not in header:
+            raise DataError(
+                f"{one.path}: no column {found!r} (columns: {', '.join(header)}); name one with --text-column"
+            )
+    return Plan(inputs, kind, columns, found, shards, serialised)
+
+
+def _stretches(path: str, kind: str, rows: int, columns: dict[str, str]) -> Iterator[tuple[Mark, int]]:
+    """Where each stretch of `rows` rows begins, and how many it holds; notes in `columns` what jsonl columns hold."""
+    with _lines(path, kind, None) as (lines, header):
+        mark, count = lines.mark, 0
+        for found in records(lines, kind, header):
+            count += 1
+            if kind == "jsonl" and isinstance(found, Record):
+                for name, value in found.values.items():
+                    columns[name] = _joined(columns.get(name, "null"), value)
+                if len(columns) > MOST_COLUMNS:
+                    raise DataError(
+                        f"{found.place}: more than {MOST_COLUMNS:,} different names so far; nest what varies"
+                    )
+            if count == rows:
+                yield mark, count
+                mark, count = lines.mark, 0
+        if count:
+            yield mark, count
+
+
+def _joined(kind: str, value: Any) -> str:
+    """What a column holds that held `kind` so far, and now a value."""
+    if value is None or kind == "mixed":
+        return kind
+    if isinstance(value, str):
+        new = "text"
+    elif isinstance(value, bool):
+        new = "flag"
+    elif isinstance(value, int) and abs(value) < 2**63:
+        new = "whole"
+    else:
+        new = "number" if isinstance(value, float) else "mixed"
+    if kind in ("null", new):
+        return new
+    return "number" if {kind, new} == {"whole", "number"} else "mixed"
+
+
+@contextmanager
+def _lines(path: str, kind: str, mark: Mark | None) -> Iterator[tuple[Lines, list[str]]]:
+    """A file's lines from a mark on (None: its first row), and its header."""
+    with opened(path) as stream:
+        lines = Lines(stream, path, longest=LONGEST)
+        header = read_header(lines, kind) if kind in DELIMITERS else []
+        if mark is not None:
+            stream.seek(mark.offset)
+            lines = Lines(stream, path, mark, LONGEST)
+        yield lines, header
+
+
+def _header(path: str, kind: str) -> list[str]:
+    with _lines(path, kind, None) as (_, header):
+        return header
+
+
+def _rows_from(path: str, kind: str, mark: Mark) -> Iterator[Record | Reject]:
+    if kind == "parquet" and is_address(path):
+        with opened(path) as stream:
+            yield from parquet_records(stream, path, mark.row)
+    elif kind == "parquet":
+        yield from parquet_records(local(path), path, mark.row)
+    else:
+        with _lines(path, kind, mark) as (lines, header):
+            yield from records(lines, kind, header)
+
+
+def _metadata(path: str) -> tuple[int, Any]:
+    pa = arrow()
+    try:
+        with opened(path) as stream, pa.parquet.ParquetFile(stream) as file:
+            return file.metadata.num_rows, file.schema_arrow.remove_metadata()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: broken parquet ({str(error).splitlines()[0]}); write the file again") from None
+
+
+def _unified(schemas: list[Any], inputs: list[Input]) -> Any:
+    """One schema of all parquet files. Raises DataError naming the first file whose columns have other types."""
+    pa = arrow()
+    schema = schemas[0]
+    for one, more in zip(inputs, schemas, strict=True):
+        try:
+            schema = pa.unify_schemas([schema, more])
+        except pa.ArrowException as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"{one.path}: other types than the files before ({reason}); score it by itself") from None
+    # A column null in every file may hold nothing but nulls: text, as parquet has no type for it that all readers know.
+    nothing = pa.types.is_null
+    return pa.schema([pa.field(f.name, pa.string()) if nothing(f.type) else f.with_nullable(True) for f in schema])

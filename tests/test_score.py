@@ -1,0 +1,418 @@
+"""Scoring: every good row once, in order, every bad one with its reason, and the same after an interruption."""
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+from conftest import tiny_reviews, write_csv
+
+from distilora import cli, score, score_shard
+from distilora.errors import ConfigError, DataError, DistiloraError, OutputError
+from distilora.predict import load
+from distilora.reading import Lines, Mark, Record, Reject, records
+from distilora.score import Scoring
+from distilora.score_plan import make_plan
+from distilora.score_shard import Scorer
+from distilora.tables import write_table
+from distilora.tasks import restore
+
+TEXTS = [text for text, _ in tiny_reviews(130, 9)]
+
+
+def run(finished: Path, source: object, out: object, **changes: Any) -> dict[str, Any]:
+    given: dict[str, Any] = {"precision": "fp32", "device": "cpu", "shard_rows": 50, **changes}
+    return score.score(Scoring(str(finished), str(source), str(out), **given))
+
+
+def shards(out: Path, kind: str = "parquet") -> Iterator[dict[str, Any]]:
+    """All rows, shard after shard."""
+    for path in sorted(out.glob(f"shard-*.{kind}")):
+        if kind == "parquet":
+            yield from parquet.read_table(path).to_pylist()
+        elif kind == "jsonl":
+            yield from map(json.loads, path.read_text("utf-8").splitlines())
+        else:
+            with open(path, newline="", encoding="utf-8") as stream:
+                yield from csv.DictReader(stream)
+
+
+def rejects(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "rejects.jsonl").read_text("utf-8").splitlines()]
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_every_format_in_and_out(kind: str, finished: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / f"in.{kind}", tmp_path / "out"
+    write_table(source, [{"id": i, "text": text, "score": i / 2} for i, text in enumerate(TEXTS)])
+    counts = run(finished, source, out, kind=kind)
+    assert {key: counts[key] for key in ("rows", "rejects", "shards", "resumed")} == {
+        "rows": 130, "rejects": 0, "shards": 3, "resumed": 0,
+    }  # fmt: skip
+    rows = list(shards(out, kind))
+    assert [row["text"] for row in rows] == TEXTS
+    assert [str(row["id"]) for row in rows] == [*map(str, range(130))]
+    assert [float(row["score"]) for row in rows] == [i / 2 for i in range(130)]  # the answer's is predicted_score
+    answers = load(finished, "fp32", "cpu")(TEXTS)
+    assert [row["label"] for row in rows] == [answer["label"] for answer in answers]
+    assert [float(row["predicted_score"]) for row in rows] == pytest.approx([a["score"] for a in answers], abs=1e-5)
+    assert sorted(contents(out)) == ["rejects.jsonl", "score.json", *(f"shard-0000{i}.{kind}" for i in range(3))]
+    state = json.loads((out / "score.json").read_text())
+    assert state["state"] == "finished"
+    assert [one["rows"] for one in state["shards"]] == [50, 50, 30]
+
+
+def test_a_folder_and_a_glob_in_order_of_names(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, part in (("b", TEXTS[60:]), ("a", TEXTS[:60])):
+        write_csv(folder / f"{name}.csv", [(text, "pos") for text in part])
+    (folder / "notes.txt").write_text("of a folder, tables alone are read\n")
+    (folder / "_temporary.csv").write_text("nothing\n")
+    for i, source in enumerate((folder, folder / "?.csv")):
+        assert (
+            run(finished, source, tmp_path / f"out{i}")["shards"] == 4
+        )  # 50 + 10, 50 + 20: no shard has rows of two files
+        assert [row["text"] for row in shards(tmp_path / f"out{i}")] == TEXTS
+
+
+BAD_CSV = (
+    b'id,text,label\n1,"two\nlines, superb",pos\n2,only\n3,,pos\n4,   ,neg\n5,caf\xe9,pos\n6,"open, dull,neg\n'
+    b'7,fine,pos\n\n9,"a ""quoted"" word",pos\n10,a,b,c\n11,"ab"c,neg\n12,last,neg\n'
+)
+
+
+def test_bad_rows_of_a_csv_go_to_the_rejects(finished: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "in.csv", tmp_path / "out"
+    source.write_bytes(BAD_CSV)
+    counts = run(finished, source, out, shard_rows=3)
+    rows = list(shards(out))
+    assert [row["id"] for row in rows] == ["1", "7", "9", "12"]
+    assert [row["text"] for row in rows] == ["two\nlines, superb", "fine", 'a "quoted" word', "last"]
+    found = rejects(out)
+    assert (counts["rows"], counts["rejects"]) == (4, len(found)) == (4, 7)
+    assert {one["file"] for one in found} == {str(source)}
+    assert [(one["row"], one["reason"].split(";")[0]) for one in found] == [
+        (2, "2 cells under 3 columns"), (3, "the text is blank"), (4, "the text is blank"),
+        (5, "line 7: byte 6 is not UTF-8"), (6, "',' expected after '\"'"), (10, "4 cells under 3 columns"),
+        (11, "',' expected after '\"'"),
+    ]  # fmt: skip
+    assert found[0]["raw"] == "2,only"
+    assert found[1]["values"] == {"id": "3", "text": "", "label": "pos"}
+    assert found[3]["raw"] == "5,caf\\xe9,pos"
+    assert found[4]["raw"] == '6,"open, dull,neg'
+
+
+def test_bad_rows_of_jsonl_go_to_the_rejects(finished: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out"
+    lines = [b'{"text": "fine", "n": 1}', b'{"text": "broken', b'{"n": 2}', b'{"text": null}', b'{"text": 7}', b"[1]",
+             b'{"text": "\\ud800"}', b'{"text": "\xff"}', b"", b'{"text": "dull", "n": 1.5, "deep": {"a": [1]}}',
+             b'{"text": "warm", "n": null, "odd": "x"}', b'{"text": "good", "odd": 3}']  # fmt: skip
+    source.write_bytes(b"\n".join(lines) + b"\n")
+    run(finished, source, out, shard_rows=2)
+    kept = [{name: row[name] for name in ("text", "n", "deep", "odd")} for row in shards(out)]
+    assert kept == [  # whole and broken numbers are numbers; what is of several kinds or nested is JSON text
+        {"text": '"fine"', "n": 1.0, "deep": None, "odd": None},
+        {"text": '"dull"', "n": 1.5, "deep": '{"a": [1]}', "odd": None},
+        {"text": '"warm"', "n": None, "deep": None, "odd": '"x"'},
+        {"text": '"good"', "n": None, "deep": None, "odd": "3"},
+    ]
+    assert len({parquet.read_schema(path) for path in out.glob("shard-*")}) == 1
+    assert [(one["row"], one["reason"].split(";")[0].split(" (")[0]) for one in rejects(out)] == [
+        (2, "not JSON"), (3, "data.text_column: no column 'text'"), (4, "the text is blank"),
+        (5, "data.text_column: 'text' holds int, not text"), (6, "list found"), (7, "a text holds half a character"),
+        (8, "line 8: byte 11 is not UTF-8"),
+    ]  # fmt: skip
+    assert rejects(out)[0]["raw"] == '{"text": "broken'
+
+
+def test_parquet_keeps_its_types(finished: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "in.parquet", tmp_path / "out"
+    schema = pa.schema([
+        ("text", pa.large_string()), ("n", pa.int16()), ("list", pa.list_(pa.int32())), ("none", pa.null()),
+        ("kind", pa.dictionary(pa.int32(), pa.string())),
+    ])  # fmt: skip
+    texts = [*TEXTS[:4], None, " ", *TEXTS[4:8]]
+    rows = [{"text": t, "n": None if i < 6 else i, "list": [i], "none": None, "kind": "k"} for i, t in enumerate(texts)]
+    parquet.write_table(pa.Table.from_pylist(rows, schema), source, row_group_size=4)
+    run(finished, source, out, shard_rows=3)
+    found = [parquet.read_table(path) for path in sorted(out.glob("shard-*"))]
+    assert [table.num_rows for table in found] == [3, 1, 3, 1]
+    wanted = [field.type for field in schema]
+    wanted[3] = pa.string()
+    assert all(table.schema.types[:5] == wanted for table in found)
+    assert [row["n"] for row in shards(out)] == [None, None, None, None, 6, 7, 8, 9]
+    assert [(one["row"], one["values"]["list"]) for one in rejects(out)] == [(5, [4]), (6, [5])]
+
+
+def test_shards_of_nothing_but_rejects(finished: Path, tmp_path: Path) -> None:
+    source = write_csv(tmp_path / "in.csv", [("", "pos")] * 3 + [("fine", "pos")])
+    for kind in ("parquet", "csv", "jsonl"):
+        out = tmp_path / kind
+        assert run(finished, source, out, shard_rows=2, kind=kind)["rejects"] == 3
+        assert [row["text"] for row in shards(out, kind)] == ["fine"]
+    assert parquet.read_schema(tmp_path / "parquet/shard-00000.parquet").names[:3] == [
+        "text",
+        "label",
+        "predicted_label",
+    ]
+    assert (tmp_path / "csv/shard-00000.csv").read_text().startswith("text,label,predicted_label,score")
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("moment", ["the record", "the join", "the state", "the parts", "a row"])
+def test_going_on_ends_as_without_a_stop(
+    moment: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, whole, out = tmp_path / "in.csv", tmp_path / "whole", tmp_path / "out"
+    source.write_bytes(BAD_CSV)
+    run(finished, source, whole, shard_rows=3)
+
+    def killed(*words: Any, **more: Any) -> Any:
+        raise Killed
+
+    def stopped_at(number: int, name: str) -> Any:
+        called, calls = getattr(score_shard.Place, name), iter(range(1, 1000))
+        return lambda *words: (killed if next(calls) == number else called)(*words)
+
+    computed: list[int] = []
+    row = Scorer.__call__
+
+    def noted(self: Scorer, shard: Any, *more: Any) -> Any:
+        computed.append(shard.number)
+        return row(self, shard, *more)
+
+    monkeypatch.setattr(Scorer, "__call__", noted)
+    with monkeypatch.context() as patch:
+        if moment == "the record":  # of the second shard, after its file
+            patch.setattr(score_shard.Place, "write_json", stopped_at(3, "write_json"))
+        elif moment == "the join":
+            patch.setattr(score, "atomic_text", killed)
+        elif moment == "the state":
+            patch.setattr(score.Place, "write_json", stopped_at(6, "write_json"))
+        elif moment == "the parts":
+            patch.setattr(score, "_clear", killed)
+        else:
+            patch.setattr(Scorer, "_row", killed)
+        with pytest.raises(Killed):
+            run(finished, source, out, shard_rows=3)
+    assert (out / "score.json").is_file()
+    before = list(computed)
+    run(finished, source, out, shard_rows=3)
+    assert contents(out) == contents(whole)
+    again = {"the record": [1, 2, 3], "a row": [0, 1, 2, 3]}.get(moment, [])  # nothing that was finished
+    assert computed == before + again
+    run(finished, source, out, shard_rows=3)
+    assert computed == before + again
+    assert contents(out) == contents(whole)
+
+
+def test_a_shard_that_was_taken_away_is_computed_again(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = write_csv(tmp_path / "in.csv", [(text, "pos") for text in TEXTS]), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(score, "_finish", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            run(finished, source, out)
+    (out / "shard-00001.parquet").write_bytes(b"cut short")
+    assert run(finished, source, out)["resumed"] == 80
+    assert [row["text"] for row in shards(out)] == TEXTS
+
+
+def test_what_differs_is_named(finished: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    source = write_csv(folder / "a.csv", [(text, "pos") for text in TEXTS[:20]])
+    run(finished, folder, out)
+    before = contents(out)
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"shard_rows": 7}, "--shard-rows 50, now 7"), ({"kind": "csv"}, "--format parquet, now csv"),
+        ({"abstain_below": 0.9}, "--abstain-below 0.0, now 0.9"), ({"text_column": "text"}, "--text-column None, now text"),
+    ]  # fmt: skip
+    for change, message in refused:
+        with pytest.raises(ConfigError, match=message):
+            run(finished, folder, out, **change)
+    other = tmp_path / "other"
+    shutil.copytree(finished / "model", other)
+    fields = json.loads((other / "artifact.json").read_text("utf-8"))
+    (other / "artifact.json").write_text(json.dumps({**fields, "temperature": 2.0}), "utf-8")
+    with pytest.raises(ConfigError, match="another model"):
+        run(other, folder, out)
+    more = write_csv(folder / "b.csv", [("fine", "pos")])
+    with pytest.raises(ConfigError, match=r"b\.csv is new since"):
+        run(finished, folder, out)
+    more.unlink()
+    source.write_bytes(source.read_bytes() + b"dull,neg\n")
+    with pytest.raises(ConfigError, match=r"a\.csv has changed since"):
+        run(finished, folder, out)
+    assert contents(out) == before
+    assert run(finished, folder, out, overwrite=True, shard_rows=30, kind="jsonl")["rows"] == 21
+    assert [path.name for path in out.glob("shard-*")] == ["shard-00000.jsonl"]
+
+
+def test_killed_while_overwriting_it_starts_anew(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = write_csv(tmp_path / "in.csv", [(text, "pos") for text in TEXTS]), tmp_path / "out"
+    run(finished, source, out)
+    with monkeypatch.context() as patch:
+        patch.setattr(score, "_clear", lambda *_, **__: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            run(finished, source, out, overwrite=True)
+    assert run(finished, source, out)["resumed"] == 0
+    assert [row["text"] for row in shards(out)] == TEXTS
+
+
+def test_one_writer_at_a_time_and_no_other_folder(finished: Path, tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    source, out = write_csv(tmp_path / "in.csv", [("fine", "pos")]), tmp_path / "out"
+    out.mkdir()
+    with FileLock(out / ".lock"), pytest.raises(OutputError, match="another process is writing"):
+        run(finished, source, out)
+    (out / "letter.txt").write_text("dear")
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match=r"holds letter\.txt"):
+            run(finished, source, out, overwrite=overwrite)
+    with pytest.raises(ConfigError, match="the same folder as the input"):
+        run(finished, tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "no csv, tsv, jsonl or parquet file there"),
+        ({"a.csv": b""}, r"a\.csv: the file is empty"),
+        ({"a.csv": b"text\n", "b.csv": b"text\n"}, "no records"),
+        ({"a.csv": b"text\nfine\n", "b.jsonl": b"{}\n"}, r"several kinds \(csv, jsonl\)"),
+        ({"a.csv": b"text\nfine\n", "b.csv": b"words\nfine\n"}, r"b\.csv: no column 'text' \(columns: words\)"),
+        ({"a.csv": b"words\nfine\n"}, "text-column: no column called"),
+        ({"a.csv": b"text,text\na,b\n"}, "two columns called 'text'"),
+        ({"a.csv": b"text,score,predicted_score\na,1,2\n"}, "column 'predicted_score' of the input"),
+        ({"a.parquet": b"PAR1 is not all"}, r"a\.parquet: broken parquet"),
+    ],
+)
+def test_inputs_that_are_no_tables(files: dict[str, bytes], message: str, finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        run(finished, folder, tmp_path / "out")
+
+
+def test_a_file_that_changes_meanwhile_is_noticed(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_csv(tmp_path / "in.csv", [(text, "pos") for text in TEXTS])
+
+    def cut(*words: Any) -> Any:
+        plan = make_plan(*words)
+        write_csv(source, [(text, "pos") for text in TEXTS[:70]])
+        return plan
+
+    monkeypatch.setattr(score, "make_plan", cut)
+    with pytest.raises(DataError, match="changed since it was first read"):
+        run(finished, source, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").glob("shard-*")] == ["shard-00000.parquet"]
+
+
+def test_an_object_store(finished: Path, tmp_path: Path) -> None:
+    import fsspec
+
+    store = fsspec.filesystem("memory")
+    for i, kind in enumerate(("csv", "parquet")):
+        write_table(tmp_path / f"in.{kind}", [{"text": text} for text in [*TEXTS, " "]])
+        store.pipe_file(f"/in{i}/a.{kind}", (tmp_path / f"in.{kind}").read_bytes())
+        out = f"memory://out{i}"
+        assert run(finished, f"memory://in{i}", out)["rejects"] == 1
+        assert run(finished, f"memory://in{i}/*.{kind}", out)["resumed"] == 131
+        here = tmp_path / f"out{i}"
+        store.get(f"/out{i}", str(here), recursive=True)
+        assert sorted(path.name for path in here.iterdir() if path.is_file()) == [
+            "rejects.jsonl", "score.json", *(f"shard-0000{n}.parquet" for n in range(3)),
+        ]  # fmt: skip
+        assert [row["text"] for row in shards(here)] == TEXTS
+        store.pipe_file(f"/in{i}/a.{kind}", b"other")
+        with pytest.raises(DistiloraError, match="has changed since"):
+            run(finished, f"memory://in{i}", out)
+
+
+def test_reading_goes_on_from_any_mark(tmp_path: Path) -> None:
+    content = BAD_CSV.partition(b"\n")[2] * 3 + b'"never closed\nx,y,z\n'
+    path = tmp_path / "rows"
+    path.write_bytes(content)
+
+    def read(mark: Mark) -> Iterator[tuple[Record | Reject, Mark]]:
+        with open(path, "rb") as stream:
+            stream.seek(mark.offset)
+            lines = Lines(stream, "rows", mark, 64)
+            for found in records(lines, "csv", ["id", "text", "label"]):
+                yield found, lines.mark
+
+    whole = list(read(Mark()))
+    assert isinstance(whole[-1][0], Record)
+    assert sum(isinstance(found, Reject) for found, _ in whole) == 5 * 3 + 1
+    for i, (_, mark) in enumerate(whole):
+        assert list(read(mark)) == whole[i + 1 :]
+
+
+def test_a_stray_quote_does_not_swallow_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    path.write_text('a,"stray\n' + "b,fine\n" * 1000)
+    with open(path, "rb") as stream:
+        found = list(records(Lines(stream, "rows", longest=200), "csv", ["id", "text"]))
+    assert [type(one) for one in found] == [Reject] + [Record] * 1000
+    assert "a quote is not closed within 200 bytes" in found[0].reason
+
+
+def test_the_command(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_csv(tmp_path / "in.csv", [*[(text, "pos") for text in TEXTS[:9]], ("", "neg")])
+    words = ["score", str(finished), str(source), "--output", str(tmp_path / "out"), "--device", "cpu"]
+    assert cli.main(words) == 0
+    told = capsys.readouterr().out
+    assert "out: 9 rows in 1 shards, 1 rejects (rejects.jsonl)" in told
+    assert " rows/s" in told
+    assert cli.main(words) == 0
+    assert "nothing was left to do" in capsys.readouterr().out
+    for more, message in (
+        (["--shard-rows", "0"], "--shard-rows: 0"), (["--address", "auto"], "--address: given"),
+        (["--workers", "0"], "--workers: 0"), (["--abstain-below", "2"], "--abstain-below: 2.0"),
+    ):  # fmt: skip
+        assert cli.main([*words, *more]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_progress_knows_the_rows_that_are_left(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, lines = write_csv(tmp_path / "in.csv", [(text, "pos") for text in TEXTS]), []
+
+    class Noted(score.Progress):
+        def add(self, count: int, **notes: float) -> None:
+            super().add(count, **notes)
+            lines.append(self.line())
+
+    monkeypatch.setattr(score, "Progress", Noted)
+    run(finished, source, tmp_path / "out")
+    assert [line.split(" rows")[0] for line in lines] == ["scoring: 50/130", "scoring: 100/130", "scoring: 130/130"]
+    assert "rows/s" in lines[0]
+    assert "ETA" in lines[0]
+
+
+def test_the_plan_survives_json(finished: Path, tmp_path: Path) -> None:
+    source = write_csv(tmp_path / "in.csv", [(text, "pos") for text in TEXTS])
+    artifact = score.read_artifact(finished)
+    plan = make_plan(str(source), restore(artifact.task["name"], artifact.task["settings"]), None, 50)
+    assert score.Plan.of(json.loads(json.dumps(plan.tree()))) == plan
