@@ -117,8 +117,25 @@ def test_the_int8_graph_is_in_8_bits(graphs: Path) -> None:
     )
 
 
+def test_attention_needs_no_mask_where_nothing_is_padded(graphs: Path, original: Predictor) -> None:
+    for name in ("model.onnx", "model_quantized.onnx"):
+        (either,) = [node for node in onnx.load(graphs / "onnx" / name).graph.node if node.op_type == "If"]
+        kinds = {attribute.name: attribute.g.node[0] for attribute in either.attribute}
+        assert {node.op_type for node in kinds.values()} == {"MultiHeadAttention"}
+        assert [len(kinds[branch].input) for branch in ("then_branch", "else_branch")] == [3, 5]
+    predictor = load(graphs, "fp32")
+    predictor.backend.token_budget = 1  # every text alone, then all together
+    alone = predictor(TEXTS)
+    predictor.backend.token_budget = 100_000
+    for one, among, wanted in zip(alone, predictor(TEXTS), original(TEXTS), strict=True):
+        assert one == pytest.approx(among, abs=1e-5)
+        assert one["p_pos"] == pytest.approx(wanted["p_pos"], abs=1e-5)
+
+
 def test_a_fresh_process_without_torch(graphs: Path, fresh: Fresh) -> None:
-    done = fresh("predict", graphs, "superb film", "--json", code=COMMAND, without=["torch", "transformers", "peft", "onnx"])
+    done = fresh(
+        "predict", graphs, "superb film", "--json", code=COMMAND, without=["torch", "transformers", "peft", "onnx"]
+    )
     assert done.code == 0, done.err
     assert json.loads(done.out)["label"] == "pos"
     done = fresh("predict", graphs, "superb film", code=COMMAND, without=["onnxruntime"])

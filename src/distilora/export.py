@@ -22,6 +22,7 @@ from distilora import __version__
 from distilora.artifact import Artifact, Check, read_artifact, read_check, write_artifact
 from distilora.backends import Backend
 from distilora.backends.torch_backend import TorchBackend, open_network
+from distilora.config import InferencePrecision
 from distilora.encode import Network
 from distilora.encoders import find_encoder, special_tokens
 from distilora.errors import ArtifactError, MissingExtra, OutputError, RoundTripError
@@ -148,7 +149,8 @@ def _write_onnx(
 ) -> Candidates:
     from distilora.backends.onnx_backend import FILES, OnnxBackend, feed
     from distilora.int8 import quantise
-    from distilora.onnx_model import write_onnx
+    from distilora.onnx_attention import fuse_attention
+    from distilora.onnx_model import heads, write_onnx
 
     folder = plain
     if to == "transformersjs":
@@ -160,11 +162,15 @@ def _write_onnx(
     say("writing the graph")
     whole = folder / FILES["fp32"]
     write_onnx(merged, whole)
-    precisions = ["int8"] if to == "onnx-int8" else ["fp32"] if to == "onnx" else ["fp32", "int8"]
+    precisions: list[InferencePrecision] = (
+        ["int8"] if to == "onnx-int8" else ["fp32"] if to == "onnx" else ["fp32", "int8"]
+    )
     if "int8" in precisions:
         quantise(whole, folder / FILES["int8"], (feed(calibration.take([i])) for i in range(calibration.groups)))
     if "fp32" not in precisions:
         whole.unlink()
+    for precision in precisions:
+        fuse_attention(folder / FILES[precision], heads(merged))
     files = {file.relative_to(plain).as_posix(): "" for file in plain.rglob("*.onnx")}
     lying = dataclasses.replace(artifact, folder=plain, files=files, weights="onnx")
 

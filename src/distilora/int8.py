@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distilora.onnx_attention import DOMAIN, need_domain
+
 SMOOTHING = 0.65  # a
 GELU_LEAST = 0.17  # gelu(x) >= -0.16997
 LEAST_WIDTH = 16  # narrower layers stay as they are
@@ -95,8 +97,6 @@ class _Rewriting:
         self.inputs: dict[str, F32 | None] = {}  # those quantised already, and what they were divided by
 
     def run(self, wanted: set[str]) -> None:
-        from onnx import helper
-
         for node in self.graph.node:
             if node.name in wanted:
                 self._layer(node)
@@ -108,7 +108,7 @@ class _Rewriting:
             del field[:]
             field.extend(values)
         del self.graph.value_info[:]
-        self.model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+        need_domain(self.model)
 
     def _layer(self, node: Any) -> None:
         x, weight = node.input[0], np.asarray(self.to_array(self.constants[node.input[1]]), np.float32)
@@ -124,7 +124,7 @@ class _Rewriting:
             "MatMulIntegerToFloat",
             [f"{x}.q", self._constant(f"{name}.weight", rounded), self._constant("q.one", np.float32(1)),
              self._constant(f"{name}.scale", (scale / (255 if shifted else 127)).astype(np.float32)), f"{x}.zero"],
-            f"{name}.product", domain="com.microsoft",
+            f"{name}.product", domain=DOMAIN,
         )  # fmt: skip
         if not shifted:
             self._add("Mul", [product, f"{x}.max"], node.output[0])

@@ -67,6 +67,12 @@ def write_onnx(network: Network, path: Path) -> None:
     program.save(str(path), external_data=False)
 
 
+def heads(network: Network) -> int:
+    """The number of attention heads of a block."""
+    config = network.model.config
+    return int(getattr(config, "n_heads", None) or config.num_attention_heads)
+
+
 def _can_be_written(network: Network) -> bool:
     return network.architecture.parts is not None and network.blocks is not None and network.pooling != "mean"
 
@@ -94,10 +100,9 @@ class _Written(nn.Module):
         self.embeddings = base.get_submodule(network.architecture.embeddings)
         self.project = getattr(base, "embeddings_project", None)  # ELECTRA's
         self.first_position = network.padding_id + 1 if network.architecture.reserved_positions else 0  # RoBERTa's
-        config, parts = network.model.config, network.architecture.parts
-        heads = getattr(config, "n_heads", None) or config.num_attention_heads
+        parts = network.architecture.parts
         found = list(base.get_submodule(network.architecture.blocks))
-        self.blocks = nn.ModuleList(_Block(block, parts, heads, block is found[-1]) for block in found)
+        self.blocks = nn.ModuleList(_Block(block, parts, heads(network), block is found[-1]) for block in found)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits [batch, labels]."""
