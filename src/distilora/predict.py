@@ -18,17 +18,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distilora.artifact import Artifact, read_artifact
+from distilora.artifact import Artifact
 from distilora.backends import Backend, open_backend
 from distilora.cleaning import cleaning
 from distilora.config import BackendName, Base, Device, InferencePrecision
 from distilora.errors import ConfigError, DataError
 from distilora.examples import Example
+from distilora.find_model import find_model
 from distilora.lanes import run_rows
 from distilora.progress import Progress
 from distilora.tables import Record, TableWriter, format_of, read_stream, read_table
 from distilora.tasks import Task, restore
-from distilora.tokens import Tokenised, read_tokenizer, tokenise
+from distilora.tokens import Tokenised, read_tokenizer, tokenise, with_truncation
 
 STREAM = 512  # records tokenised together when streaming; twice as many are held
 REMEMBERED = 65_536  # texts of a stream whose outputs are kept, in case they occur again
@@ -52,6 +53,8 @@ class Predictor:
         self.backend = backend
         self.task = task or restore(artifact.task["name"], artifact.task["settings"])
         self.tokenizer = read_tokenizer(artifact.folder / "tokenizer.json")
+        if self.tokenizer.truncation is None:  # a model that is not ours
+            with_truncation(self.tokenizer, artifact.max_length, "right")
         self.clean = cleaning(artifact.cleaning["name"], artifact.cleaning["version"]).clean
 
     def __call__(self, texts: str | Iterable[str]) -> Any:
@@ -176,7 +179,7 @@ def load(
     abstain_below: float = 0.0,
     backend: BackendName = "auto",
 ) -> Predictor:
-    """A predictor from a run's folder, its model/, or an exported folder.
+    """A predictor from a run's folder, its model/, an exported folder, a Transformers classifier, or the Hub's name of one.
 
     `backend` auto is onnx for a folder that holds an ONNX graph, else torch; `precision` auto is what the export's parity
     gate chose, and for a run bf16 where the processor computes in it.
@@ -188,7 +191,7 @@ def load(
     Raises ArtifactError if the model is damaged, MissingExtra without the backend's package, ConfigError if the model is not
     to be had so, EncoderError without its encoder.
     """
-    artifact = read_artifact(path)
+    artifact = find_model(path)
     return Predictor(
         artifact, open_backend(artifact, precision, device, encoder, base, backend), abstain_below=abstain_below
     )

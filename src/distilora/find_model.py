@@ -1,0 +1,97 @@
+"""What `load` is given, found: a run, an exported folder, a Transformers classifier, or any of these on the Hub.
+
+A Transformers folder without artifact.json says less: its texts are read as they are and its probabilities are whatever its
+training left them, not calibrated here. That is said.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from distilora.architectures import architecture
+from distilora.artifact import Artifact, model_folder, read_artifact
+from distilora.errors import ArtifactError, MissingExtra
+from distilora.files import sha256
+from distilora.progress import say
+
+_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_FILES = ["*.json", "*.safetensors", "*.onnx", "*.npz"]
+
+
+def find_model(name: str | Path) -> Artifact:
+    """The artifact of a folder or Hub model.
+
+    Raises ArtifactError if there is none, or it is damaged or no classifier, EncoderError if its family is not supported,
+    MissingExtra without huggingface_hub.
+    """
+    folder = Path(name).expanduser()
+    if not folder.exists() and isinstance(name, str) and _HUB.fullmatch(name):
+        folder = _from_hub(name)
+    if (folder / "config.json").is_file() and not any(
+        (f / "artifact.json").is_file() for f in (folder, folder / "model")
+    ):
+        return _plain(folder, str(name))
+    return read_artifact(model_folder(folder))
+
+
+def _from_hub(name: str) -> Path:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise MissingExtra(error.name or "huggingface_hub", "train") from None
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=_FILES))
+    except Exception as error:  # no network shows as errors of several HTTP libraries
+        raise ArtifactError(
+            f"{name}: no such run or folder, and it cannot be had from the Hub or its local cache ({type(error).__name__}); "
+            "check the name"
+        ) from None
+
+
+def _plain(folder: Path, name: str) -> Artifact:
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        labels = _labels(config)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ArtifactError(f"{name}: config.json is damaged ({error}); copy the model again") from None
+    if "auto_map" in config:
+        raise ArtifactError(f"{name}: needs code of its own, which is never run; give another model")
+    if not any(str(kind).endswith("ForSequenceClassification") for kind in config.get("architectures") or ()):
+        raise ArtifactError(
+            f"{name}: {config.get('architectures')} is no text classifier; train one with distilora train"
+        )
+    if len(labels) < 2 or config.get("problem_type") in ("regression", "multi_label_classification"):
+        raise ArtifactError(
+            f"{name}: gives a number or several labels at once, which distilora does not; give another model"
+        )
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights or not (folder / "tokenizer.json").is_file():
+        lacks = "tokenizer.json" if weights else "safetensors weights (pickled ones are never read)"
+        raise ArtifactError(f"{name}: has no {lacks}; write it again with save_pretrained")
+    say(f"note: {name} has no artifact.json: texts are read uncleaned, and probabilities are not calibrated")
+    return Artifact(
+        task={"name": "classification", "settings": {"labels": labels, "text_column": "text", "label_column": None}},
+        cleaning={"name": "none", "version": 1},
+        max_length=_max_length(folder, config),
+        encoder={"name": name, "source": "transformers", "revision": None, "architecture": config["model_type"],
+                 "sha256": sha256(weights[0])},
+        method="full", weights="merged", precision="fp32", attention="packed", token_budget=2048, folder=folder,
+    )  # fmt: skip
+
+
+def _labels(config: dict[str, Any]) -> list[str]:
+    names = {
+        int(place): str(label) for place, label in (config.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}).items()
+    }
+    return [names[place] for place in range(len(names))]
+
+
+def _max_length(folder: Path, config: dict[str, Any]) -> int:
+    positions = int(config.get("max_position_embeddings", 512))
+    positions -= architecture(config["model_type"]).reserved_positions
+    try:
+        told = int(json.loads((folder / "tokenizer_config.json").read_text("utf-8"))["model_max_length"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return positions
+    return min(told, positions)

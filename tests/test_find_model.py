@@ -1,0 +1,108 @@
+"""Models that `load` finds: Transformers classifiers in folders and in the Hub's cache; what is none is refused."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import pytest
+from conftest import tiny_reviews
+from fresh import verify_here
+from tokenizers import Tokenizer
+
+from distilora import export
+from distilora.errors import ArtifactError, EncoderError
+from distilora.export import export_run
+from distilora.find_model import find_model
+from distilora.predict import load
+
+TEXTS = [*(text for text, _ in tiny_reviews(20, 4)), "superb film " * 60]
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def merged(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("merged") / "model"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "verify", verify_here)
+        export_run(finished, "merged", folder)
+    return folder
+
+
+@pytest.fixture
+def plain(merged: Path, tmp_path: Path) -> Path:
+    """The merged model as anybody's Transformers folder, its tokenizer without truncation."""
+    folder = shutil.copytree(merged, tmp_path / "plain", ignore=shutil.ignore_patterns("artifact.json", "*.np?"))
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.enable_padding()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def test_a_transformers_folder_answers(plain: Path, finished: Path, capsys: Captured) -> None:
+    predictor = load(str(plain), "fp32", "cpu")
+    assert (
+        "has no artifact.json: texts are read uncleaned, and probabilities are not calibrated"
+        in capsys.readouterr().err
+    )
+    assert (predictor.artifact.max_length, predictor.task.labels) == (64, ("neg", "pos"))
+    for answer, wanted in zip(predictor(TEXTS), load(finished, "fp32", "cpu")(TEXTS), strict=True):
+        assert answer == pytest.approx(wanted, abs=1e-5)
+    assert predictor(TEXTS[-1])["truncated"]
+
+
+@pytest.mark.parametrize("kind", ["plain", "merged", "run"])
+def test_the_hub_s_cache(
+    kind: str, plain: Path, merged: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = {"plain": plain, "merged": merged, "run": finished / "model"}[kind]
+    repository = tmp_path / "hub" / "models--somebody--reviews"
+    shutil.copytree(folder, repository / "snapshots" / ("c" * 40))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("c" * 40)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert huggingface_hub.constants.HF_HUB_OFFLINE
+    answers = load("somebody/reviews", "fp32", "cpu")(TEXTS)
+    for answer, wanted in zip(answers, load(folder, "fp32", "cpu")(TEXTS), strict=True):
+        assert answer == pytest.approx(wanted, abs=1e-6)
+    with pytest.raises(
+        ArtifactError, match=r"^somebody/nothing: no such run or folder, and it cannot be had from the Hub"
+    ):
+        load("somebody/nothing")
+
+
+def changed(folder: Path, **fields: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "said"),
+    [
+        ({"architectures": ["DistilBertModel"]}, ArtifactError, "is no text classifier"),
+        ({"id2label": {"0": "LABEL_0"}}, ArtifactError, "gives a number or several labels at once"),
+        ({"problem_type": "multi_label_classification"}, ArtifactError, "gives a number or several labels at once"),
+        ({"auto_map": {"AutoModel": "x.Y"}}, ArtifactError, "needs code of its own, which is never run"),
+        ({"id2label": {"0": "a", "2": "b"}}, ArtifactError, "config.json is damaged"),
+        ({"model_type": "t5"}, EncoderError, "family 't5' is not supported"),
+    ],
+)
+def test_what_is_no_classifier(fields: dict[str, Any], error: type, said: str, plain: Path) -> None:
+    changed(plain, **fields)
+    with pytest.raises(error, match=said) as raised:
+        find_model(plain)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "said"), [("model.safetensors", "safetensors weights"), ("tokenizer.json", "tokenizer.json")]
+)
+def test_what_lacks_a_file(file: str, said: str, plain: Path) -> None:
+    (plain / file).unlink()
+    with pytest.raises(ArtifactError, match=f"has no {said}"):
+        find_model(plain)
+    (plain / "config.json").write_text("{")
+    with pytest.raises(ArtifactError, match=r"config\.json is damaged"):
+        find_model(plain)
