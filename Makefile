@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: train test test-slow check bench-main bench-qlora bench-kill-resume bench-notebook bench-speed docs clean
+.PHONY: train test test-slow check bench-main bench-qlora bench-kill-resume bench-notebook bench-speed bench-inference docs clean
 
 train: $(VENV)/.embedded
 	$(BIN)/distilora train recipes/imdb-embedded.yaml --overwrite $(ARGS)
@@ -41,6 +41,10 @@ bench-notebook: $(VENV)/.test
 # hours where the curves of the contenders are not there yet; also results/speed.md and .png
 bench-speed: $(VENV)/.test
 	cd bench && ../$(BIN)/python -m speed $(ARGS)
+
+# half an hour, and 10 minutes of training without INFERENCE_RUN; also results/inference.md and .png
+bench-inference: $(VENV)/.test
+	cd bench && ../$(BIN)/python -m inference $(ARGS)
 
 docs: $(VENV)/.embedded
 	$(BIN)/python -m distilora.reference > docs/configuration.md
