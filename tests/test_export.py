@@ -132,6 +132,15 @@ def test_attention_needs_no_mask_where_nothing_is_padded(graphs: Path, original:
         assert one["p_pos"] == pytest.approx(wanted["p_pos"], abs=1e-5)
 
 
+def test_a_graph_is_evaluated(graphs: Path, reviews: Path, tmp_path: Path, capsys: Captured) -> None:
+    words = ["evaluate", str(graphs), "--data.path", str(reviews), "--output", str(tmp_path), "--precision", "int8"]
+    assert main([*words, "--evaluation.bootstrap", "100"]) == 0
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert (found["precision"], found["evaluation"]["examples"]) == ("int8", 300)
+    assert found["evaluation"]["metrics"]["accuracy"]["value"] > 0.8
+    assert "of these 300 texts were trained or chosen on" in capsys.readouterr().err
+
+
 def test_a_fresh_process_without_torch(graphs: Path, fresh: Fresh) -> None:
     done = fresh(
         "predict", graphs, "superb film", "--json", code=COMMAND, without=["torch", "transformers", "peft", "onnx"]

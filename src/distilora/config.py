@@ -261,8 +261,9 @@ class MeasureConfig:
     output: str | None = None
     """Folder for metrics.json, predictions.parquet and report.html; null: evaluations/SPLIT, or evaluations/FILE
     for a single file, in the run's folder."""
-    precision: Precision = "auto"
-    """Precision of the forward pass; auto: bf16 where the processor computes in it, else fp32."""
+    precision: InferencePrecision = "auto"
+    """Precision of the forward pass; auto: what an export's parity gate chose, for a run bf16 where the processor computes
+    in it, else fp32."""
     device: Device = "auto"
     """Device; auto: a GPU where there is one."""
     encoder: str | None = None

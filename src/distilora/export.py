@@ -110,6 +110,9 @@ def _export(
     else:
         candidates = _write_onnx(artifact, to, merged, plain, encoder, tokenise(tokenizer, held.calibration).rows)
     parity = gate(task, held, rows, wanted, candidates, accept)
+    seen = next((file for file in (artifact.folder / SEEN, artifact.folder.parent / SEEN) if file.is_file()), None)
+    if seen:  # so that an evaluation still knows what was trained on
+        shutil.copyfile(seen, plain / SEEN)
     if parity["accepted_loss"]:
         say(f"warning: {parity['default']} does not pass the parity gate; written as asked with --accept-loss")
     precision = parity["default"].split()[1]
@@ -131,9 +134,6 @@ def _export(
 
 def _write_merged(artifact: Artifact, task: Task, merged: Network, plain: Path, encoder: str | None) -> Candidates:
     write_transformers(merged.model, artifact, plain, _special(artifact, encoder))
-    seen = artifact.folder.parent / SEEN
-    if seen.is_file():
-        shutil.copyfile(seen, plain / SEEN)
 
     def opened(precision: Any) -> Callable[[], Backend]:
         return lambda: TorchBackend(

@@ -89,7 +89,12 @@ class Predictor:
                 last = waiting
                 if examples is not None:
                     known, new, fresh = once.look_up(examples)
-                    waiting = examples, known, new, tokeniser.submit(tokenise, self.tokenizer, fresh)
+                    if last:
+                        coming = tokeniser.submit(tokenise, self.tokenizer, fresh)
+                    else:  # nothing to do meanwhile, and a single text would wait for the thread
+                        coming = Future()
+                        coming.set_result(tokenise(self.tokenizer, fresh))
+                    waiting = examples, known, new, coming
                 if last:
                     yield self._answered(*last)
                 if examples is None:
