@@ -22,8 +22,8 @@ def test_both_graphs_of_a_real_model(tmp_path: Path, monkeypatch: pytest.MonkeyP
     held_out = write_csv(tmp_path / "others.csv", [review for i, review in enumerate(reviews) if i % 4])
     changes = {
         "data__max_length": 32,
-        "adapter__last_blocks": 1,
-        "training__epochs": 1,
+        "adapter__last_blocks": 2,
+        "training__epochs": 3,
         "training__learning_rate": 0.001,
     }
     train(tiny_config(tmp_path / "run", data, Path("embedded"), **changes))

@@ -301,4 +301,4 @@ def test_where_bitsandbytes_is_not_installed(
     done = predict(folder, "--base", "full")
     assert done.code == 0, done.err
     assert done.err.startswith("note: on the full-precision encoder instead of the 4-bit one of training; on 40 ")
-    assert set(json.loads(done.out)) == {"text", "label", "score", "p_neg", "p_pos", "truncated"}
+    assert set(json.loads(done.out)) == {"text", "label", "score", "p_neg", "p_pos", "truncated", "abstain"}

@@ -37,9 +37,8 @@ def history(run: Path) -> list[dict[str, float]]:
     return json.loads((run / "metrics.json").read_text("utf-8"))["training"]["history"]
 
 
-@pytest.mark.parametrize(
-    "blocks", [pytest.param(None, id="uncached", marks=pytest.mark.slow), pytest.param(1, id="cached")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("blocks", [pytest.param(None, id="uncached"), pytest.param(1, id="cached")])
 def test_two_processes_are_one(blocks: int | None, encoder: Path, reviews: Path, tmp_path: Path) -> None:
     changes = {"training__epochs": 2, "training__token_budget": 64, "adapter__last_blocks": blocks}
     alone = tiny_config(tmp_path / "alone", reviews, encoder, **changes)

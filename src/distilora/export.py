@@ -100,7 +100,8 @@ def _export(
     merged = merged_network(artifact, encoder)
     original = TorchBackend(open_network(artifact, "fp32", CPU, encoder), "fp32", artifact.token_budget)
     fp32 = run_rows(checked, original) / np.float32(artifact.temperature)
-    check_agreement(fp32, run_rows(checked, TorchBackend(merged, "fp32", artifact.token_budget)))
+    own = run_rows(checked, TorchBackend(merged, "fp32", artifact.token_budget))
+    check_agreement(fp32, own)
     held = read_held_out(artifact, task, held_out)
     rows = tokenise(tokenizer, held.examples.items).rows
     wanted = run_rows(rows, original, label="parity: the fp32 original", lanes=True) / np.float32(artifact.temperature)
@@ -119,9 +120,9 @@ def _export(
     backend = candidates[parity["default"]][0]()
     written = dataclasses.replace(
         artifact, weights="merged" if to == "merged" else "onnx", precision=precision, quantisation=None, agreement={},
-        parity=parity, temperature=1.0, token_budget=backend.token_budget, schema=Artifact.schema, distilora=__version__,
+        parity=parity, temperature=1.0, token_budget=artifact.token_budget, schema=Artifact.schema, distilora=__version__,
     )  # fmt: skip
-    answers = Check(check.examples, run_rows(checked, backend, written.token_budget), fp32)
+    answers = Check(check.examples, run_rows(checked, backend, written.token_budget), own)
     written = write_artifact(output, written, lambda target: _move_all(plain, target), answers)
     try:
         verify(output, task, "cpu")
