@@ -1,6 +1,7 @@
 """Exports as graphs: the same answers, in any batch, in plain ONNX Runtime; a gate that can be failed; nothing half-written."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,6 +176,18 @@ def test_what_a_run_cannot_do(finished: Path, graphs: Path, tmp_path: Path) -> N
         load(finished, precision="int8")
     with pytest.raises(ArtifactError, match="is exported already; copy it, or export the run"):
         export_run(graphs, "onnx", tmp_path / "again")
+
+
+def test_an_unknown_form(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^to: 'tflite' given, merged, onnx, onnx-int8, transformersjs wanted"):
+        export_run(finished, "tflite", tmp_path / "out")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_everybody_may_read_it(graphs: Path) -> None:
+    mask = os.umask(0)
+    os.umask(mask)
+    assert {file.stat().st_mode & 0o777 for file in graphs.iterdir() if file.is_file()} == {0o666 & ~mask}
 
 
 def test_a_damaged_graph(graphs: Path, tmp_path: Path) -> None:

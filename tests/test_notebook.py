@@ -71,6 +71,6 @@ def test_it_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     )
     assert "lora.Linear4bit" in said
     assert "a fresh process gives back" in said
-    assert "'unmerged, fp32'" in said
+    assert "'torch fp32'" in said
     assert (tmp_path / "runs/notebook/metrics.json").is_file()
     assert (tmp_path / "runs/notebook-merged/model.safetensors").is_file()

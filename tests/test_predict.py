@@ -307,3 +307,11 @@ def test_no_torch_is_needed(finished: Path, tmp_path: Path) -> None:
     assert [row["label"] for row in read(tmp_path / "out.csv")] == ["pos", "", "neg"]
     assert "torch is not installed; install it with: pip install 'distilora[train]'" in found["said"]
     assert (found["heavy"], found["trainer"]) == ([], [])
+
+
+@pytest.mark.parametrize("texts", [None, 5, {"text": "good"}, b"good"])
+def test_what_is_no_text(texts: object, predictor: Predictor) -> None:
+    with pytest.raises(DataError, match=f"^texts: {type(texts).__name__} given, a text or several wanted"):
+        predictor(texts)
+    with pytest.raises(DataError, match=r"^texts: one text given, several wanted"):
+        list(predictor.stream("good"))

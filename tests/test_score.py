@@ -121,10 +121,10 @@ def test_bad_rows_of_jsonl_go_to_the_rejects(finished: Path, tmp_path: Path) -> 
     run(finished, source, out, shard_rows=2)
     kept = [{name: row[name] for name in ("text", "n", "deep", "odd")} for row in shards(out)]
     assert kept == [  # whole and broken numbers are numbers; what is of several kinds or nested is JSON text
-        {"text": '"fine"', "n": 1.0, "deep": None, "odd": None},
-        {"text": '"dull"', "n": 1.5, "deep": '{"a": [1]}', "odd": None},
-        {"text": '"warm"', "n": None, "deep": None, "odd": '"x"'},
-        {"text": '"good"', "n": None, "deep": None, "odd": "3"},
+        {"text": "fine", "n": 1.0, "deep": None, "odd": None},
+        {"text": "dull", "n": 1.5, "deep": '{"a": [1]}', "odd": None},
+        {"text": "warm", "n": None, "deep": None, "odd": '"x"'},
+        {"text": "good", "n": None, "deep": None, "odd": "3"},
     ]
     assert len({parquet.read_schema(path) for path in out.glob("shard-*")}) == 1
     assert [(one["row"], one["reason"].split(";")[0].split(" (")[0]) for one in rejects(out)] == [
@@ -416,3 +416,15 @@ def test_the_plan_survives_json(finished: Path, tmp_path: Path) -> None:
     artifact = score.read_artifact(finished)
     plan = make_plan(str(source), restore(artifact.task["name"], artifact.task["settings"]), None, 50)
     assert score.Plan.of(json.loads(json.dumps(plan.tree()))) == plan
+
+
+def test_lines_of_text_and_texts_beside_a_number(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.txt").write_text("\n".join([*TEXTS[:5], " ", *TEXTS[5:8]]) + "\n")
+    for number, source in enumerate((folder / "a.txt", folder / "*.txt")):
+        assert run(finished, source, tmp_path / f"out{number}")["rejects"] == 1
+        assert [row["text"] for row in shards(tmp_path / f"out{number}")] == TEXTS[:8]
+    (tmp_path / "mixed.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in (*TEXTS[:3], 5)))
+    assert run(finished, tmp_path / "mixed.jsonl", tmp_path / "mixed")["rejects"] == 1
+    assert [row["text"] for row in shards(tmp_path / "mixed")] == TEXTS[:3]

@@ -1,5 +1,6 @@
 """The command `distilora`. Parses arguments, calls one function, prints; heavy imports wait until they are needed."""
 
+import errno
 import json
 import os
 import shlex
@@ -73,6 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # what is written elsewhere has errors of its own
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stderr.write("distilora: standard output: no space left; send it to another place\n")
+        return 2
 
 
 def _train(words: list[str]) -> int:

@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from distilora.backends.torch_backend import TorchBackend, open_network
 from distilora.config import InferencePrecision
 from distilora.encode import Network
 from distilora.encoders import find_encoder, special_tokens
-from distilora.errors import ArtifactError, MissingExtra, OutputError, RoundTripError
+from distilora.errors import ArtifactError, ConfigError, MissingExtra, OutputError
 from distilora.evaluation import SEEN
 from distilora.folder import writing
 from distilora.hardware import keep_freed_memory, pick_precision
@@ -63,6 +63,8 @@ def export_run(
     the form needs; DataError without held-out texts; ParityError if the gate is not passed; RoundTripError if a fresh
     process does not give its outputs back. Then nothing is left at `output`.
     """
+    if to not in get_args(Form):
+        raise ConfigError(f"to: {to!r} given, {', '.join(get_args(Form))} wanted")
     output = Path(output)
     if output.exists() or output.is_symlink():
         raise ArtifactError(f"--output: {output} exists already; give another folder")
@@ -123,12 +125,14 @@ def _export(
         parity=parity, temperature=1.0, token_budget=artifact.token_budget, schema=Artifact.schema, distilora=__version__,
     )  # fmt: skip
     answers = Check(check.examples, run_rows(checked, backend, written.token_budget), own)
-    written = write_artifact(output, written, lambda target: _move_all(plain, target), answers)
+    unverified = plain.with_suffix(".new")  # it gets its name when a fresh process has given its outputs back
     try:
-        verify(output, task, "cpu")
-    except RoundTripError:
-        shutil.rmtree(output)
-        raise
+        written = write_artifact(unverified, written, lambda target: _move_all(plain, target), answers)
+        verify(unverified, task, "cpu")
+        os.replace(unverified, output)
+    finally:
+        shutil.rmtree(unverified, ignore_errors=True)
+    written = dataclasses.replace(written, folder=output)
     say(f"{output}: a fresh process gives back the outputs of {len(check.examples)} texts")
     return written
 
@@ -202,4 +206,12 @@ def _special(artifact: Artifact, encoder: str | None) -> dict[str, str]:
 
 def _move_all(source: Path, target: Path) -> None:
     for file in source.iterdir():
+        if file.is_file():
+            file.chmod(0o666 & ~_umask())  # safetensors keeps what it writes to its owner
         file.rename(target / file.name)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -64,6 +64,8 @@ class Predictor:
         """
         if isinstance(texts, str):
             return self([texts])[0]
+        if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
+            raise DataError(f"texts: {type(texts).__name__} given, a text or several wanted")
         if not isinstance(texts, Sequence):
             return self.stream(texts)
         examples = [self.example(text, f"text {i}") for i, text in enumerate(texts, 1)]
@@ -102,6 +104,8 @@ class Predictor:
 
     def stream(self, texts: Iterable[str]) -> Iterator[dict[str, Any]]:
         """Answers to any number of texts, in order, holding about a thousand at a time."""
+        if isinstance(texts, str):
+            raise DataError("texts: one text given, several wanted; call the predictor with it")
         iterator = iter(texts)
 
         def chunks() -> Iterator[list[Example]]:

@@ -112,7 +112,7 @@ def make_plan(source: str, task: Task, text_column: str | None, shard_rows: int)
                 headers.append(schema.names)
                 stretches = iter([(Mark(at), min(shard_rows, rows - at)) for at in range(0, rows, shard_rows)])
             else:
-                headers.append(_header(one.path, kind))
+                headers.append(["text"] if kind == "txt" else _header(one.path, kind))
                 columns |= dict.fromkeys(headers[-1], "text")
                 stretches = _stretches(one.path, kind, shard_rows, columns)
             for mark, count in stretches:
@@ -126,6 +126,8 @@ def make_plan(source: str, task: Task, text_column: str | None, shard_rows: int)
         columns = {field.name: str(field.type) for field in schema}
         serialised = base64.b64encode(schema.serialize().to_pybytes()).decode()
     found = getattr(unlabelled(task, columns, text_column), "text_column", None)
+    if kind == "jsonl" and found in columns:
+        columns[found] = "text"  # rows that hold anything else there are rejected
     for one, header in zip(inputs, headers, strict=True):
         if kind != "jsonl" and found is not None and found not in header:
             raise DataError(
