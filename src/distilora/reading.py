@@ -49,9 +49,9 @@ class Lines:
     several lines that is longer, in bytes, is a csv.Error.
     """
 
-    def __init__(self, stream: BinaryIO, name: str, mark: Mark = Mark(), longest: int | None = None) -> None:  # noqa: B008
+    def __init__(self, stream: BinaryIO, name: str, mark: Mark | None = None, longest: int | None = None) -> None:
         self.stream, self.name, self.longest = stream, name, longest
-        self.row, self.line, self.offset = mark
+        self.row, self.line, self.offset = mark or Mark()
         self.taken: list[bytes] = []
         self.bad = ""
         self._size = 0  # of what is taken

@@ -5,7 +5,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from distilora.errors import DataError
 from distilora.examples import Example
@@ -60,15 +60,16 @@ class Scorer:
                 nonlocal rejected
                 found = self.plan.read(shard)
                 while chunk := list(islice(found, STREAM)):
-                    good, examples = [], []
+                    good: list[Record] = []
+                    examples: list[Example] = []
                     for one in chunk:
                         try:
                             examples.append(self._example(one))
-                            good.append(one)
+                            good.append(cast(Record, one))  # _example refuses a Reject
                         except _Rejected as reason:
                             rejected += 1
                             rejects.write(_line(self.plan.inputs[shard.file].path, one, str(reason)))
-                    read_so_far.append((good, len(chunk)))  # type: ignore[arg-type]
+                    read_so_far.append((good, len(chunk)))
                     yield examples
 
             name = shard_name(shard.number, self.kind)
