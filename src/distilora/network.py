@@ -5,6 +5,7 @@ trained. In bf16 the frozen weights are stored in bf16; what is trained stays in
 so that no update is lost to rounding. On a CPU weights that stay as they are in the file stay there, too: they are mapped.
 """
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from distilora.encode import Network
 from distilora.encoders import EMBEDDED, Encoder, load_weights
 from distilora.errors import ArtifactError, ConfigError, EncoderError
 from distilora.methods import METHODS, Saved, in_head
+from distilora.plain_model import plain_folder, plain_run
 from distilora.quantisation import check_device, dequantise, import_offline, quantise
 from distilora.tasks import Task
 
@@ -72,31 +74,52 @@ def load_network(
     device: torch.device,
     attention: str = "packed",
     base: Held = "full",
+    plain: bool = False,
 ) -> Network:
     """The network of an artifact's folder, to predict with (dropout off); `trained()` are the weights that were loaded.
 
-    Raises ArtifactError if they are not whole or not this encoder's.
+    `plain` takes PyTorch's modules alone where they do the same (plain_model.py): quicker to load, updates already added in.
+    Raises ArtifactError if the weights are not whole or not this encoder's.
     """
+    if plain and base == "full" and device.type == "cpu":
+        with _weights_of(folder):
+            bare = plain_run(encoder, task, folder, weights, attention)
+        if bare is not None:
+            return _place(Network(bare, encoder.architecture, task), precision, device).eval()
     import_offline()
     with hushed():
         model = _transformers_model(encoder, task, attention, None)
         _hold(model, encoder, base, precision, device)
-        try:
+        with _weights_of(folder):
             outer = (
                 _with_adapter(model, folder / "adapter") if weights == "peft" else _with_delta(model, folder / "delta")
             )
-        except (ValueError, RuntimeError, OSError, KeyError, SafetensorError) as error:
-            raise ArtifactError(f"{folder}: weights cannot be loaded ({' '.join(str(error).split())})") from None
     return _place(Network(outer, encoder.architecture, task), precision, device).eval()
 
 
+@contextmanager
+def _weights_of(folder: Path) -> Iterator[None]:
+    """Turns what loading raises into an ArtifactError."""
+    try:
+        yield
+    except (ValueError, RuntimeError, OSError, KeyError, SafetensorError) as error:
+        raise ArtifactError(f"{folder}: weights cannot be loaded ({' '.join(str(error).split())})") from None
+
+
 def load_merged(
-    folder: Path, task: Task, *, precision: str, device: torch.device, attention: str = "packed"
+    folder: Path, task: Task, *, precision: str, device: torch.device, attention: str = "packed", plain: bool = False
 ) -> Network:
-    """The network of a merged model, a plain Transformers folder that needs no encoder beside it.
+    """The network of a merged model, a plain Transformers folder that needs no encoder beside it; `plain` as above.
 
     Raises ArtifactError if it cannot be loaded.
     """
+    if plain and device.type == "cpu":
+        with _weights_of(folder):
+            settings = json.loads((folder / "config.json").read_text("utf-8"))
+            family = architecture(settings["model_type"])
+            bare = plain_folder(folder, settings, family, task, attention)
+        if bare is not None:
+            return _place(Network(bare, family, task), precision, device).eval()
     import transformers
 
     with hushed():

@@ -63,7 +63,7 @@ def open_torch(
     if precision == "auto" and artifact.parity and place.type == "cpu" and artifact.parity["flags"] == flags():
         precision = cast(Precision, artifact.precision)
     precision = pick_precision(precision, place)
-    return TorchBackend(open_network(artifact, precision, place, encoder, base), precision)
+    return TorchBackend(open_network(artifact, precision, place, encoder, base, plain=True), precision)
 
 
 def open_network(
@@ -72,13 +72,19 @@ def open_network(
     device: torch.device,
     encoder: str | None = None,
     base: Base | Held = "auto",
+    plain: bool = False,
 ) -> Network:
-    """The artifact's network, to predict with; raises as `open_torch` does. `base` 'widened' is for merging."""
+    """The artifact's network, to predict with; raises as `open_torch` does. `base` 'widened' is for merging.
+
+    `plain`: in PyTorch's modules alone where that is the same; else in those of Transformers and PEFT.
+    """
     task = restore(artifact.task["name"], artifact.task["settings"])
     if artifact.weights == "merged":
         if encoder or base != "auto":
             raise ArtifactError(f"{'encoder' if encoder else 'base'}: given, but a merged model has its own; drop it")
-        return load_merged(artifact.folder, task, precision=precision, device=device, attention=artifact.attention)
+        return load_merged(
+            artifact.folder, task, precision=precision, device=device, attention=artifact.attention, plain=plain
+        )
     if base not in ("auto", "4bit", "full", "widened"):
         raise ArtifactError(f"base: {base!r} given, auto, 4bit or full wanted")
     held = _held(artifact, base)
@@ -92,7 +98,7 @@ def open_network(
     assert artifact.weights != "onnx"  # open_backend has seen to that
     return load_network(
         found, task, artifact.folder, weights=artifact.weights, precision=precision, device=device,
-        attention=artifact.attention, base=held,
+        attention=artifact.attention, base=held, plain=plain,
     )  # fmt: skip
 
 
