@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: train test test-slow check bench-main bench-qlora bench-kill-resume bench-notebook bench-speed bench-inference docs clean
+.PHONY: train test test-slow check bench-main bench-first-answer bench-qlora bench-kill-resume bench-notebook bench-speed bench-inference docs clean
 
 train: $(VENV)/.embedded
 	$(BIN)/distilora train recipes/imdb-embedded.yaml --overwrite $(ARGS)
@@ -27,6 +27,9 @@ check: $(VENV)/.check
 # Figures of README: results/NAME.json, from cells in results/NAME/cells that a restart skips. Leave the machine alone.
 bench-main: $(VENV)/.test
 	$(BIN)/python bench/main.py $(ARGS)
+
+bench-first-answer: $(VENV)/.test
+	$(BIN)/python bench/first_answer.py $(ARGS)
 
 bench-qlora: $(VENV)/.test
 	$(BIN)/python bench/qlora.py $(ARGS)
