@@ -10,6 +10,7 @@ from conftest import write_csv
 from test_score import BAD_CSV, TEXTS, contents, run, shards
 
 from distilora import score, score_shard
+from distilora.artifact import sealed
 from distilora.errors import ConfigError, OutputError
 from distilora.score_shard import Scorer
 
@@ -94,7 +95,7 @@ def test_what_differs_is_named(finished: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(finished / "model", other)
     fields = json.loads((other / "artifact.json").read_text("utf-8"))
-    (other / "artifact.json").write_text(json.dumps({**fields, "temperature": 2.0}), "utf-8")
+    (other / "artifact.json").write_text(json.dumps(sealed({**fields, "temperature": 2.0})), "utf-8")
     with pytest.raises(ConfigError, match="another model"):
         run(other, folder, out)
     more = write_csv(folder / "b.csv", [("fine", "pos")])
