@@ -5,7 +5,6 @@ A file appears whole: on a disk by a move, in a store by one upload.
 
 import io
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from distilora.errors import DataError, MissingExtra, OutputError
+from distilora.files import flush_file, flush_folder
 from distilora.tables import FORMATS, write_json
 
 MAGIC = "*?["
@@ -188,5 +188,5 @@ class Place:
     def keep(self, path: Path) -> None:
         """Has the disk hold what was written to a path that `new` gave, so that a power cut does not empty it."""
         if self.folder is not None:
-            with open(path, "rb") as stream:
-                os.fsync(stream.fileno())
+            flush_file(path)
+            flush_folder(path.parent)
