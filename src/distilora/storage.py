@@ -153,14 +153,14 @@ class Place:
             write_json(path, value)
 
     def read_json(self, names: Sequence[str]) -> list[Any]:
-        """The values of JSON files, None for one that is not there."""
+        """The values of JSON files, None for one that is not there or, after a power cut, not whole."""
         if self.folder is not None:
             texts = [(self.folder / name).read_bytes() if (self.folder / name).is_file() else b"null" for name in names]
         else:  # all at once: a store answers each in tens of milliseconds
             paths = [f"{self.root}/{name}" for name in names]
             found = self.fs.cat(paths, on_error="omit") if paths else {}
             texts = [found.get(self.fs._strip_protocol(path), b"null") for path in paths]
-        return [json.loads(text) for text in texts]
+        return [_parsed(text) for text in texts]
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         """Names and sizes of the files in the folder, or in one below it."""
@@ -190,3 +190,10 @@ class Place:
         if self.folder is not None:
             flush_file(path)
             flush_folder(path.parent)
+
+
+def _parsed(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
