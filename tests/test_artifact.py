@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from distilora.artifact import (
     model_folder,
     read_artifact,
     read_check,
+    sealed,
     write_artifact,
 )
 from distilora.errors import ArtifactError
@@ -23,6 +25,7 @@ from distilora.examples import Example
 from distilora.files import sha256
 
 FILES = {"tokenizer.json", "check.npz", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
+ADAPTER = "adapter/adapter_model.safetensors"
 EMPTY = Check([Example(("a", "b")), Example(("ü",))], np.zeros((2, 3), np.float32), np.ones((2, 3), np.float32))
 
 
@@ -81,18 +84,98 @@ def test_a_damaged_artifact_json(model: Path, content: str) -> None:
         read_artifact(model)
 
 
+def change(model: Path, *without: str, **fields: Any) -> dict[str, Any]:
+    """Changes fields of artifact.json, checksum and all; returns all but the checksum."""
+    path = model / "artifact.json"
+    changed = {**json.loads(path.read_text("utf-8")), **fields}
+    kept = {name: value for name, value in changed.items() if name not in {"checksum", *without}}
+    path.write_text(json.dumps(sealed(kept)), "utf-8")
+    return kept
+
+
 def test_another_schema(model: Path) -> None:
-    fields = json.loads((model / "artifact.json").read_text())
-    (model / "artifact.json").write_text(json.dumps({"schema": 4, "all": "new"}))
-    with pytest.raises(ArtifactError, match="schema 4, but this release reads 2, 3"):
+    (model / "artifact.json").write_text(json.dumps({"schema": 99, "all": "new"}))
+    with pytest.raises(ArtifactError, match="schema 99, but this release reads 2, 3, 4"):
         read_artifact(model)
-    (model / "artifact.json").write_text(json.dumps(fields | {"surprise": 1}))
+
+
+def test_other_fields(model: Path) -> None:
+    change(model, surprise=1)
     with pytest.raises(ArtifactError, match=r"fields \['surprise'\] are missing or unknown"):
         read_artifact(model)
-    del fields["temperature"]
-    (model / "artifact.json").write_text(json.dumps(fields))
+    change(model, "surprise", "temperature")
     with pytest.raises(ArtifactError, match=r"fields \['temperature'\] are missing"):
         read_artifact(model)
+
+
+def test_a_changed_byte_of_artifact_json(model: Path) -> None:
+    path = model / "artifact.json"
+    content = path.read_bytes()
+    for place in range(0, len(content), 7):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(ArtifactError):
+            read_artifact(model)
+    path.write_bytes(content.replace(b'"max_length": 64', b'"max_length": 65'))
+    with pytest.raises(ArtifactError, match=r"artifact\.json: changed since it was written"):
+        read_artifact(model)
+
+
+@pytest.mark.parametrize(("schema", "lacking"), [(3, ()), (2, ("parity",))])
+def test_older_schemas_still_load(schema: int, lacking: tuple[str, ...], model: Path) -> None:
+    newest = read_artifact(model)
+    fields = change(model, *lacking, schema=schema)
+    (model / "artifact.json").write_text(json.dumps(fields), "utf-8")  # without a checksum
+    assert dataclasses.replace(read_artifact(model), schema=newest.schema) == newest
+
+
+OUTSIDE = ["../secret", "adapter/../../secret", "", "adapter//weights", "./check.npz", "adapter/.", "..\\secret",
+           "C:secret", "C:/secret", "//host/secret", "check.npz\0"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_names_that_lead_out_of_the_folder(name: str, model: Path) -> None:
+    (model.parent / "secret").write_bytes(b"secret")
+    files = {**read_artifact(model).files, name: sha256(model.parent / "secret")}
+    change(model, files=files)
+    with pytest.raises(ArtifactError) as error:
+        read_artifact(model)
+    assert f"files: {name!r} does not lie in the model's folder" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_absolute_names_and_links_that_lead_out(model: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    files = read_artifact(model).files
+    change(model, files={**files, str(secret): sha256(secret)})
+    with pytest.raises(ArtifactError, match=r"secret' does not lie in the model's folder"):
+        read_artifact(model)
+    (model / "link").symlink_to(secret)
+    change(model, files={**files, "link": sha256(secret)})
+    with pytest.raises(ArtifactError, match="'link' does not lie in the model's folder"):
+        read_artifact(model)
+
+
+def test_a_snapshot_of_the_hub_links_to_its_blobs(model: Path, tmp_path: Path) -> None:
+    snapshot, blobs = tmp_path / "models--a--b" / "snapshots" / "0f", tmp_path / "models--a--b" / "blobs"
+    snapshot.parent.mkdir(parents=True)
+    blobs.mkdir()
+    model.rename(snapshot)
+    (snapshot / "check.npz").rename(blobs / "c0")
+    (snapshot / "check.npz").symlink_to("../../blobs/c0")
+    assert set(read_artifact(snapshot).files) == FILES
+
+
+def test_weights_are_safetensors_or_refused(runs: dict[str, Path], tmp_path: Path) -> None:
+    for method, weights in (("lora", ADAPTER), ("full", "delta/delta.safetensors")):
+        model = shutil.copytree(runs[method] / "model", tmp_path / method)
+        pickled = weights.replace(".safetensors", ".bin")
+        (model / weights).rename(model / pickled)
+        files = {**read_artifact(runs[method]).files, pickled: sha256(model / pickled)}
+        del files[weights]
+        change(model, files=files)
+        with pytest.raises(ArtifactError, match=f"has no {weights}, and weights are read from nothing else"):
+            read_artifact(model)
 
 
 def test_where_there_is_none(tmp_path: Path) -> None:
@@ -105,16 +188,18 @@ def test_where_there_is_none(tmp_path: Path) -> None:
         model_folder(tmp_path)
 
 
+def write_weights(target: Path) -> None:
+    (target / "adapter").mkdir()
+    (target / ADAPTER).write_bytes(b"1")
+
+
 def test_written_and_read_back(finished: Path, tmp_path: Path) -> None:
     artifact = read_artifact(finished)
 
-    def write_files(target: Path) -> None:
-        (target / "adapter").mkdir()
-        (target / "adapter" / "weights").write_bytes(b"1")
-
-    written = write_artifact(tmp_path / "model", artifact, write_files, EMPTY)
+    written = write_artifact(tmp_path / "model", dataclasses.replace(artifact, schema=2), write_weights, EMPTY)
     assert read_artifact(tmp_path) == written
-    assert set(written.files) == {"adapter/weights", "check.npz"}
+    assert written.schema == Artifact.schema
+    assert set(written.files) == {ADAPTER, "check.npz"}
     check = read_check(written)
     assert check.examples == EMPTY.examples
     assert np.array_equal(check.outputs_fp32, EMPTY.outputs_fp32)
@@ -123,7 +208,7 @@ def test_written_and_read_back(finished: Path, tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_what_was_there(finished: Path, tmp_path: Path) -> None:
     artifact = dataclasses.replace(read_artifact(finished), distilora="first")
-    write_artifact(tmp_path / "model", artifact, lambda target: None, EMPTY)
+    write_artifact(tmp_path / "model", artifact, write_weights, EMPTY)
 
     def fail(target: Path) -> None:
         (target / "half").write_text("written")
@@ -140,6 +225,11 @@ def test_a_failed_write_leaves_what_was_there(finished: Path, tmp_path: Path) ->
 
 def test_a_later_one_takes_its_place(finished: Path, tmp_path: Path) -> None:
     first: Artifact = read_artifact(finished)
-    write_artifact(tmp_path / "model", first, lambda target: (target / "old").touch(), EMPTY)
-    write_artifact(tmp_path / "model", first, lambda target: (target / "new").touch(), EMPTY)
-    assert set(read_artifact(tmp_path).files) == {"check.npz", "new"}
+
+    def write_more(target: Path) -> None:
+        write_weights(target)
+        (target / "old").touch()
+
+    write_artifact(tmp_path / "model", first, write_more, EMPTY)
+    write_artifact(tmp_path / "model", first, write_weights, EMPTY)
+    assert set(read_artifact(tmp_path).files) == {"check.npz", ADAPTER}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from distilora import export, parity
-from distilora.artifact import read_artifact
+from distilora.artifact import read_artifact, sealed
 from distilora.cli import main
 from distilora.errors import ArtifactError, ConfigError, DataError, MissingExtra, ParityError
 from distilora.export import export_run
@@ -201,7 +201,7 @@ def test_another_processor_is_told(graphs: Path, tmp_path: Path, capsys: Capture
     folder = shutil.copytree(graphs, tmp_path / "copy")
     fields = json.loads((folder / "artifact.json").read_text())
     fields["precision"], fields["parity"]["flags"] = "int8", ["avx2"]
-    (folder / "artifact.json").write_text(json.dumps(fields))
+    (folder / "artifact.json").write_text(json.dumps(sealed(fields)))
     load(folder)
     assert "note: checked on a processor with avx2, this one has " in capsys.readouterr().err
 

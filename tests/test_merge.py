@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from distilora import export, network
 from distilora import merge as merging
-from distilora.artifact import read_artifact, read_check
+from distilora.artifact import read_artifact, read_check, sealed
 from distilora.backends.torch_backend import open_network
 from distilora.cli import main
 from distilora.encoders import find_encoder, special_tokens
@@ -222,7 +222,7 @@ def test_weights_that_are_no_numbers(
     save_file(weights, model / file, {"format": "pt"})
     fields = json.loads((model / "artifact.json").read_text())
     fields["files"][file] = sha256(model / file)
-    (model / "artifact.json").write_text(json.dumps(fields))
+    (model / "artifact.json").write_text(json.dumps(sealed(fields)))
     with pytest.raises(ArtifactError) as error:
         export_run(model, "merged", tmp_path / "out")
     assert str(error.value).startswith("merging: ")

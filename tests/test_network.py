@@ -135,3 +135,12 @@ def test_a_broken_adapter_is_named(found: Encoder, tmp_path: Path) -> None:
     (tmp_path / "adapter/adapter_model.safetensors").write_bytes(b"no")
     with pytest.raises((ArtifactError, EncoderError), match="cannot be loaded"):
         load_network(found, TASK, tmp_path, weights="peft", precision="fp32", device=CPU)
+
+
+def test_a_pickled_adapter_is_never_opened(found: Encoder, tmp_path: Path) -> None:
+    save_weights(build(found), tmp_path)
+    weights = tmp_path / "adapter/adapter_model.safetensors"
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    with pytest.raises(ArtifactError, match=r"no adapter_model\.safetensors in adapter/"):
+        load_network(found, TASK, tmp_path, weights="peft", precision="fp32", device=CPU)

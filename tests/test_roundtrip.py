@@ -11,7 +11,7 @@ from conftest import tiny_config
 from safetensors.torch import load_file, save_file
 
 from distilora import network, run, saving
-from distilora.artifact import read_artifact, read_check
+from distilora.artifact import read_artifact, read_check, sealed
 from distilora.errors import ArtifactError, RoundTripError
 from distilora.files import sha256
 from distilora.predict import load
@@ -30,7 +30,7 @@ def corrupt(model: Path, value: float) -> None:
     if path.exists():
         fields = json.loads(path.read_text())
         fields["files"][ADAPTER] = sha256(model / ADAPTER)
-        path.write_text(json.dumps(fields))
+        path.write_text(json.dumps(sealed(fields)))
 
 
 @pytest.fixture

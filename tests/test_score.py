@@ -12,7 +12,7 @@ import pytest
 from conftest import tiny_reviews, write_csv
 
 from distilora import cli, score
-from distilora.errors import DataError, DistiloraError
+from distilora.errors import ConfigError, DataError, DistiloraError
 from distilora.predict import load
 from distilora.score import Scoring
 from distilora.score_plan import make_plan
@@ -171,7 +171,9 @@ def test_shards_of_nothing_but_rejects(finished: Path, tmp_path: Path) -> None:
         ({}, "no csv, tsv, jsonl or parquet file there"),
         ({"a.csv": b""}, r"a\.csv: the file is empty"),
         ({"a.csv": b"text\n", "b.csv": b"text\n"}, "no records"),
-        ({"a.csv": b"text\nfine\n", "b.jsonl": b"{}\n"}, r"several kinds \(csv, jsonl\)"),
+        ({"a.csv": b"text\nfine\n", "b.parquet": b"PAR1"}, r"parquet beside other kinds \(csv, parquet\)"),
+        ({"a.jsonl": b'{"text": 5, "label": "x"}\n{"text": 7.5}\n'}, r"column 'text' holds no text \(number\)"),
+        ({"a.csv": b'text\n" "\n'}, r"none of 1 rows could be scored \(row 1: the text is blank; fill it\)"),
         ({"a.csv": b"text\nfine\n", "b.csv": b"words\nfine\n"}, r"b\.csv: no column 'text' \(columns: words\)"),
         ({"a.csv": b"words\nfine\n"}, "text-column: no column called"),
         ({"a.csv": b"text,text\na,b\n"}, "two columns called 'text'"),
@@ -184,8 +186,89 @@ def test_inputs_that_are_no_tables(files: dict[str, bytes], message: str, finish
     folder.mkdir()
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    with pytest.raises(DataError, match=message):
-        run(finished, folder, tmp_path / "out")
+    with pytest.raises(DataError, match=message) as error:
+        run(finished, folder, tmp_path / "new" / "out")
+    assert "\n" not in str(error.value)
+    if "none of" in message:  # only the reading of the rows tells; the reasons are left, and the same is said again
+        assert sorted(contents(tmp_path / "new" / "out")) == ["rejects.jsonl", "score.json", "shard-00000.parquet"]
+        with pytest.raises(DataError, match=message):
+            run(finished, folder, tmp_path / "new" / "out")
+    else:
+        assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_column_of_numbers_is_no_text(finished: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "in.parquet", tmp_path / "out"
+    parquet.write_table(pa.table({"text": pa.array([1, 2], pa.int16()), "words": ["fine", "dull"]}), source)
+    with pytest.raises(
+        DataError, match=r"column 'text' holds no text \(int16\); name one that does with --text-column"
+    ):
+        run(finished, source, out)
+    assert run(finished, source, out, text_column="words")["rows"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"precision": "int8"}, "precision: int8 given"),
+        ({"backend": "onnx"}, "backend: onnx asked for"),
+        ({"encoder": "/nowhere"}, "nowhere"),
+        ({"device": "cuda"}, "device: cuda is not available here"),
+    ],
+)
+def test_a_model_that_is_not_to_be_had_leaves_nothing(
+    changes: dict[str, Any], message: str, finished: Path, tmp_path: Path
+) -> None:
+    source = write_csv(tmp_path / "in.csv", [("fine", "pos")])
+    with pytest.raises(DistiloraError, match=message):
+        run(finished, source, tmp_path / "out", **changes)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+    (tmp_path / "out").mkdir()
+    with pytest.raises(DistiloraError, match=message):
+        run(finished, source, tmp_path / "out", **changes)
+    assert list((tmp_path / "out").iterdir()) == []  # a folder that was there stays
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_csv_and_jsonl_together(kind: str, finished: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    (folder / "a.csv").write_text("text,n,id\nfine,5,x1\n,6,x2\n")
+    (folder / "b.jsonl").write_text(
+        '{"text": "dull", "n": 7, "m": 1}\n{"text": "warm", "n": "eight", "m": 1.5}\n{"text": 3}\n'
+    )
+    (folder / "c.tsv").write_text("text\tn\nawful\t9\n")
+    counts = run(finished, folder, out, kind=kind)
+    assert (counts["rows"], counts["rejects"], counts["shards"]) == (4, 2, 3)
+    rows = list(shards(out, kind))
+    assert [row["text"] for row in rows] == ["fine", "dull", "warm", "awful"]
+    numbers = [row["n"] for row in rows]
+    assert numbers == (["5", 7, "eight", "9"] if kind == "jsonl" else ["5", "7", "eight", "9"])  # a csv has it: text
+    absent = "" if kind == "csv" else None
+    assert [row.get("id", absent) for row in rows] == ["x1", absent, absent, absent]
+    assert [row.get("m", absent) for row in rows] == (
+        ["", "1.0", "1.5", ""] if kind == "csv" else [None, 1.0, 1.5, None]
+    )
+    assert [(Path(one["file"]).name, one["row"]) for one in rejects(out)] == [("a.csv", 2), ("b.jsonl", 3)]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_the_first_rows_of_all_files(
+    kind: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for i in range(3):
+        write_table(folder / f"{i}.{kind}", [{"text": text} for text in TEXTS[i * 40 : (i + 1) * 40]])
+    if kind != "parquet":
+        (folder / f"3.{kind}").write_bytes(b"\xff is not read")
+    assert run(finished, folder, out, limit=70, shard_rows=25)["shards"] == 4  # 25 + 15, 25 + 5
+    assert [row["text"] for row in shards(out)] == TEXTS[:70]
+    with pytest.raises(ConfigError, match="begun with --limit 70, now None"):
+        run(finished, folder, out, shard_rows=25)
+    assert run(finished, folder, tmp_path / "all", limit=80)["rows"] == 80
+    with pytest.raises(ConfigError, match="--limit: 0 given, at least 1 wanted"):
+        run(finished, folder, tmp_path / "none", limit=0)
 
 
 def test_a_file_that_changes_meanwhile_is_noticed(
@@ -237,6 +320,7 @@ def test_the_command(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     for more, message in (
         (["--shard-rows", "0"], "--shard-rows: 0"), (["--address", "auto"], "--address: given"),
         (["--workers", "0"], "--workers: 0"), (["--abstain-below", "2"], "--abstain-below: 2.0"),
+        (["--workers", "2"], "--workers: given, but only --engine ray has"),
     ):  # fmt: skip
         assert cli.main([*words, *more]) == 2
         assert message in capsys.readouterr().err

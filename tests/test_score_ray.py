@@ -1,19 +1,30 @@
 """Ray Data puts out the same files as the local engine, also when one of its two workers is killed in the middle."""
 
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from conftest import tiny_reviews
+import torch
+from conftest import tiny_reviews, write_csv
 from stopping import temporary
 from test_score import contents, rejects, run, shards
 
-from distilora import cli
+from distilora import cli, hardware, progress, score
+from distilora.artifact import read_artifact
+from distilora.numerics import resolve
+from distilora.score_job import Scoring
+from distilora.score_plan import make_plan
+from distilora.score_ray import Worker, _say_if_mixed
+from distilora.tasks import restore
 
 ROWS, SHARD = 9_000, 300
 
@@ -109,6 +120,58 @@ def test_an_error_in_a_worker_is_one_line(
     assert "distilora: column 'predicted_score' of the input is an answer's; rename it" in capfd.readouterr().err
     assert cli.main([*words, "--address", "127.0.0.1:1"]) == 2
     assert "--engine: Ray cannot reach or start the cluster at 127.0.0.1:1" in capfd.readouterr().err.splitlines()[-1]
+
+
+@pytest.fixture
+def job(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """What a worker is given, in this process: a job in fp32, begun where bf16 is not native."""
+    source = write_csv(tmp_path / "in.csv", [(text, "pos") for text, _ in tiny_reviews(60, 3)])
+    asked = Scoring(str(finished), str(source), str(tmp_path / "out"), device="cpu")
+    artifact = read_artifact(finished)
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: [])
+    settings = asked.computing(resolve(artifact, asked.backend, asked.precision, asked.device, asked.base))
+    plan = make_plan(str(source), restore(artifact.task["name"], artifact.task["settings"]), None, 30)
+    model = {name: (artifact.folder / name).read_bytes() for name in ["artifact.json", *artifact.files]}
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get=lambda held: held))
+    threads = torch.get_num_threads()
+    monkeypatch.chdir(tmp_path)
+    yield {"settings": settings, "plan": plan.tree(), "model": model, "threads": threads, "folder": str(tmp_path)}
+    progress.quiet(False)
+
+
+def test_a_worker_on_another_processor_computes_as_the_job_began(
+    job: dict[str, Any], finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: ["avx512_bf16", "amx_bf16"])
+    done = Worker(job)({"item": [0, 1]})
+    assert done == {"shard": [0, 1], "error": ["", ""], "processor": ["avx512_bf16 amx_bf16"] * 2}
+    run(finished, tmp_path / "in.csv", tmp_path / "whole", shard_rows=30)
+    assert {name: content for name, content in contents(tmp_path / "whole").items() if name.startswith("shard")} == {
+        path.name: path.read_bytes() for path in (tmp_path / "out").glob("shard-*")
+    }
+
+
+def test_a_worker_that_cannot_compute_so_says_it_in_one_line(
+    job: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fell_back = SimpleNamespace(backend=SimpleNamespace(precision="fp32"))
+    with monkeypatch.context() as patch:
+        patch.setattr(score, "load", lambda *_, **__: fell_back)
+        int8 = {**job, "settings": dataclasses.replace(job["settings"], precision="int8")}
+        assert (
+            "precision: int8 wanted, but on this machine the model computes in fp32"
+            in Worker(int8)({"item": [1]})["error"][0]
+        )
+    gpu = {**job, "settings": dataclasses.replace(job["settings"], device="cuda")}
+    assert Worker(gpu)({"item": [1]})["error"] == ["device: cuda is not available here; choose cpu"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_int8_on_processors_of_two_kinds_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    _say_if_mixed({"avx2"})
+    assert capsys.readouterr().err == ""
+    _say_if_mixed({"avx512_vnni", "avx2"})
+    assert capsys.readouterr().err == "note: int8 on processors of 2 kinds (avx2; avx512_vnni): last digits differ\n"
 
 
 def test_without_ray_it_says_what_to_install(

@@ -3,13 +3,15 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import write_csv
 from test_score import BAD_CSV, TEXTS, contents, run, shards
 
-from distilora import score, score_shard
+from distilora import hardware, score, score_shard
+from distilora.artifact import sealed
 from distilora.errors import ConfigError, OutputError
 from distilora.score_shard import Scorer
 
@@ -49,7 +51,7 @@ def test_going_on_ends_as_without_a_stop(
         elif moment == "the state":
             patch.setattr(score.Place, "write_json", stopped_at(6, "write_json"))
         elif moment == "the parts":
-            patch.setattr(score, "_clear", killed)
+            patch.setattr(score, "clear", killed)
         else:
             patch.setattr(Scorer, "_row", killed)
         with pytest.raises(Killed):
@@ -94,7 +96,7 @@ def test_what_differs_is_named(finished: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(finished / "model", other)
     fields = json.loads((other / "artifact.json").read_text("utf-8"))
-    (other / "artifact.json").write_text(json.dumps({**fields, "temperature": 2.0}), "utf-8")
+    (other / "artifact.json").write_text(json.dumps(sealed({**fields, "temperature": 2.0})), "utf-8")
     with pytest.raises(ConfigError, match="another model"):
         run(other, folder, out)
     more = write_csv(folder / "b.csv", [("fine", "pos")])
@@ -109,13 +111,112 @@ def test_what_differs_is_named(finished: Path, tmp_path: Path) -> None:
     assert [path.name for path in out.glob("shard-*")] == ["shard-00000.jsonl"]
 
 
+def stopped(finished: Path, source: Path, out: Path, patch: pytest.MonkeyPatch, **changes: Any) -> dict[str, Any]:
+    """Scores until one shard is there; gives score.json."""
+    with patch.context() as killing:
+        keep, calls = score_shard.Place.keep, iter(range(1, 100))
+
+        def killed(self: Any, path: Path) -> None:
+            if next(calls) == 2:
+                raise Killed
+            keep(self, path)
+
+        killing.setattr(score_shard.Place, "keep", killed)
+        with pytest.raises(Killed):
+            run(finished, source, out, **changes)
+    assert [path.name for path in sorted((out / "parts").iterdir())] == ["00000.json"]
+    found: dict[str, Any] = json.loads((out / "score.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize(("first", "then", "precision"), [([], ["avx512_bf16"], "fp32"), (["avx512_bf16"], [], "bf16")])
+def test_on_another_processor_it_computes_as_it_began(
+    first: list[str], then: list[str], precision: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = write_csv(tmp_path / "in.csv", [(text, "pos") for text in TEXTS]), tmp_path / "out"
+    run(finished, source, tmp_path / "whole", precision=precision)
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: first)
+    state = stopped(finished, source, out, monkeypatch, precision="auto", device="auto")
+    assert state["numerics"] == {"backend": "torch", "precision": precision, "device": "cpu", "base": "auto"}
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: then)
+    other = {"fp32": "bf16", "bf16": "fp32"}[precision]
+    with pytest.raises(ConfigError, match=f"begun with --precision {precision}, now {other}"):
+        run(finished, source, out, precision=other)
+    assert run(finished, source, out, precision="auto", device="auto")["resumed"] == 50
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_what_this_machine_cannot_compute_with_is_refused(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = write_csv(tmp_path / "in.csv", [(text, "pos") for text in TEXTS]), tmp_path / "out"
+    state = stopped(finished, source, out, monkeypatch)
+    state["numerics"]["device"] = "cuda"  # as if begun elsewhere
+    (out / "score.json").write_text(json.dumps(state))
+    before = contents(out)
+    with pytest.raises(ConfigError, match="was begun with --device cuda --precision fp32, not to be had here") as error:
+        run(finished, source, out, device="auto")
+    assert "\n" not in str(error.value)
+    state["numerics"] |= {"device": "cpu", "precision": "int8"}
+    (out / "score.json").write_text(json.dumps(state))
+    predictor = SimpleNamespace(backend=SimpleNamespace(precision="fp32"))  # one that fell back
+    monkeypatch.setattr(score, "load", lambda *_, **__: predictor)
+    with pytest.raises(ConfigError, match="int8 wanted, but on this machine the model computes in fp32"):
+        run(finished, source, out, precision="auto")
+    assert set(contents(out)) == set(before)
+
+
+def test_a_job_of_an_older_release_is_refused(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out = write_csv(tmp_path / "in.csv", [(text, "pos") for text in TEXTS]), tmp_path / "out"
+    state = stopped(finished, source, out, monkeypatch)
+    del state["schema"], state["numerics"]
+    (out / "score.json").write_text(json.dumps({**state, "settings": {**state["settings"], "precision": "auto"}}))
+    with pytest.raises(ConfigError, match="was begun with another release of distilora; finish it with that"):
+        run(finished, source, out)
+    assert run(finished, source, out, overwrite=True)["resumed"] == 0
+
+
+def test_what_a_power_cut_left_empty_is_computed_again(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = write_csv(tmp_path / "in.csv", [(text, "pos") for text in TEXTS]), tmp_path / "out"
+    stopped(finished, source, out, monkeypatch)
+    (out / "parts/00000.json").write_bytes(b"")
+    assert run(finished, source, out)["resumed"] == 0
+    assert [row["text"] for row in shards(out)] == TEXTS
+
+
+def test_nothing_of_others_is_removed(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out = write_csv(tmp_path / "in.csv", [(text, "pos") for text in TEXTS]), tmp_path / "out"
+    for name in (".notes.tmp", ".shard-00000.parquet.1.tmp/mine", "score.json"):
+        path = tmp_path / "others" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"score": 0.9}')
+        before = contents(tmp_path / "others")
+        for overwrite in (False, True):
+            with pytest.raises(ConfigError, match="which is not of scoring"):
+                run(finished, source, tmp_path / "others", overwrite=overwrite)
+            assert contents(tmp_path / "others") == before
+    stopped(finished, source, out, monkeypatch)
+    kept = {"parts/notes.txt", ".notes.tmp", "shard-of-mine.txt", ".shard-00001.parquet.7.tmp/mine"}
+    for name in kept:
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("mine")
+    (out / ".shard-00001.parquet.8.tmp").write_text("left by a killed process")
+    run(finished, source, out)
+    wanted = {"rejects.jsonl", "score.json", *(f"shard-0000{i}.parquet" for i in range(3))}
+    assert set(contents(out)) == kept | wanted
+    assert run(finished, source, out, overwrite=True, shard_rows=200)["shards"] == 1
+    assert set(contents(out)) == kept | (wanted - {"shard-00001.parquet", "shard-00002.parquet"})
+
+
 def test_killed_while_overwriting_it_starts_anew(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, out = write_csv(tmp_path / "in.csv", [(text, "pos") for text in TEXTS]), tmp_path / "out"
     run(finished, source, out)
     with monkeypatch.context() as patch:
-        patch.setattr(score, "_clear", lambda *_, **__: (_ for _ in ()).throw(Killed))
+        patch.setattr(score, "clear", lambda *_, **__: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             run(finished, source, out, overwrite=True)
     assert run(finished, source, out)["resumed"] == 0

@@ -1,6 +1,7 @@
 """The artifact, `runs/NAME/model/`: what travels, and all that prediction needs besides the encoder it names.
 
-artifact.json     schema version, task, cleaning, max length, encoder, weights, precision, temperature, checksums
+artifact.json     schema version, task, cleaning, max length, encoder, weights, precision, temperature, checksums of the
+                  files and, in `checksum`, of itself
 tokenizer.json    truncation included; beside it, one of
 adapter/          PEFT format, safetensors, every head layer included (lora, qlora)
 delta/            the weights that training changed, whole, safetensors (full, head)
@@ -11,13 +12,15 @@ and check.npz     texts and their outputs: the fixture of the round trip
 """
 
 import dataclasses
+import hashlib
 import io
 import json
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,8 +32,14 @@ from distilora.errors import ArtifactError
 from distilora.examples import Example
 from distilora.files import sha256
 
-SCHEMA = 3
-READABLE = {2: {"parity"}, 3: set()}  # and the fields that an older one lacks
+SCHEMA = 4
+READABLE = {2: {"parity"}, 3: set(), 4: set()}  # and the fields that an older one lacks; `checksum` came with 4
+WEIGHTS = {  # what the weights must be in, and all that they are ever loaded from: a pattern of names
+    "peft": "adapter/adapter_model.safetensors",
+    "delta": "delta/delta.safetensors",
+    "merged": "*.safetensors",
+    "onnx": "*.onnx",
+}
 CHECK_TEXTS = 32
 
 
@@ -82,20 +91,24 @@ def model_folder(path: str | Path) -> Path:
 
 
 def read_artifact(path: str | Path) -> Artifact:
-    """Reads artifact.json of a run or model folder and verifies every file's checksum.
+    """Reads artifact.json of a run or model folder and verifies its own checksum and every file's.
 
-    Raises ArtifactError if something is missing, damaged, or of a schema this release does not read.
+    Raises ArtifactError if something is missing, damaged, outside the folder, or of a schema this release does not read.
     """
     folder = model_folder(path)
     try:
         fields = json.loads((folder / "artifact.json").read_text("utf-8"))
         schema = fields["schema"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{folder}/artifact.json: damaged ({error}); copy the model again") from None
     if not isinstance(schema, int) or schema not in READABLE:
         readable = ", ".join(map(str, READABLE))
         raise ArtifactError(
             f"{folder}: schema {schema}, but this release reads {readable}; use the distilora that wrote it, or train again"
+        )
+    if schema >= 4 and fields.pop("checksum", None) != _checksum(fields):
+        raise ArtifactError(
+            f"{folder}/artifact.json: changed since it was written (its checksum differs); copy the model again"
         )
     known = {field.name for field in dataclasses.fields(Artifact)} - {"folder"}
     if set(fields) | READABLE[schema] != known:
@@ -109,13 +122,45 @@ def read_artifact(path: str | Path) -> Artifact:
         if not isinstance(fields[name], dict) or not wanted <= set(fields[name]):
             raise ArtifactError(f"{folder}/artifact.json: damaged ({name}); copy the model again")
     artifact = Artifact(**fields, folder=folder)
+    _check_names(folder, artifact.files)
     for name, checksum in artifact.files.items():
         file = folder / name
         if not file.is_file():
             raise ArtifactError(f"{file}: missing; copy the whole model folder")
         if sha256(file) != checksum:
             raise ArtifactError(f"{file}: changed since it was written (SHA-256 differs); copy the model again")
+    if artifact.weights not in WEIGHTS:
+        raise ArtifactError(f"{folder}/artifact.json: damaged (weights); copy the model again")
+    pattern = WEIGHTS[artifact.weights]
+    if not any(fnmatchcase(name, pattern) for name in artifact.files):
+        raise ArtifactError(f"{folder}: has no {pattern}, and weights are read from nothing else; copy the model again")
     return artifact
+
+
+def sealed(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an artifact.json with the `checksum` of all the others."""
+    others = {name: value for name, value in fields.items() if name != "checksum"}
+    return {**others, "checksum": _checksum(others)}
+
+
+def _checksum(fields: Mapping[str, Any]) -> str:
+    """SHA-256 of the fields as JSON without spaces, keys sorted, in ASCII."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode("ascii")).hexdigest()
+
+
+def _check_names(folder: Path, names: Iterable[str]) -> None:
+    """Raises ArtifactError for a name that may lead out of the folder, here or on another system."""
+    home = folder.resolve()
+    # In the Hub's local cache snapshots/COMMIT/NAME links to a file in blobs/.
+    homes = [home, *(above.parent / "blobs" for above in home.parents if above.name == "snapshots")]
+    for name in names:
+        plain = not any(sign in name for sign in "\\:\0") and all(
+            part not in ("", ".", "..") for part in name.split("/")
+        )
+        if not plain or not any((folder / name).resolve().is_relative_to(place) for place in homes):
+            raise ArtifactError(
+                f"{folder}/artifact.json: files: {name!r} does not lie in the model's folder; do not trust this model"
+            )
 
 
 def write_artifact(folder: Path, artifact: Artifact, write_files: Callable[[Path], None], check: Check) -> Artifact:
@@ -134,9 +179,11 @@ def write_artifact(folder: Path, artifact: Artifact, write_files: Callable[[Path
             for file in sorted(temporary.rglob("*"))
             if file.is_file()
         }
-        written = dataclasses.replace(artifact, files=files, folder=folder)
+        written = dataclasses.replace(artifact, files=files, folder=folder, schema=SCHEMA)
         fields = {f.name: getattr(written, f.name) for f in dataclasses.fields(written) if f.name != "folder"}
-        (temporary / "artifact.json").write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        (temporary / "artifact.json").write_text(
+            json.dumps(sealed(fields), indent=2, ensure_ascii=False) + "\n", "utf-8"
+        )
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(temporary, folder)

@@ -1,7 +1,8 @@
-"""Checksums of files, by which everything that is shipped or relied upon is verified, and writing them whole."""
+"""Checksums of files, by which everything that is shipped or relied upon is verified, and writing them whole and for good."""
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 
@@ -19,3 +20,23 @@ def write_bytes(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def flush_file(path: Path) -> None:
+    """Waits until the disk holds a file's content, so that a power cut does not empty it. Raises OSError."""
+    with open(path, "r+b") as stream:  # for reading alone, Windows flushes nothing
+        os.fsync(stream.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """Waits until the disk holds the names in a folder, which a move changes. Raises OSError.
+
+    Windows opens no folder, and its file system keeps a journal of names by itself.
+    """
+    if sys.platform == "win32":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -85,6 +85,13 @@ def keep_freed_memory() -> str | None:
     return _allocator
 
 
+def cores() -> int:
+    """Count the processor cores that this process may use: those it is bound to where the system tells (Linux), else all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def cpu_flags() -> list[str]:
     """Instruction-set flags of the processor, where the system tells them (Linux); else empty."""
     try:
@@ -134,7 +141,7 @@ def environment() -> dict[str, Any]:
         "versions": versions,
         "cpu": cpu_name(),
         "cpu_flags": cpu_flags(),
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "allocator": _allocator,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

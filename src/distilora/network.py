@@ -29,6 +29,7 @@ from distilora.quantisation import check_device, dequantise, import_offline, qua
 from distilora.tasks import Task
 
 Held = Literal["full", "4bit", "widened"]  # the base: as it is, in 4 bits, or in fp32 what the 4 bits say
+ADAPTER = "adapter_model.safetensors"
 DELTA = "delta.safetensors"
 
 
@@ -190,6 +191,8 @@ def _hold(model: Any, encoder: Encoder, base: Held, precision: str, device: torc
 def _with_adapter(model: Any, folder: Path) -> Any:
     from peft import PeftModel
 
+    if not (folder / ADAPTER).is_file():  # PEFT would unpickle adapter_model.bin, or ask the Hub
+        raise ValueError(f"no {ADAPTER} in {folder.name}/; copy the model again")
     return PeftModel.from_pretrained(model, folder, is_trainable=True, autocast_adapter_dtype=False)
 
 

@@ -1,6 +1,6 @@
 """Scoring without limit of size: inputs -> plan -> shards, each appearing whole -> rejects joined -> finished.
 
-    OUT/score.json        model, settings, inputs, plan; at the end the counts
+    OUT/score.json        model, settings, numerics, inputs, plan; at the end the counts
     OUT/shard-00000.*     rows in input order, the answer's columns added
     OUT/rejects.jsonl     rows that could not be scored: file, row, reason
     OUT/parts/            meanwhile: a record of every finished shard, and its rejects
@@ -9,190 +9,150 @@ A shard counts when its record is there, which is written after it. So a process
 shards to compute, and the same command computes them.
 """
 
+import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
-from distilora.artifact import Artifact, read_artifact
-from distilora.config import BackendName, Base, Device, InferencePrecision
-from distilora.errors import ConfigError, OutputError
+from distilora.artifact import read_artifact
+from distilora.errors import ConfigError, DataError, OutputError
 from distilora.files import sha256
-from distilora.folder import LEFT, LOCK, hold, let_go, writing
-from distilora.predict import load
+from distilora.folder import hold, let_go, writing
+from distilora.numerics import resolve
+from distilora.predict import Predictor, load
 from distilora.progress import Progress
 from distilora.reading import arrow
-from distilora.score_plan import Plan, Shard, make_plan
+from distilora.score_job import (
+    REJECTS,
+    STATE,
+    Job,
+    Scoring,
+    clear,
+    find_state,
+    refuse_others,
+    same_job,
+    sweep,
+)
+from distilora.score_plan import Plan, make_plan
 from distilora.score_shard import PARTS, Scorer, record_name, rejects_name, shard_name
 from distilora.storage import Place, find_inputs, is_address, local, opened
 from distilora.tables import atomic_text
 from distilora.tasks import restore
 
-STATE = "score.json"
-REJECTS = "rejects.jsonl"
-Kind = Literal["parquet", "csv", "jsonl"]
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """What to score, with what, and where to."""
-
-    run: str
-    source: str
-    output: str
-    text_column: str | None = None
-    shard_rows: int = 50_000
-    kind: Kind = "parquet"
-    engine: Literal["local", "ray"] = "local"
-    address: str | None = None
-    workers: int = 2
-    abstain_below: float = 0.0
-    backend: BackendName = "auto"
-    precision: InferencePrecision = "auto"
-    device: Device = "auto"
-    encoder: str | None = None
-    base: Base = "auto"
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        if self.shard_rows < 1:
-            raise ConfigError(f"--shard-rows: {self.shard_rows} given, at least 1 wanted")
-        if self.workers < 1:
-            raise ConfigError(f"--workers: {self.workers} given, at least 1 wanted")
-        if not 0 <= self.abstain_below <= 1:
-            raise ConfigError(f"--abstain-below: {self.abstain_below!r} given, a probability from 0 to 1 wanted")
-        if self.address and self.engine != "ray":
-            raise ConfigError("--address: given, but only --engine ray has a cluster; add that, or drop it")
-        if self.engine == "ray" and (self.source.startswith("memory://") or self.output.startswith("memory://")):
-            raise ConfigError("--engine: ray cannot share memory:// among its processes; give a folder or a store")
-
-    def kept(self) -> dict[str, Any]:
-        """The settings that rows depend on; the others may change between a kill and going on."""
-        names = ("text_column", "shard_rows", "kind", "abstain_below", "backend", "precision", "device", "base")
-        return {name: getattr(self, name) for name in names}
-
-    def loading(self) -> dict[str, Any]:
-        """How `load` is told to load the model."""
-        names = ("backend", "precision", "device", "encoder", "base", "abstain_below")
-        return {name: getattr(self, name) for name in names}
+__all__ = ["Scoring", "score"]
 
 
 def score(settings: Scoring) -> dict[str, Any]:
     """Scores, or goes on where a killed process stopped. Returns counts: rows, rejects, shards, resumed, seconds.
 
-    Raises ConfigError if the output holds something else, OutputError if it is being written, DataError for inputs that
-    cannot be read as tables (a bad row is a reject, not an error).
+    Raises ConfigError if the output holds something else or was begun otherwise, OutputError if it is being written,
+    DataError for inputs that cannot be read as tables, or of which no row can be scored (a bad row is a reject).
     """
     begun = time.monotonic()
     artifact = read_artifact(settings.run)
+    model = sha256(artifact.folder / "artifact.json")
     place = Place(settings.output)
     if settings.kind == "parquet":
         arrow()
     if not is_address(settings.source) and place.folder is not None and local(settings.source) == place.folder:
         raise ConfigError("--output: the same folder as the input; give another")
     with _claimed(place):
-        plan, state = _begun(settings, artifact, place)
-        if state["state"] == "finished":
-            _clear(place)
-            return {**state["counts"], "resumed": state["counts"]["rows"] + state["counts"]["rejects"], "seconds": 0.0}
-        done = _finished_shards(place, plan, settings.kind)
-        todo = [shard for shard in plan.shards if shard.number not in done]
-        resumed = sum(plan.shards[number].rows for number in done)
-        with Progress("scoring", plan.rows, "rows", done=resumed) as bar:
-            if todo and settings.engine == "ray":
+        state = find_state(place)
+        if state is None:
+            refuse_others(place)
+        sweep(place)
+        here = settings.engine == "local"
+        if state is None or settings.overwrite or state["state"] == "cleared":
+            find_inputs(settings.source)  # what is wrong with these is said before the model is loaded
+            device = "cpu" if settings.device == "auto" and not here else settings.device  # workers have no GPU unasked
+            numerics = resolve(artifact, settings.backend, settings.precision, device, settings.base)
+            settings = settings.computing(numerics)
+            predictor = load_alike(settings.run, settings) if here else None
+            task = restore(artifact.task["name"], artifact.task["settings"])
+            plan = make_plan(settings.source, task, settings.text_column, settings.shard_rows, settings.limit)
+            job = Job(model, settings.kept(), numerics, plan)
+            scorer = Scorer(predictor, plan, place, settings.kind) if predictor else None
+            # All that can be wrong was checked. First this, so that one killed while clearing is not taken for a finished
+            # one that lacks its shards.
+            if state is not None:
+                place.write_json(STATE, {"state": "cleared"})
+                clear(place, everything=True)
+            place.write_json(STATE, job.tree("running"))
+            done: dict[int, dict[str, int]] = {}
+        else:
+            job, scorer = same_job(state, settings, model), None
+            if state["state"] == "finished":
+                clear(place)
+                _refuse_rejects_alone(settings, place, state["counts"])
+                rows = state["counts"]["rows"] + state["counts"]["rejects"]
+                return {**state["counts"], "resumed": rows, "seconds": 0.0}
+            settings = settings.computing(job.numerics)
+            done = _finished_shards(place, job.plan, settings.kind)
+        todo = [shard for shard in job.plan.shards if shard.number not in done]
+        if todo and here and scorer is None:
+            scorer = Scorer(_load_again(settings), job.plan, place, settings.kind)
+        resumed = sum(job.plan.shards[number].rows for number in done)
+        with Progress("scoring", job.plan.rows, "rows", done=resumed) as bar:
+            if todo and scorer is None:
                 from distilora.score_ray import score_shards
 
-                for number in score_shards(settings, artifact, plan, todo):
-                    bar.add(plan.shards[number].rows)
-            elif todo:
-                _score_here(settings, place, plan, todo, bar)
-        counts = _finish(place, plan, settings.kind, state)
+                for number in score_shards(settings, artifact, job.plan, todo):
+                    bar.add(job.plan.shards[number].rows)
+            elif scorer is not None:
+                for shard in todo:
+                    scorer(shard, bar.add)
+        counts = _finish(place, job, settings.kind)
+        _refuse_rejects_alone(settings, place, counts)
     return {**counts, "resumed": resumed, "seconds": time.monotonic() - begun}
 
 
-def _score_here(settings: Scoring, place: Place, plan: Plan, todo: Sequence[Shard], bar: Progress) -> None:
-    scorer = Scorer(load(settings.run, **settings.loading()), plan, place, settings.kind)
-    for shard in todo:
-        scorer(shard, bar.add)
+def load_alike(run: str, settings: Scoring) -> Predictor:
+    """A predictor that computes in the job's precision. Raises ConfigError if the model computes in another here."""
+    predictor = load(run, **settings.loading())
+    own = predictor.backend.precision
+    if own != settings.precision:
+        raise ConfigError(
+            f"precision: {settings.precision} wanted, but on this machine the model computes in {own}; score where it "
+            f"computes so, or give --precision {own} and another --output"
+        )
+    return predictor
+
+
+def _load_again(settings: Scoring) -> Predictor:
+    """The predictor of a job that was begun, perhaps elsewhere."""
+    try:
+        return load_alike(settings.run, settings)
+    except ConfigError as error:
+        raise ConfigError(
+            f"--output: {settings.output} was begun with --device {settings.device} --precision {settings.precision}, not "
+            f"to be had here ({error}); go on where it is, give another --output, or --overwrite"
+        ) from None
 
 
 @contextmanager
 def _claimed(place: Place) -> Iterator[None]:
-    """A folder on a disk is locked; nothing can lock one in a store."""
-    if place.folder is None:
+    """A folder on a disk is locked, and taken away again if nothing came into it; nothing can lock one in a store."""
+    folder = place.folder
+    if folder is None:
         yield
         return
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        place.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"output: {place.folder} cannot be made ({error.strerror}); give another --output") from None
-    hold(place.folder)
-    try:
-        with writing(place.folder, "give the same command again"):
-            for left in [*place.folder.glob(LEFT), *place.folder.glob(f"{PARTS}/{LEFT}")]:
-                left.unlink()
-            yield
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"output: {folder} cannot be made ({error.strerror}); give another --output") from None
+        hold(folder)
+        try:
+            with writing(folder, "give the same command again"):
+                yield
+        finally:
+            let_go(folder)
     finally:
-        let_go(place.folder)
-
-
-def _begun(settings: Scoring, artifact: Artifact, place: Place) -> tuple[Plan, dict[str, Any]]:
-    """The plan and the state of what was begun in this place with the same model, settings and inputs, or of a new one."""
-    identity = {"model": sha256(artifact.folder / "artifact.json"), "settings": settings.kept()}
-    [state] = place.read_json([STATE])
-    if state is not None and not settings.overwrite and state["state"] != "cleared":
-        plan = Plan.of(state["plan"])
-        _compare(settings, state, identity, plan)
-        return plan, state
-    if state is not None:
-        # First this, so that one killed while clearing is not taken for a finished one that lacks its shards.
-        place.write_json(STATE, {"state": "cleared"})
-        _clear(place, everything=True)
-    elif there := _others(place):
-        raise ConfigError(f"--output: {settings.output} holds {there}, which is not of scoring; give another folder")
-    plan = make_plan(settings.source, restore(artifact.task["name"], artifact.task["settings"]), settings.text_column,
-                     settings.shard_rows)  # fmt: skip
-    state = {"state": "running", **identity, "plan": plan.tree()}
-    place.write_json(STATE, state)
-    return plan, state
-
-
-def _compare(settings: Scoring, state: dict[str, Any], identity: dict[str, Any], plan: Plan) -> None:
-    """Raises ConfigError naming what differs from what was begun."""
-    ways = "give that again, another --output, or --overwrite"
-    begun = f"--output: {settings.output} was begun with"
-    if state["model"] != identity["model"]:
-        raise ConfigError(f"{begun} another model; {ways}")
-    for name, value in identity["settings"].items():
-        if state["settings"].get(name) != value:
-            option = "--format" if name == "kind" else "--" + name.replace("_", "-")
-            raise ConfigError(f"{begun} {option} {state['settings'].get(name)}, now {value}; {ways}")
-    then, now = {one.path: one for one in plan.inputs}, {one.path: one for one in find_inputs(settings.source)}
-    for path in sorted({*then, *now}):
-        if then.get(path) != now.get(path):
-            how = "is new since" if path not in then else "is gone since" if path not in now else "has changed since"
-            raise ConfigError(f"--output: {settings.output} was begun before: {path} {how}; {ways}")
-
-
-def _others(place: Place) -> str:
-    if place.folder is None:
-        names = list(place.sizes())
-    else:
-        names = [path.name for path in place.folder.iterdir() if path.name != LOCK and not path.match(LEFT)]
-    return min(names, default="")
-
-
-def _clear(place: Place, everything: bool = False) -> None:
-    """Removes the parts, and of what is to be overwritten the shards and the rejects."""
-    for name in place.sizes(PARTS):
-        place.remove(f"{PARTS}/{name}")
-    if place.folder is not None and (place.folder / PARTS).is_dir():
-        (place.folder / PARTS).rmdir()
-    if everything:
-        for name in place.sizes():
-            if name.startswith("shard-") or name == REJECTS:
-                place.remove(name)
+        with suppress(OSError):  # not empty
+            for path in missing:
+                path.rmdir()
 
 
 def _finished_shards(place: Place, plan: Plan, kind: str) -> dict[int, dict[str, int]]:
@@ -200,12 +160,14 @@ def _finished_shards(place: Place, plan: Plan, kind: str) -> dict[int, dict[str,
     known, sizes = place.sizes(PARTS), place.sizes()
     numbers = [s.number for s in plan.shards if record_name(s.number).removeprefix(f"{PARTS}/") in known]
     found = zip(numbers, place.read_json([record_name(number) for number in numbers]), strict=True)
-    return {number: record for number, record in found if sizes.get(shard_name(number, kind)) == record["bytes"]}
+    return {
+        number: record for number, record in found if record and sizes.get(shard_name(number, kind)) == record["bytes"]
+    }
 
 
-def _finish(place: Place, plan: Plan, kind: str, state: dict[str, Any]) -> dict[str, Any]:
-    done = _finished_shards(place, plan, kind)
-    lacking = next((shard.number for shard in plan.shards if shard.number not in done), None)
+def _finish(place: Place, job: Job, kind: str) -> dict[str, Any]:
+    done = _finished_shards(place, job.plan, kind)
+    lacking = next((shard.number for shard in job.plan.shards if shard.number not in done), None)
     if lacking is not None:
         name = shard_name(lacking, kind)
         raise OutputError(
@@ -219,6 +181,18 @@ def _finish(place: Place, plan: Plan, kind: str, state: dict[str, Any]) -> dict[
     records = [{"file": shard_name(number, kind), **record} for number, record in sorted(done.items())]
     counts = {key: sum(record[key] for record in done.values()) for key in ("rows", "rejects")}
     counts["shards"] = len(done)
-    place.write_json(STATE, {**state, "state": "finished", "counts": counts, "shards": records})
-    _clear(place)
+    place.write_json(STATE, job.tree("finished", counts=counts, shards=records))
+    clear(place)
     return counts
+
+
+def _refuse_rejects_alone(settings: Scoring, place: Place, counts: dict[str, int]) -> None:
+    """Raises DataError if not one row was scored: then it is hardly the rows that are wrong."""
+    if counts["rows"] or not counts["rejects"]:
+        return
+    with opened(place.read(REJECTS)) as lines:
+        first = json.loads(lines.readline())
+    raise DataError(
+        f"{settings.source}: none of {counts['rejects']:,} rows could be scored (row {first['row']}: {first['reason']}); "
+        f"see {place.read(REJECTS)}, then correct the input or name its column of texts with --text-column"
+    )

@@ -22,6 +22,7 @@ def score_command(words: Sequence[str]) -> int:
         "--output", metavar="DIR", required=True, help="folder or address of the shards; new, or begun by this command"
     )
     parser.add_argument("--text-column", metavar="NAME", help="column of the text, where its name does not tell")
+    parser.add_argument("--limit", metavar="N", type=int, help="score the first N rows of all (default: every row)")
     parser.add_argument("--shard-rows", metavar="N", type=int, default=50_000, help="rows of a shard (default: 50000)")
     parser.add_argument("--format", dest="kind", choices=["parquet", "csv", "jsonl"], default="parquet",
                         help="of the shards (default: parquet)")  # fmt: skip
@@ -30,7 +31,7 @@ def score_command(words: Sequence[str]) -> int:
     parser.add_argument(
         "--address", metavar="HOST:PORT", help="the Ray cluster; auto: the one running here (default: start one)"
     )
-    parser.add_argument("--workers", metavar="N", type=int, default=2, help="processes of the ray engine (default: 2)")
+    parser.add_argument("--workers", metavar="N", type=int, help="processes of the ray engine (default: 2)")
     parser.add_argument("--overwrite", action="store_true", help="score anew into a folder that holds scores")
     add_answering(parser)
     given = parser.parse_args(words)

@@ -1,10 +1,12 @@
 """What scoring will do, found out by one reading of the inputs: their columns, and the shards they are cut into.
 
+Files may be of several kinds, parquet aside. Their columns are joined: what a csv has is text in all of them.
 A shard is a stretch of rows of one file, so that it can be computed by anyone, at any time, without what is before it.
 """
 
 import base64
 import dataclasses
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,7 +33,8 @@ from distilora.tables import format_of
 from distilora.tasks import Task
 
 MOST_COLUMNS = 10_000
-# What a jsonl column holds, from all its rows. `mixed` is several kinds, lists or objects: written as JSON text.
+# What a column holds, from all its rows in jsonl files. `mixed` is several kinds, lists or objects: written as JSON text.
+# A column that a csv, tsv or txt file has, too, is `text`: texts stand there as they are, all else of jsonl as JSON.
 TYPES = {"null": "string", "text": "string", "mixed": "string", "flag": "bool_", "whole": "int64", "number": "float64"}
 
 
@@ -47,10 +50,10 @@ class Shard:
 
 @dataclass(frozen=True)
 class Plan:
-    """The inputs, their kind of file, what their columns hold, the text's column, and the shards."""
+    """The inputs, the kind of each file, what their columns hold, the text's column, and the shards."""
 
     inputs: list[Input]
-    kind: str
+    kinds: list[str]
     columns: dict[str, str]  # name -> a key of TYPES; of parquet, Arrow's name of the type
     text_column: str | None
     shards: list[Shard]
@@ -74,7 +77,7 @@ class Plan:
     def read(self, shard: Shard) -> Iterator[Record | Reject]:
         """The rows of a shard. Raises DataError if the file has fewer now."""
         path, count = self.inputs[shard.file].path, 0
-        for found in islice(_rows_from(path, self.kind, shard.mark), shard.rows):
+        for found in islice(_rows_from(path, self.kinds[shard.file], shard.mark), shard.rows):
             count += 1
             yield found
         if count < shard.rows:
@@ -85,62 +88,88 @@ class Plan:
     def arrow_schema(self, answer: Mapping[str, Any]) -> Any:
         """Arrow's schema of a shard: the input's columns, then those of an answer."""
         pa = arrow()
-        if self.kind == "parquet":
+        if self.schema:
             fields = list(pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.schema))))
         else:
             fields = [pa.field(name, getattr(pa, TYPES[kind])()) for name, kind in self.columns.items()]
         return pa.schema([*fields, *(pa.field(name, pa.scalar(value).type) for name, value in answer.items())])
 
 
-def make_plan(source: str, task: Task, text_column: str | None, shard_rows: int) -> Plan:
-    """Reads all inputs once, cheaply (of parquet the metadata). Raises DataError naming the file that cannot be scored."""
+def make_plan(source: str, task: Task, text_column: str | None, shard_rows: int, limit: int | None = None) -> Plan:
+    """Reads all inputs once, cheaply (of parquet the metadata), or no more than `limit` rows of them.
+
+    Raises DataError naming the file or column that cannot be scored.
+    """
     inputs = find_inputs(source)
-    kinds = {format_of(one.path): one.path for one in inputs}
-    if len(kinds) > 1:
-        named = ", ".join(sorted(kinds))
-        raise DataError(f"{source}: files of several kinds ({named}); score each by a glob, such as '*.{min(kinds)}'")
-    kind = min(kinds)
+    kinds = [format_of(one.path) for one in inputs]
+    if "parquet" in kinds and len(set(kinds)) > 1:
+        named = ", ".join(sorted(set(kinds)))
+        raise DataError(f"{source}: parquet beside other kinds ({named}); score each by a glob, such as '*.parquet'")
     columns: dict[str, str] = {}
-    headers: list[Sequence[str]] = []
+    headers: list[Sequence[str]] = []  # of the files that are read
     schemas: list[Any] = []
     shards: list[Shard] = []
+    left = limit if limit is not None else sys.maxsize
     with Progress("reading the inputs", None, "rows") as bar:
-        for file, one in enumerate(inputs):
+        for file, (one, kind) in enumerate(zip(inputs, kinds, strict=True)):
+            if left == 0:
+                break
             if kind == "parquet":
                 rows, schema = _metadata(one.path)
                 schemas.append(schema)
                 headers.append(schema.names)
+                rows = min(rows, left)
                 stretches = iter([(Mark(at), min(shard_rows, rows - at)) for at in range(0, rows, shard_rows)])
             else:
                 headers.append(["text"] if kind == "txt" else _header(one.path, kind))
-                columns |= dict.fromkeys(headers[-1], "text")
-                stretches = _stretches(one.path, kind, shard_rows, columns)
+                for name in headers[-1]:
+                    columns.setdefault(name, "null")
+                stretches = _stretches(one.path, kind, shard_rows, left, columns)
             for mark, count in stretches:
                 shards.append(Shard(len(shards), file, count, mark))
                 bar.add(count)
+                left -= count
     if not shards:
         raise DataError(f"{source}: no records; give files with some")
     serialised = ""
-    if kind == "parquet":
+    if schemas:
         schema = _unified(schemas, inputs)
         columns = {field.name: str(field.type) for field in schema}
         serialised = base64.b64encode(schema.serialize().to_pybytes()).decode()
+        texts = [field.name for field in schema if _holds_text(field.type)]
+    else:
+        columns |= {name: "text" for header in headers for name in header}
+        texts = [name for name, held in columns.items() if held in ("text", "mixed", "null")]
     found = getattr(unlabelled(task, columns, text_column), "text_column", None)
-    if kind == "jsonl" and found in columns:
+    if found in columns and found not in texts:
+        raise DataError(
+            f"{source}: column {found!r} holds no text ({columns[found]}); name one that does with --text-column"
+        )
+    if found in columns and not schemas:
         columns[found] = "text"  # rows that hold anything else there are rejected
-    for one, header in zip(inputs, headers, strict=True):
+    for one, kind, header in zip(inputs, kinds, headers, strict=False):
         if kind != "jsonl" and found is not None and found not in header:
             raise DataError(
                 f"{one.path}: no column {found!r} (columns: {', '.join(header)}); name one with --text-column"
             )
-    return Plan(inputs, kind, columns, found, shards, serialised)
+    return Plan(inputs, kinds, columns, found, shards, serialised)
 
 
-def _stretches(path: str, kind: str, rows: int, columns: dict[str, str]) -> Iterator[tuple[Mark, int]]:
-    """Where each stretch of `rows` rows begins, and how many it holds; notes in `columns` what jsonl columns hold."""
+def _holds_text(kind: Any) -> bool:
+    """Whether an Arrow type is one of texts, or of their places in a dictionary."""
+    types = arrow().types
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(types.is_string(kind) or types.is_large_string(kind) or str(kind) == "string_view")
+
+
+def _stretches(path: str, kind: str, rows: int, most: int, columns: dict[str, str]) -> Iterator[tuple[Mark, int]]:
+    """Where each stretch of `rows` rows begins, and how many it holds, until there are `most` rows.
+
+    Notes in `columns` what jsonl columns hold.
+    """
     with _lines(path, kind, None) as (lines, header):
         mark, count = lines.mark, 0
-        for found in records(lines, kind, header):
+        for found in islice(records(lines, kind, header), most):
             count += 1
             if kind == "jsonl" and isinstance(found, Record):
                 for name, value in found.values.items():
@@ -214,7 +243,7 @@ def _unified(schemas: list[Any], inputs: list[Input]) -> Any:
     """One schema of all parquet files. Raises DataError naming the first file whose columns have other types."""
     pa = arrow()
     schema = schemas[0]
-    for one, more in zip(inputs, schemas, strict=True):
+    for one, more in zip(inputs, schemas, strict=False):  # those that are read
         try:
             schema = pa.unify_schemas([schema, more])
         except pa.ArrowException as error:

@@ -15,8 +15,9 @@ from typing import Any
 
 from distilora.artifact import Artifact
 from distilora.errors import DistiloraError, EngineError, MissingExtra
-from distilora.progress import quiet
-from distilora.score import Scoring
+from distilora.hardware import cores, flags
+from distilora.progress import quiet, say
+from distilora.score_job import Scoring
 from distilora.score_plan import Plan, Shard
 from distilora.storage import Place
 
@@ -55,18 +56,30 @@ def score_shards(settings: Scoring, artifact: Artifact, plan: Plan, todo: Sequen
             Worker,
             fn_constructor_args=(job,),
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=min(settings.workers, len(todo)), max_tasks_in_flight_per_actor=2),
+            compute=ray.data.ActorPoolStrategy(size=min(settings.pool, len(todo)), max_tasks_in_flight_per_actor=2),
             num_cpus=threads if settings.address else 1,
             num_gpus=1 if settings.device == "cuda" else 0,
         )
+        processors: set[str] = set()
         try:
             for result in results.iter_rows():
                 if result["error"]:
                     raise DistiloraError(str(result["error"]))
+                if settings.precision == "int8" and result["processor"] not in processors:
+                    processors.add(str(result["processor"]))
+                    _say_if_mixed(processors)
                 yield int(result["shard"])
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
             raise EngineError(f"--engine: Ray failed ({reason}); mend that, then give the same command again") from None
+
+
+def _say_if_mixed(processors: set[str]) -> None:
+    """Low precision rounds otherwise on another kind of processor."""
+    if len(processors) > 1:
+        say(
+            f"note: int8 on processors of {len(processors)} kinds ({'; '.join(sorted(processors))}): last digits differ"
+        )
 
 
 class Worker:
@@ -78,9 +91,10 @@ class Worker:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Errors for the user are returned: one that is raised would come back wrapped in Ray's."""
-        done: dict[str, list[Any]] = {"shard": [], "error": []}
+        done: dict[str, list[Any]] = {"shard": [], "error": [], "processor": []}
         for number in batch["item"]:
             done["shard"].append(int(number))
+            done["processor"].append(" ".join(flags()) or "unknown flags")
             try:
                 self.scorer = self.scorer or self._open()
                 self.scorer(self.scorer.plan.shards[int(number)])
@@ -91,23 +105,25 @@ class Worker:
 
     def _open(self) -> Any:
         import ray
-        import torch
 
-        from distilora.predict import load
+        from distilora.score import load_alike
         from distilora.score_shard import Scorer
 
         quiet()
         if Path(self.job["folder"]).is_dir():  # relative paths mean what they mean where the command was given
             os.chdir(self.job["folder"])
-        torch.set_num_threads(self.job["threads"])
         settings: Scoring = self.job["settings"]
+        if settings.backend == "torch":
+            import torch
+
+            torch.set_num_threads(self.job["threads"])
         with tempfile.TemporaryDirectory(prefix="distilora-") as folder:
             for name, content in ray.get(self.job["model"]).items():
                 path = Path(folder) / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
             # Weights may stay mapped from their files, which Linux and macOS keep for as long as they are.
-            predictor = load(folder, **settings.loading())
+            predictor = load_alike(folder, settings)
         return Scorer(predictor, Plan.of(self.job["plan"]), Place(settings.output), settings.kind)
 
 
@@ -121,7 +137,7 @@ def _cluster(ray: Any, settings: Scoring, size: int) -> Iterator[None]:
             ray.init(address=settings.address, log_to_driver=False, logging_level=logging.ERROR)
         elif ours:
             ray.init(
-                address="local", num_cpus=settings.workers, include_dashboard=False, log_to_driver=False,
+                address="local", num_cpus=settings.pool, include_dashboard=False, log_to_driver=False,
                 logging_level=logging.ERROR, object_store_memory=OBJECTS + 2 * size,
             )  # fmt: skip
     except BAD as error:
@@ -146,6 +162,6 @@ def _answers(address: str) -> None:
 def _threads(ray: Any, settings: Scoring) -> int:
     """Cores of a worker: an equal share, and no more than the smallest machine has."""
     if not settings.address:
-        return max(1, len(os.sched_getaffinity(0)) // settings.workers)
-    cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    return max(1, min(sum(cores) // settings.workers, min(filter(None, cores), default=1)))
+        return max(1, cores() // settings.pool)
+    held = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    return max(1, min(sum(held) // settings.pool, min(filter(None, held), default=1)))

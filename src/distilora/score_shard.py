@@ -46,7 +46,9 @@ class Scorer:
         self.columns = [*plan.columns, *self.names.values()]
         answer = {self.names[name]: value for name, value in sample.items()}
         self.schema = plan.arrow_schema(answer) if kind == "parquet" else None
-        changed = ("mixed", "number") if kind != "jsonl" and plan.kind == "jsonl" else ()
+        changed = {"mixed", "number"} if kind != "jsonl" and "jsonl" in plan.kinds else set()
+        if changed and len(set(plan.kinds)) > 1:
+            changed.add("text")
         self.changed = [name for name, held in plan.columns.items() if held in changed]
 
     def __call__(self, shard: Shard, tick: Callable[[int], None] = lambda rows: None) -> dict[str, int]:
@@ -110,10 +112,11 @@ class Scorer:
     def _row(self, record: Record, answer: Mapping[str, Any]) -> dict[str, Any]:
         row = {**record.values, **{self.names[name]: value for name, value in answer.items()}}
         for name in self.changed:
-            if (value := row.get(name)) is not None:
-                row[name] = (
-                    float(value) if self.plan.columns[name] == "number" else json.dumps(value, ensure_ascii=False)
-                )
+            held, value = self.plan.columns[name], row.get(name)
+            if held == "number" and value is not None:
+                row[name] = float(value)
+            elif value is not None and not (held == "text" and isinstance(value, str)):
+                row[name] = json.dumps(value, ensure_ascii=False)
         return row
 
 

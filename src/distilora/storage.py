@@ -5,7 +5,6 @@ A file appears whole: on a disk by a move, in a store by one upload.
 
 import io
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from distilora.errors import DataError, MissingExtra, OutputError
+from distilora.files import flush_file, flush_folder
 from distilora.tables import FORMATS, write_json
 
 MAGIC = "*?["
@@ -153,14 +153,14 @@ class Place:
             write_json(path, value)
 
     def read_json(self, names: Sequence[str]) -> list[Any]:
-        """The values of JSON files, None for one that is not there."""
+        """The values of JSON files, None for one that is not there or, after a power cut, not whole."""
         if self.folder is not None:
             texts = [(self.folder / name).read_bytes() if (self.folder / name).is_file() else b"null" for name in names]
         else:  # all at once: a store answers each in tens of milliseconds
             paths = [f"{self.root}/{name}" for name in names]
             found = self.fs.cat(paths, on_error="omit") if paths else {}
             texts = [found.get(self.fs._strip_protocol(path), b"null") for path in paths]
-        return [json.loads(text) for text in texts]
+        return [_parsed(text) for text in texts]
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         """Names and sizes of the files in the folder, or in one below it."""
@@ -188,5 +188,12 @@ class Place:
     def keep(self, path: Path) -> None:
         """Has the disk hold what was written to a path that `new` gave, so that a power cut does not empty it."""
         if self.folder is not None:
-            with open(path, "rb") as stream:
-                os.fsync(stream.fileno())
+            flush_file(path)
+            flush_folder(path.parent)
+
+
+def _parsed(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

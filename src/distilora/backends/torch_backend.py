@@ -58,12 +58,20 @@ def open_torch(
     place = pick_device(device)
     if place.type == "cpu":
         keep_freed_memory()
+    own = resolve_precision(artifact, precision, place)
+    return TorchBackend(open_network(artifact, own, place, encoder, base, plain=True), own)
+
+
+def resolve_precision(artifact: Artifact, precision: InferencePrecision, device: torch.device) -> Precision:
+    """'bf16' or 'fp32': what is asked for, else what the export's gate chose on such a processor, else what suits the device.
+
+    Raises ConfigError for int8.
+    """
     if precision == "int8":
         raise ConfigError("precision: int8 given, but the torch backend has none; export the run with --to onnx-int8")
-    if precision == "auto" and artifact.parity and place.type == "cpu" and artifact.parity["flags"] == flags():
+    if precision == "auto" and artifact.parity and device.type == "cpu" and artifact.parity["flags"] == flags():
         precision = cast(Precision, artifact.precision)
-    precision = pick_precision(precision, place)
-    return TorchBackend(open_network(artifact, precision, place, encoder, base, plain=True), precision)
+    return pick_precision(precision, device)
 
 
 def open_network(
