@@ -99,7 +99,7 @@ class TestHeldOutTexts:
 
     def test_a_new_class_is_refused(self, run: Path, data: Path) -> None:
         write_csv(data, [(text, "meh" if i % 7 == 0 else label) for i, (text, label) in enumerate(tiny_reviews(300))])
-        with pytest.raises(DataError, match="label 'meh' was not seen in training.* with --held-out$"):
+        with pytest.raises(DataError, match=r"label 'meh' was not seen in training.* with --held-out$"):
             self.held_out(run)
 
     def test_nothing_to_tell_by(self, run: Path) -> None:

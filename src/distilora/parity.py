@@ -97,7 +97,9 @@ def _from_source(artifact: Artifact, task: Task, given: str) -> HeldOut:
                 f"--held-out: all {len(examples):,} texts of {source.name}, {split}, were trained or chosen on; give others"
             )
         if seen.any():
-            say(f"note: {int(seen.sum()):,} of the {len(examples):,} held-out texts were trained or chosen on: left out")
+            say(
+                f"note: {int(seen.sum()):,} of the {len(examples):,} held-out texts were trained or chosen on: left out"
+            )
         examples = examples.take(np.flatnonzero(~seen))
     return HeldOut(f"{source.name}, {split}", _some(examples), read_check(artifact).examples)
 
