@@ -22,7 +22,7 @@ class Cells(NamedTuple):
 
     true: NDArray[np.int64]
     predicted: NDArray[np.int64]
-    count: NDArray[np.int64]
+    counts: NDArray[np.int64]
 
 
 def cells_of(figures: Mapping[str, Any]) -> Cells | None:
@@ -32,7 +32,9 @@ def cells_of(figures: Mapping[str, Any]) -> Cells | None:
         true, predicted = np.nonzero(matrix)
         return Cells(true, predicted, matrix[true, predicted])
     if "confusion_cells" in figures:
-        return Cells(*(np.asarray(figures["confusion_cells"][name], np.int64) for name in Cells._fields))
+        return Cells(
+            *(np.asarray(figures["confusion_cells"][name], np.int64) for name in ("true", "predicted", "count"))
+        )
     return None
 
 
@@ -44,15 +46,15 @@ def confusion_view(figures: Mapping[str, Any], classes: int) -> View | None:
     cells = cells_of(figures)
     if cells is None:
         return None
-    wrong = np.where(cells.true != cells.predicted, cells.count, 0)
+    wrong = np.where(cells.true != cells.predicted, cells.counts, 0)
     mistakes = np.bincount(cells.true, wrong, classes) + np.bincount(cells.predicted, wrong, classes)
-    support = np.bincount(cells.true, cells.count, classes)
+    support = np.bincount(cells.true, cells.counts, classes)
     chosen = np.sort(np.lexsort((-support, -mistakes))[:SHOWN])
     place = np.full(classes, -1)
     place[chosen] = np.arange(len(chosen))
     inside = (place[cells.true] >= 0) & (place[cells.predicted] >= 0)
     matrix = np.zeros((len(chosen), len(chosen)), np.int64)
-    matrix[place[cells.true[inside]], place[cells.predicted[inside]]] = cells.count[inside]
+    matrix[place[cells.true[inside]], place[cells.predicted[inside]]] = cells.counts[inside]
     caption = (
         f"Confusion matrix of the {len(chosen)} classes with the most mistakes, of {classes}: rows are the true class; "
         f"{int(wrong[inside].sum()):,} of all {int(wrong.sum()):,} mistakes lie between these classes. All cells are in "
@@ -67,8 +69,8 @@ def frequent_confusions(figures: Mapping[str, Any], labels: list[str], most: int
     if cells is None:
         return []
     wrong = np.flatnonzero(cells.true != cells.predicted)
-    order = wrong[np.argsort(-cells.count[wrong], kind="stable")][:most]
+    order = wrong[np.argsort(-cells.counts[wrong], kind="stable")][:most]
     return [
-        {"true": labels[cells.true[i]], "predicted": labels[cells.predicted[i]], "count": int(cells.count[i])}
+        {"true": labels[cells.true[i]], "predicted": labels[cells.predicted[i]], "count": int(cells.counts[i])}
         for i in order
     ]
