@@ -156,7 +156,10 @@ def test_evaluate_writes_its_folder(finished: Path, tmp_path: Path, capsys: Capt
         "--evaluation.bootstrap",
         "100",
     ]
-    assert main([*words, "--precision", "fp32"]) == 0
+    assert main([*words, "--precision", "fp32"]) == 2
+    assert "--data.label_column" in capsys.readouterr().err
+    assert not folder.exists()
+    assert main([*words, "--precision", "fp32", "--data.label_column", "sentiment"]) == 0
     out = capsys.readouterr().out
     assert sorted(path.name for path in folder.iterdir()) == ["metrics.json", "predictions.parquet", "report.html"]
     measured = json.loads((folder / "metrics.json").read_text())
@@ -165,6 +168,15 @@ def test_evaluate_writes_its_folder(finished: Path, tmp_path: Path, capsys: Capt
     assert measured["evaluation"]["examples"] == 50
     assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
     assert f"{accuracy['value']:.2%}" in out
+    assert "always 'neg', the most frequent of training: accuracy 50.00%, macro F1 33.33%" in out
+    for row in measured["evaluation"]["classes"]:
+        assert (
+            f"  {row['label']:<5}  {row['precision']:>9.1%}  {row['recall']:>6.1%}  {row['f1']:>6.1%}         25" in out
+        )
+    assert measured["notes"] == [
+        "Texts are read from column 'review'; in training it was 'text'.",
+        "Labels are read from column 'sentiment'; in training it was 'label'.",
+    ]
     assert f"The report: {folder}/report.html" in out
     rows = [record.values for record in read_table(folder / "predictions.parquet")]
     assert sum(row["target"] == row["label"] for row in rows) / 50 == pytest.approx(accuracy["value"])

@@ -109,7 +109,10 @@ def test_a_merged_model_is_evaluated_beside_its_folder(
         assert main(["evaluate", str(folder), "--data.path", str(reviews), "--evaluation.bootstrap", "100"]) == 0
         assert "of these 300 texts were trained or chosen on" in capsys.readouterr().err
         assert sums(folder) == before
-        assert (tmp_path / f"{folder.name}-evaluations" / "reviews" / "metrics.json").is_file()
+        (measured,) = (tmp_path / f"{folder.name}-evaluations").iterdir()
+        summary = json.loads((measured / "metrics.json").read_text())
+        assert measured.name == f"reviews-{summary['precision']}"
+        assert summary["evaluation"]["baseline"]["of"] == "these examples"  # an export does not know the run's counts
 
 
 @pytest.mark.parametrize("output", ["file/merged", "dangling", "/proc/none/merged"])

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import sklearn.metrics as sk
 
-from distilora.metrics import classification_metrics, ece, weighted_auroc
+from distilora.bootstrap import ClassRanks
+from distilora.metrics import SHOWN, class_auroc, classification_metrics, ece
 from distilora.tasks.classification import Classification, softmax
 
 Cases = tuple[np.ndarray, np.ndarray]
@@ -52,17 +53,62 @@ def test_macro_f1_counts_classes_that_occur() -> None:
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_weighted_auroc_is_scikit_learn_s(ties: bool) -> None:
+def test_auroc_of_a_resample_is_scikit_learn_s(ties: bool) -> None:
     rng = np.random.default_rng(3)
     scores = rng.normal(size=80).round(1 if ties else 9)
     assert (len(np.unique(scores)) < 80) == ties
     positive = rng.random(80) < 0.3
-    weight = rng.integers(0, 4, 80).astype(float)
-    order = np.argsort(scores, kind="stable")
-    wanted = sk.roc_auc_score(positive, scores, sample_weight=weight)
-    assert weighted_auroc(scores, positive, weight, order) == pytest.approx(wanted)
-    assert weighted_auroc(scores, positive, weight * positive, order) is None
-    assert weighted_auroc(scores, positive, weight * ~positive, order) is None
+    weights = rng.integers(0, 4, (80, 3)).astype(float)
+    ranks = ClassRanks(scores, positive)
+    wanted = [sk.roc_auc_score(positive, scores, sample_weight=column) for column in weights.T]
+    np.testing.assert_allclose(ranks.auroc(weights), wanted)
+    assert np.isnan(ranks.auroc(weights * positive[:, None])).all()
+    assert np.isnan(ranks.auroc(weights * ~positive[:, None])).all()
+
+
+def test_auroc_of_each_class() -> None:
+    probabilities, targets = drawn(90, 4)
+    wanted = [sk.roc_auc_score(targets == c, probabilities[:, c]) for c in range(4)]
+    np.testing.assert_allclose(class_auroc(probabilities, targets), wanted)
+    assert np.isnan(class_auroc(probabilities, np.minimum(targets, 2))).tolist() == [False, False, False, True]
+
+
+def test_intervals_are_the_quantiles_of_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distilora.bootstrap.HELD", 70 * 30)  # resamples of 70 examples in chunks of 30
+    probabilities, targets = drawn(70, 3)
+    found = classification_metrics(probabilities, targets, resamples=100)
+    rng, again = np.random.default_rng(0), []
+    for _ in range(100):
+        chosen = rng.integers(0, 70, 70)
+        again.append(classification_metrics(probabilities[chosen], targets[chosen]))
+    for name in ("accuracy", "macro_f1", "mcc", "auroc", "log_loss", "brier"):
+        values = [one[name]["value"] for one in again]
+        wanted = np.quantile(values, [0.025, 0.975])
+        assert (found[name]["low"], found[name]["high"]) == pytest.approx(tuple(wanted))
+
+
+def test_precision_recall_and_f1_of_every_class() -> None:
+    probabilities, targets = drawn(200, 4)
+    found = classification_metrics(probabilities, targets)["figures"]["per_class"]
+    wanted = sk.precision_recall_fscore_support(targets, probabilities.argmax(1))
+    for row, *values in zip(found, *wanted, strict=True):
+        assert [row["precision"], row["recall"], row["f1"], row["support"]] == pytest.approx(values)
+    assert sum(row["predicted"] for row in found) == 200
+    blind = classification_metrics(np.eye(3)[np.zeros(10, int)], np.arange(10) % 2)["figures"]["per_class"]
+    assert [row["precision"] for row in blind] == [0.5, None, None]
+    assert [row["recall"] for row in blind] == [1.0, 0.0, None]
+    assert [row["f1"] for row in blind] == [pytest.approx(2 / 3), 0.0, None]
+
+
+def test_the_arrays_of_many_classes_are_bounded() -> None:
+    probabilities, targets = drawn(600, SHOWN + 1)
+    figures = classification_metrics(probabilities, targets)["figures"]
+    cells = figures["confusion_cells"]
+    matrix = np.zeros((SHOWN + 1, SHOWN + 1), int)
+    matrix[cells["true"], cells["predicted"]] = cells["count"]
+    assert matrix.tolist() == sk.confusion_matrix(targets, probabilities.argmax(1)).tolist()
+    areas = class_auroc(probabilities, targets)
+    assert {curve["class"] for curve in figures["roc"]} == set(np.argsort(areas)[:10].tolist())
 
 
 def test_ece_by_hand() -> None:

@@ -1,5 +1,6 @@
 """The report: one file that needs nothing else, holds its pictures, and shows texts as texts."""
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 from distilora.config import EvaluationConfig
 from distilora.evaluation import measure
 from distilora.examples import Example, Examples
-from distilora.report import metric_text, write_report
+from distilora.metric_names import metric_text
+from distilora.report import write_report
 from distilora.rows import rows_of
 from distilora.tasks.classification import Classification
 from distilora.tokens import Tokenised
@@ -73,11 +75,17 @@ def test_it_is_small_and_holds_its_pictures(page: Page, finished: Path) -> None:
         "Reliability",
         "ROC curve",
         "How confident",
-        "Accuracy by length",
         "Loss in training",
     ):
         assert caption in page.text
-    assert page.tags.count("svg") == page.tags.count("figcaption") == 11  # five of each split, and the losses
+    assert page.tags.count("svg") == page.tags.count("figcaption") == 9  # four of each split, and the losses
+
+
+def test_parts_that_say_nothing_are_left_out(page: Page) -> None:
+    assert "read whole" not in page.text  # all of these reviews are
+    assert "1-64 tokens" not in page.text
+    assert "by length" not in page.text
+    assert "On parts of these examples" not in page.text
 
 
 def test_it_shows_the_figures(page: Page, metrics: dict, encoder: Path) -> None:
@@ -105,10 +113,49 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
     assert len(re.findall("&lt;script&gt;alert[^&]+[^<]{,15}…</text>", pictures)) >= 2  # a long name is cut
 
 
-@pytest.mark.parametrize("labels", [("a", "b", "c"), tuple(f"class {i}" for i in range(12))])
+@pytest.mark.parametrize(
+    "labels", [("a", "b", "c"), tuple(f"class {i}" for i in range(12)), tuple("abcdefghijklmnopqrstu")]
+)
 def test_more_classes(labels: tuple[str, ...], tmp_path: Path) -> None:
     write_report(tmp_path / "report.html", "many", [split(labels, count=60)])
     assert Page(tmp_path / "report.html").tags.count("svg") == 5
+
+
+def test_each_class_stands_beside_the_majority_baseline(page: Page, metrics: dict) -> None:
+    for evaluation in metrics["evaluations"]:
+        assert [row["label"] for row in evaluation["classes"]] == ["neg", "pos"]
+        for row in evaluation["classes"]:
+            assert f"{row['label']}{row['precision']:.1%}{row['recall']:.1%}{row['f1']:.1%}" in page.text
+        reached = evaluation["baseline"]
+        assert f"would reach an accuracy of {reached['accuracy']:.2%} and a macro F1 of" in page.text
+    assert "no better than" not in page.text
+
+
+def test_a_useless_model_is_called_so_first(tmp_path: Path) -> None:
+    useless = split(("neg", "pos"), count=200)
+    assert useless["verdict"]
+    write_report(tmp_path / "report.html", "useless", [useless], notes=["Something else."])
+    page = Page(tmp_path / "report.html").text
+    assert page.index("This model is no better than always answering 'neg'") < page.index("Something else.")
+
+
+def test_many_classes_stay_small_and_say_what_is_left_out(tmp_path: Path) -> None:
+    labels = tuple(f"class {i}" for i in range(150))
+    many = split(labels, count=450)
+    assert len(json.dumps(many, indent=2)) < 200_000
+    write_report(tmp_path / "report.html", "many", [many])
+    assert (tmp_path / "report.html").stat().st_size < 700_000
+    page = Page(tmp_path / "report.html")
+    assert page.tags.count("svg") == 5
+    cells = many["figures"]["confusion_cells"]
+    assert sum(cells["count"]) == 450
+    wrong = sum(n for i, j, n in zip(cells["true"], cells["predicted"], cells["count"], strict=True) if i != j)
+    assert "of the 20 classes with the most mistakes, of 150: rows are the true class; " in page.text
+    assert f"of all {wrong:,} mistakes lie between these classes" in page.text
+    assert "ROC curves of the 10 classes with the lowest AUROC, of 150" in page.text
+    assert "All 150 classes" in page.text
+    assert all(f"class {i}" in page.text for i in range(150))
+    assert page.tags.count("details") == 1
 
 
 def test_one_class_and_no_history(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 from distilora.artifact import Artifact
 from distilora.methods import METHODS
-from distilora.report import METRICS, metric_text
+from distilora.metric_names import METRICS, metric_text
+from distilora.metrics import SHOWN
 
 _TEMPLATE = """---
 {metadata}
@@ -114,8 +115,8 @@ def model_card(
         version=artifact.distilora,
         method=METHODS[artifact.method].phrase,
         task=artifact.task["name"],
-        labels=f" into {', '.join(task_labels)}" if task_labels else "",
-        figures=_table(splits),
+        labels=_into(task_labels),
+        figures=_verdict(splits[0]) + _table(splits) + _baselines(splits),
         notes="\n".join(f"- {note}" for note in notes),
         run=run,
         plain=plain,
@@ -136,3 +137,27 @@ def _table(splits: Sequence[Mapping[str, Any]]) -> str:
         title = METRICS.get(name, (name, ""))[0]
         rows.append(f"| {title} | " + " | ".join(metric_text(name, s["metrics"][name]) for s in splits) + " |")
     return "\n".join(rows)
+
+
+def _into(labels: Sequence[str]) -> str:
+    if not labels:
+        return ""
+    return f" into {', '.join(labels)}" if len(labels) <= SHOWN else f" into {len(labels)} classes"
+
+
+def _verdict(split: Mapping[str, Any]) -> str:
+    return f"**{split['verdict']}**\n\n" if split.get("verdict") else ""
+
+
+def _baselines(splits: Sequence[Mapping[str, Any]]) -> str:
+    """A sentence on what the constant answer reaches; the table is left to the metrics of the model."""
+    lines = [
+        f"{s['baseline']['accuracy']:.2%} of {s['split']} (macro F1 {s['baseline']['macro_f1']:.2%})"
+        for s in splits
+        if "baseline" in s
+    ]
+    if not lines:
+        return ""
+    first = next(s["baseline"] for s in splits if "baseline" in s)
+    always = f"Always answering {first['label']}, the most frequent class of {first['of']}"
+    return f"\n\n{always}, would be right on {' and '.join(lines)}."

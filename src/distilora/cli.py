@@ -136,12 +136,12 @@ def _finish(done: tuple[str, dict[str, Any]]) -> int:
         return 0
     first = summary["evaluations"][0]
     costs, counted = summary["costs"], summary["parameters"]
-    rows = _metric_rows(first)
+    rows: list[tuple[str, str]] = []
     rows.append(("time", f"{costs['wall_s'] / 60:.1f} minutes"))
     rows.append(("peak memory", f"{costs['peak_memory_mb']:,.0f} MB"))
     rows.append(("trainable parameters", f"{counted['trained']:,} of {counted['total']:,} ({counted['share']:.1%})"))
     print()
-    _print_table(f"{folder}: {first['split']}, {first['examples']:,} examples (95% intervals)", rows)
+    _print_evaluation(f"{folder}: {first['split']}, {first['examples']:,} examples (95% intervals)", first, rows)
     for note in summary["notes"]:
         print(f"note: {note}")
     print(f"\nThe report: {folder}/report.html\nNext:")
@@ -153,13 +153,14 @@ def _finish(done: tuple[str, dict[str, Any]]) -> int:
     return 0
 
 
-def _metric_rows(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
-    from distilora.report import METRICS, metric_text
+def _print_evaluation(title: str, evaluation: dict[str, Any], more: Sequence[tuple[str, str]] = ()) -> None:
+    from distilora.evaluation_table import class_lines, metric_rows
 
-    wanted = ("accuracy", "macro_f1", "auroc", "ece")
-    metrics = evaluation["metrics"]
-    names = [name for name in wanted if name in metrics] or list(metrics)
-    return [(METRICS.get(name, (name, ""))[0], metric_text(name, metrics[name])) for name in names]
+    if evaluation.get("verdict"):
+        print(f"{evaluation['verdict']}\n")
+    _print_table(title, [*metric_rows(evaluation), *more])
+    for line in class_lines(evaluation):
+        print(line)
 
 
 def _print_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
@@ -185,8 +186,9 @@ def _evaluate(words: list[str]) -> int:
 
     summary, folder = evaluate(words[0], config)
     found = summary["evaluation"]
-    _print_table(f"{words[0]} on {summary['source']}, {found['split']}: {found['examples']:,} examples (95% intervals)",
-                 _metric_rows(found))  # fmt: skip
+    _print_evaluation(
+        f"{words[0]} on {summary['source']}, {found['split']}: {found['examples']:,} examples (95% intervals)", found
+    )
     print(f"\nThe report: {folder}/report.html")
     return 0
 

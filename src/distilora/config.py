@@ -249,7 +249,7 @@ class SourceConfig:
     text_column: str | None = None
     """Column of the text; null: the one named in training, else found by name."""
     label_column: str | None = None
-    """Column of the label; null: the one named in training, else found by name."""
+    """Column of the label; null: the one named in training, or the one whose label names the source declares."""
     strict: bool = False
     """A blank text is an error; otherwise it is skipped and counted."""
 
@@ -259,8 +259,8 @@ class MeasureConfig:
     """An evaluation of a finished run on other data."""
 
     output: str | None = None
-    """Folder for metrics.json, predictions.parquet and report.html; null: evaluations/SPLIT, or evaluations/FILE
-    for a single file, in the run's folder."""
+    """Folder for metrics.json, predictions.parquet and report.html; null: in the run's folder,
+    evaluations/DATA-SPLIT-PRECISION (FILE-PRECISION for a single file; -4bit or -full for a qlora run)."""
     precision: InferencePrecision = "auto"
     """Precision of the forward pass; auto: what an export's parity gate chose, for a run bf16 where the processor computes
     in it, else fp32."""

@@ -1,32 +1,37 @@
-"""Evaluation: metrics with intervals before and after the temperature, slices, mistakes, predictions."""
+"""Evaluation: metrics with intervals before and after the temperature, classes, slices, mistakes, predictions."""
 
-import re
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distilora.artifact import read_artifact
+from distilora.artifact import Artifact, read_artifact
+from distilora.baseline import majority_baseline, verdict
+from distilora.columns import measured_columns
 from distilora.config import EvaluationConfig, MeasureConfig
-from distilora.duplicates import fingerprints
 from distilora.errors import DataError
+from distilora.evaluation_folder import (
+    choose_folder,
+    data_name,
+    evaluation_identity,
+    make_folder,
+    refuse_what_is_no_evaluation,
+)
 from distilora.examples import Examples, read_examples
+from distilora.folder import writing
+from distilora.known_texts import examples_digest, seen_among, seen_file, target_name
 from distilora.progress import say
+from distilora.slices import slice_metrics
 from distilora.sources import Source, open_source
 from distilora.tables import Record, write_json, write_table
 from distilora.tasks import Task
-from distilora.tasks.classification import LABEL_COLUMNS, TEXT_COLUMNS, Classification, find_column
+from distilora.tasks.classification import Classification
 from distilora.tokens import Tokenised
 
-NEGATION = re.compile(
-    r"\b(?:not|no|never|nothing|nobody|none|neither|nor|nowhere|cannot|without)\b|n['’]t\b", re.IGNORECASE
-)
-LENGTH_BINS = (0, 64, 128, 192, 256, 384, 512)  # tokens as read
-SEEN = "seen_texts.npy"  # in a run's folder
 EXCERPT = 600  # characters of a mistake's text
 
 
@@ -45,8 +50,12 @@ def measure(
     outputs: NDArray[np.float32],
     temperature: float,
     settings: EvaluationConfig,
+    trained: Mapping[str, int] | None = None,
 ) -> Measured:
-    """Measures outputs [G, ...] of `examples`; `temperature` is the artifact's."""
+    """Measure outputs [G, ...] of `examples`; `temperature` is the artifact's.
+
+    `trained` counts the training examples of each label, for the majority baseline (see `majority_baseline`).
+    """
     targets = examples.targets
     scaled = outputs / temperature
     metrics = task.metrics(scaled, targets, settings.bootstrap)
@@ -59,10 +68,15 @@ def measure(
         "truncated": int(tokens.truncated.sum()),
         "temperature": temperature,
         "metrics": metrics,
-        "slices": _slices(task, examples, tokens, scaled),
+        "slices": slice_metrics(task, examples, tokens, scaled),
         "labels": list(task.labels),
         "figures": figures,
     }
+    if task.labels and "per_class" in figures:
+        rows = figures.pop("per_class")
+        result["classes"] = [{"label": label, **row} for label, row in zip(task.labels, rows, strict=True)]
+        result["baseline"] = majority_baseline(result["classes"], trained)
+        result["verdict"] = verdict(metrics, result["classes"], result["baseline"])
     if task.calibrated:
         raw = task.metrics(outputs, targets)
         result["before_temperature"] = {k: raw[k]["value"] for k in ("ece", "log_loss", "brier") if k in raw}
@@ -72,7 +86,7 @@ def measure(
         {
             "split": examples.split,
             "place": example.place,
-            "target": _target(task, example.target),
+            "target": target_name(task, example.target),
             **answer,
             "tokens": int(lengths[i]),
             "truncated": bool(tokens.truncated[i]),
@@ -82,33 +96,13 @@ def measure(
     return Measured(result, predictions)
 
 
-def _slices(task: Task, examples: Examples, tokens: Tokenised, outputs: NDArray[np.float32]) -> list[dict[str, Any]]:
-    """The headline metric on parts of the examples: by length, truncation and presence of negation."""
-    lengths = tokens.rows.group_lengths
-    negated = np.asarray([bool(NEGATION.search(" ".join(e.texts))) for e in examples.items])
-    edges = [*LENGTH_BINS, int(lengths.max(initial=0)) + 1]
-    parts = [
-        (f"{low + 1}-{high} tokens", (lengths > low) & (lengths <= high)) for low, high in pairwise(edges) if high > low
-    ]
-    parts += [("truncated", tokens.truncated), ("read whole", ~tokens.truncated)]
-    parts += [("with a negation", negated), ("without a negation", ~negated)]
-    rows = []
-    for name, inside in parts:
-        index = np.flatnonzero(inside)
-        if len(index):
-            measured = task.metrics(outputs[index], [examples.items[i].target for i in index])
-            headline = next(iter(measured))
-            rows.append({"slice": name, "examples": len(index), "metric": headline, **measured[headline]})
-    return rows
-
-
 def _mistakes(task: Task, examples: Examples, answers: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
-    wrong = [i for i, a in enumerate(answers) if a.get("label") != _target(task, examples.items[i].target)]
+    wrong = [i for i, a in enumerate(answers) if a.get("label") != target_name(task, examples.items[i].target)]
     wrong.sort(key=lambda i: -answers[i]["score"])
     return [
         {
             "place": examples.items[i].place,
-            "target": _target(task, examples.items[i].target),
+            "target": target_name(task, examples.items[i].target),
             "label": answers[i]["label"],
             "score": answers[i]["score"],
             "text": _excerpt(" ".join(examples.items[i].texts)),
@@ -121,20 +115,19 @@ def _excerpt(text: str) -> str:
     return text if len(text) <= EXCERPT else f"{text[: EXCERPT // 2]} [...] {text[-EXCERPT // 2 :]}"
 
 
-def _target(task: Task, target: Any) -> Any:
-    return task.labels[target] if task.labels and isinstance(target, int) else target
-
-
 def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Path]:
-    """Measures a finished run on other labelled data; returns the metrics and the folder with the report.
+    """Measure a finished run on other labelled data; return the metrics and the folder with the report.
 
-    Raises DataError naming the field (and row) at fault, ArtifactError if the run is not whole.
+    Raises DataError naming the field (and row) at fault, ArtifactError if the run is not whole, ConfigError if the folder
+    to write holds something else.
     """
     from distilora.lanes import run_rows
     from distilora.predict import Predictor, load
     from distilora.report import write_report
     from distilora.tokens import tokenise
 
+    if config.output:
+        refuse_what_is_no_evaluation(Path(config.output))
     artifact = read_artifact(run)
     source = open_source(config.data.path, config.data.name, config.data.revision)
     split = name = config.data.split
@@ -143,39 +136,69 @@ def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Pa
     predictor: Predictor = load(run, config.precision, config.device, config.encoder, config.base)
     task, records = aligned(predictor.task, source, split, config)
     examples = read_examples(records, task.read, predictor.clean, name, config.data.strict)
-    tokens = tokenise(predictor.tokenizer, examples.items, f"tokenising {name}")
-    outputs = run_rows(tokens.rows, predictor.backend, config.evaluation.token_budget, f"predicting {name}", True)
-    measured = measure(task, examples, tokens, outputs, artifact.temperature, config.evaluation)
+    precision = predictor.backend.precision
+    digest = examples_digest(task, examples)
+    identity = evaluation_identity(artifact, config, source.name, name, digest, precision)
     inside = (artifact.folder.parent / "run.yaml").is_file()  # else a merged model, which stays as it is
     home = artifact.folder.parent if inside else artifact.folder
     evaluations = home / "evaluations" if inside else home.with_name(f"{home.name}-evaluations")
-    folder = Path(config.output) if config.output else evaluations / name
+    folder = choose_folder(config, evaluations, data_name(config, split), identity)
+    tokens = tokenise(predictor.tokenizer, examples.items, f"tokenising {name}")
+    outputs = run_rows(tokens.rows, predictor.backend, config.evaluation.token_budget, f"predicting {name}", True)
+    trained = _trained_classes(home) if inside else None
+    measured = measure(task, examples, tokens, outputs, artifact.temperature, config.evaluation, trained)
     notes = [source.note] if source.note else []
-    notes += _seen_in_training(home, examples)
+    notes += _other_columns(predictor.task, task)
+    notes += _seen_in_training(artifact, examples)
     summary = {
         "run": str(run),
         "source": source.name,
         "encoder": artifact.encoder,
-        "precision": predictor.backend.precision,
+        "precision": precision,
         "base": config.base,
+        "identity": identity,
         "notes": notes,
         "evaluation": measured.metrics,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    write_table(folder / "predictions.parquet", measured.predictions)
+    make_folder(folder)
     title = f"{Path(run).name} on {source.name}, {name}"
-    facts = {"encoder": artifact.encoder["name"], "precision": predictor.backend.precision}
-    write_report(folder / "report.html", title, [measured.metrics], notes=notes, facts=facts)
-    write_json(folder / "metrics.json", summary)
+    facts = {"encoder": artifact.encoder["name"], "precision": precision}
+    facts |= {"base": identity["base"]} if identity["base"] else {}
+    with writing(folder, "evaluate again"):
+        write_table(folder / "predictions.parquet", measured.predictions)
+        write_report(folder / "report.html", title, [measured.metrics], notes=notes, facts=facts)
+        write_json(folder / "metrics.json", summary)
     return summary, folder
 
 
-def _seen_in_training(folder: Path, examples: Examples) -> list[str]:
-    """A note on how many of the texts the run was trained or chosen on, where its folder still knows them."""
-    if not (folder / SEEN).is_file():
+def _trained_classes(folder: Path) -> dict[str, int] | None:
+    """The training examples of each label, from a run's metrics.json; None of a run that did not record them."""
+    try:
+        found = json.loads((folder / "metrics.json").read_text("utf-8"))["data"]["train_classes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found or None
+
+
+def _other_columns(trained: Task, measured: Task) -> list[str]:
+    """A note where text or label come from another column than in training."""
+    if not isinstance(trained, Classification) or not isinstance(measured, Classification):
         return []
-    seen = np.load(folder / SEEN, allow_pickle=False)
-    count = int(np.isin(fingerprints([" ".join(e.texts) for e in examples.items]), seen).sum())
+    pairs = {
+        "Texts": (trained.text_column, measured.text_column),
+        "Labels": (trained.label_column, measured.label_column),
+    }
+    return [
+        f"{what} are read from column {now!r}; in training it was {then!r}."
+        for what, (then, now) in pairs.items()
+        if then is not None and then != now
+    ]
+
+
+def _seen_in_training(artifact: Artifact, examples: Examples) -> list[str]:
+    """A note on how many of the texts the run was trained or chosen on, where its folder still knows them."""
+    file = seen_file(artifact)
+    count = int(seen_among(examples, file).sum()) if file else 0
     if not count:
         return []
     note = (
@@ -197,10 +220,7 @@ def aligned(task: Task, source: Source, split: str, config: MeasureConfig) -> tu
     first = next(iter(source.records(split, "data.split")), None)
     if first is None:
         raise DataError(f"data.path: {source.name} {split} has no records; give another split")
-    wanted = config.data.text_column or (task.text_column if task.text_column in first.values else None)
-    text = find_column(first.values, wanted, TEXT_COLUMNS, "data.text_column")
-    wanted = config.data.label_column or (task.label_column if task.label_column in first.values else None)
-    label = find_column(first.values, wanted, LABEL_COLUMNS, "data.label_column")
+    text, label = measured_columns(task, source, first.values, config.data)
     matched = Classification(task.labels, text, label)
     names = source.label_names.get(label)
     if names is None:

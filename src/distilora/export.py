@@ -26,9 +26,9 @@ from distilora.config import InferencePrecision
 from distilora.encode import Network
 from distilora.encoders import find_encoder, special_tokens
 from distilora.errors import ArtifactError, ConfigError, MissingExtra, OutputError
-from distilora.evaluation import SEEN
 from distilora.folder import writing
 from distilora.hardware import keep_freed_memory, pick_precision
+from distilora.known_texts import SEEN, seen_file
 from distilora.lanes import run_rows
 from distilora.merge import check_agreement, merged_network, write_transformers
 from distilora.network import load_merged
@@ -113,7 +113,7 @@ def _export(
     else:
         candidates = _write_onnx(artifact, to, merged, plain, encoder, tokenise(tokenizer, held.calibration).rows)
     parity = gate(task, held, rows, wanted, candidates, accept)
-    seen = next((file for file in (artifact.folder / SEEN, artifact.folder.parent / SEEN) if file.is_file()), None)
+    seen = seen_file(artifact)
     if seen:  # so that an evaluation still knows what was trained on
         shutil.copyfile(seen, plain / SEEN)
     if parity["accepted_loss"]:

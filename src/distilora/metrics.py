@@ -4,7 +4,10 @@ ECE = sum over 15 bins b of n_b / N |accuracy(b) - confidence(b)|, equal-width b
       (Guo et al., ICML 2017)
 Brier = mean over examples of sum over classes (p - y)^2, from 0 to 2 (Brier, 1950)
 AUROC of two classes is that of the second; of more, the macro mean of one against the rest
-intervals: percentile bootstrap over examples, 2.5% to 97.5% (Efron 1979)
+intervals: percentile bootstrap over examples (bootstrap.py)
+
+Beyond SHOWN classes the arrays for the report stay bounded: the confusion matrix is kept by its cells that are not
+empty, and ROC curves are those of the CURVES classes with the lowest AUROC.
 """
 
 from typing import Any
@@ -15,49 +18,81 @@ from numpy.typing import NDArray
 from distilora.errors import MissingExtra
 
 ECE_BINS = 15
+SHOWN = 20  # classes that a confusion matrix on a page still has room for
+CURVES = 10
+CURVE_POINTS = 200
 Probabilities = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 
 def classification_metrics(probabilities: Probabilities, targets: Indices, resamples: int = 0) -> dict[str, Any]:
-    """All metrics, accuracy first, and under `figures` the arrays that the report draws.
+    """Compute all metrics, accuracy first, and under `figures` the arrays that the report draws.
 
     A metric that the examples do not define (AUROC of one class) has the value None.
     """
-    try:
-        import sklearn.metrics as sk
-    except ImportError:
-        raise MissingExtra("scikit-learn", "train") from None
+    from distilora.bootstrap import intervals
 
     count, classes = probabilities.shape
     predicted = probabilities.argmax(axis=1)
-    confusion = sk.confusion_matrix(targets, predicted, labels=range(classes))
+    support, answered = (np.bincount(indices, minlength=classes) for indices in (targets, predicted))
+    hits = np.bincount(targets[predicted == targets], minlength=classes)
     onehot = np.eye(classes)[targets]
-    intervals = _intervals(probabilities, targets, resamples)
+    areas = class_auroc(probabilities, targets)
+    found = intervals(probabilities, targets, resamples) if resamples else {}
     values: dict[str, float | None] = {
         "accuracy": float(np.mean(predicted == targets)),
-        "macro_f1": float(_macro_f1(confusion[None])[0]),
-        "mcc": float(_mcc(confusion[None])[0]),
-        "auroc": _auroc(probabilities, targets),
+        "macro_f1": float(macro_f1(hits, support, answered)),
+        "mcc": float(mcc(hits, support, answered)),
+        "auroc": _auroc(areas),
         "log_loss": float(-np.mean(np.log(np.maximum(probabilities[np.arange(count), targets], 1e-300)))),
         "brier": float(np.mean(((probabilities - onehot) ** 2).sum(axis=1))),
         "ece": ece(probabilities, targets),
     }
     measured: dict[str, Any] = {
-        name: {
-            "value": value,
-            "low": intervals.get(name, (None, None))[0],
-            "high": intervals.get(name, (None, None))[1],
-        }
+        name: {"value": value, "low": found.get(name, (None, None))[0], "high": found.get(name, (None, None))[1]}
         for name, value in values.items()
     }
     measured["figures"] = {
-        "confusion": confusion.tolist(),
+        **_confusion(predicted, targets, classes),
+        "per_class": _per_class(hits, support, answered),
         "reliability": _reliability(probabilities, targets),
         "confidence": np.histogram(probabilities.max(axis=1), bins=20, range=(0, 1))[0].tolist(),
-        "roc": _roc(probabilities, targets),
+        "roc": _roc(probabilities, targets, areas),
     }
     return measured
+
+
+def _confusion(predicted: Indices, targets: Indices, classes: int) -> dict[str, Any]:
+    """`confusion`, the matrix [true][predicted]; beyond SHOWN classes `confusion_cells`, its cells that are not empty."""
+    if classes <= SHOWN:
+        cells = np.bincount(targets * classes + predicted, minlength=classes * classes)
+        return {"confusion": cells.reshape(classes, classes).tolist()}
+    cell, counts = np.unique(targets * classes + predicted, return_counts=True)
+    return {
+        "confusion_cells": {
+            "true": (cell // classes).tolist(),
+            "predicted": (cell % classes).tolist(),
+            "count": counts.tolist(),
+        }
+    }
+
+
+def _per_class(hits: Indices, support: Indices, answered: Indices) -> list[dict[str, Any]]:
+    """Precision, recall and F1 of each class; None where a class was never answered, or never the target."""
+
+    def share(part: int, whole: int) -> float | None:
+        return part / whole if whole else None
+
+    return [
+        {
+            "precision": share(hit, said),
+            "recall": share(hit, true),
+            "f1": share(2 * hit, true + said),
+            "support": true,
+            "predicted": said,
+        }
+        for hit, true, said in zip(hits.tolist(), support.tolist(), answered.tolist(), strict=True)
+    ]
 
 
 def ece(probabilities: Probabilities, targets: Indices) -> float:
@@ -87,97 +122,57 @@ def _reliability(probabilities: Probabilities, targets: Indices) -> list[dict[st
     return rows
 
 
-def _auroc(probabilities: Probabilities, targets: Indices) -> float | None:
-    import sklearn.metrics as sk
+def class_auroc(probabilities: Probabilities, targets: Indices) -> NDArray[np.float64]:
+    """Compute each class's AUROC against the rest, [C]; NaN for a class that is the target of none, or of all.
 
-    classes = probabilities.shape[1]
-    if len(np.unique(targets)) < classes:
+    AUROC = (sum of the positives' ranks - P (P + 1) / 2) / (P Q), of P positives and Q others, ties at their mean rank
+    (Mann and Whitney 1947).
+    """
+    count, classes = probabilities.shape
+    support = np.bincount(targets, minlength=classes)
+    areas = np.full(classes, np.nan)
+    for c in np.flatnonzero((support > 0) & (support < count)):
+        _, place, ties = np.unique(probabilities[:, c], return_inverse=True, return_counts=True)
+        mean_rank = np.cumsum(ties) - (ties - 1) / 2
+        total = mean_rank[place[targets == c]].sum()
+        areas[c] = (total - support[c] * (support[c] + 1) / 2) / (support[c] * (count - support[c]))
+    return areas
+
+
+def _auroc(areas: NDArray[np.float64]) -> float | None:
+    if np.isnan(areas).any():
         return None
-    if classes == 2:
-        return float(sk.roc_auc_score(targets, probabilities[:, 1]))
-    return float(sk.roc_auc_score(targets, probabilities, multi_class="ovr", average="macro"))
+    return float(areas[1] if len(areas) == 2 else areas.mean())
 
 
-def _roc(probabilities: Probabilities, targets: Indices) -> list[dict[str, Any]]:
+def _roc(probabilities: Probabilities, targets: Indices, areas: NDArray[np.float64]) -> list[dict[str, Any]]:
     """Points of one curve for the second of two classes, or one for each of more; at most about 200 points each."""
-    import sklearn.metrics as sk
-
-    classes = probabilities.shape[1]
+    classes = len(areas)
     curves = []
-    for c in [1] if classes == 2 else range(classes):
-        if 0 < int(np.sum(targets == c)) < len(targets):
-            false, true, _ = sk.roc_curve(targets == c, probabilities[:, c])
-            thin = np.unique(np.linspace(0, len(false) - 1, 200).astype(int))
-            curves.append({"class": c, "false_positive": false[thin].tolist(), "true_positive": true[thin].tolist()})
+    for c in [1] if classes == 2 else range(classes) if classes <= SHOWN else np.sort(np.argsort(areas)[:CURVES]):
+        if np.isnan(areas[c]):
+            continue
+        try:
+            import sklearn.metrics as sk
+        except ImportError:
+            raise MissingExtra("scikit-learn", "train") from None
+        false, true, _ = sk.roc_curve(targets == c, probabilities[:, c])
+        thin = np.unique(np.linspace(0, len(false) - 1, CURVE_POINTS).astype(int))
+        curves.append({"class": int(c), "false_positive": false[thin].tolist(), "true_positive": true[thin].tolist()})
     return curves
 
 
-def _macro_f1(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Macro F1 of confusion matrices [R, C, C] over classes that occur as target or prediction."""
-    hits = np.diagonal(confusion, axis1=1, axis2=2)
-    sums = confusion.sum(axis=1) + confusion.sum(axis=2)
+def macro_f1(hits: NDArray[Any], support: NDArray[Any], answered: NDArray[Any]) -> NDArray[np.float64]:
+    """Compute macro F1 over classes that occur as target or answer, [...]; the counts are [..., C]."""
+    sums = support + answered
     scores = np.where(sums > 0, 2 * hits / np.maximum(sums, 1), np.nan)
-    return np.asarray(np.nanmean(scores, axis=1))
+    return np.asarray(np.nanmean(scores, axis=-1))
 
 
-def _mcc(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Multi-class Matthews correlation of confusion matrices [R, C, C] (Gorodkin 2004); 0 where undefined."""
-    matrix = confusion.astype(np.float64)
-    hits = np.trace(matrix, axis1=1, axis2=2)
-    total = matrix.sum(axis=(1, 2))
-    true, guessed = matrix.sum(axis=2), matrix.sum(axis=1)
-    above = hits * total - (true * guessed).sum(axis=1)
-    below = np.sqrt((total**2 - (guessed**2).sum(axis=1)) * (total**2 - (true**2).sum(axis=1)))
+def mcc(hits: NDArray[Any], support: NDArray[Any], answered: NDArray[Any]) -> NDArray[np.float64]:
+    """Compute the multi-class Matthews correlation (Gorodkin 2004), [...]; 0 where undefined. The counts are [..., C]."""
+    true, said = np.asarray(support, np.float64), np.asarray(answered, np.float64)
+    total = true.sum(axis=-1)
+    above = np.asarray(hits).sum(axis=-1) * total - (true * said).sum(axis=-1)
+    below = np.sqrt((total**2 - (said**2).sum(axis=-1)) * (total**2 - (true**2).sum(axis=-1)))
     return np.asarray(np.divide(above, below, out=np.zeros_like(above), where=below > 0))
-
-
-def _intervals(probabilities: Probabilities, targets: Indices, resamples: int) -> dict[str, tuple[float, float]]:
-    """95% intervals of every metric. One multinomial count of each example stands for a resample."""
-    if not resamples:
-        return {}
-    count, classes = probabilities.shape
-    rng = np.random.default_rng(0)
-    predicted = probabilities.argmax(axis=1)
-    cell = targets * classes + predicted
-    losses = {
-        "log_loss": -np.log(np.maximum(probabilities[np.arange(count), targets], 1e-300)),
-        "brier": ((probabilities - np.eye(classes)[targets]) ** 2).sum(axis=1),
-    }
-    order = np.argsort(probabilities, axis=0, kind="stable")
-    drawn: dict[str, list[float]] = {}
-    for _ in range(resamples):
-        weight = np.bincount(rng.integers(0, count, count), minlength=count).astype(np.float64)
-        confusion = np.bincount(cell, weight, classes * classes).reshape(1, classes, classes)
-        row = {
-            "accuracy": float(np.trace(confusion[0]) / count),
-            "macro_f1": float(_macro_f1(confusion)[0]),
-            "mcc": float(_mcc(confusion)[0]),
-            **{name: float(weight @ loss / count) for name, loss in losses.items()},
-        }
-        areas = [
-            weighted_auroc(probabilities[:, c], targets == c, weight, order[:, c])
-            for c in ([1] if classes == 2 else range(classes))
-        ]
-        if None not in areas:
-            row["auroc"] = float(np.mean([area for area in areas if area is not None]))
-        for name, value in row.items():
-            drawn.setdefault(name, []).append(value)
-    return {
-        name: (float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975)))
-        for name, values in drawn.items()
-        if len(values) == resamples
-    }
-
-
-def weighted_auroc(
-    scores: NDArray[np.float64], positive: NDArray[np.bool_], weight: NDArray[np.float64], order: Indices
-) -> float | None:
-    """P(score of a positive > of a negative) + P(equal) / 2, with weights; `order` sorts the scores. None: undefined."""
-    scores, plus = scores[order], (weight * positive)[order]
-    minus = weight[order] - plus
-    if plus.sum() == 0 or minus.sum() == 0:
-        return None
-    starts = np.flatnonzero(np.concatenate([[True], np.diff(scores) > 0]))
-    plus, minus = np.add.reduceat(plus, starts), np.add.reduceat(minus, starts)
-    below = np.cumsum(minus) - minus
-    return float((plus * (below + minus / 2)).sum() / (plus.sum() * minus.sum()))

@@ -1,6 +1,7 @@
 """What a run leaves for people and other programs: metrics.json, predictions, report and model card."""
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +13,21 @@ from numpy.typing import NDArray
 
 from distilora import __version__
 from distilora.artifact import Artifact
+from distilora.baseline import class_counts
 from distilora.card import model_card
 from distilora.config import RunConfig
 from distilora.data import Parts
 from distilora.encoders import Encoder
-from distilora.evaluation import SEEN, Measured
+from distilora.evaluation import Measured
 from distilora.files import write_bytes
 from distilora.fit import Fitted
+from distilora.known_texts import SEEN, examples_digest
 from distilora.methods import METHODS
 from distilora.report import write_report
 from distilora.settings import to_tree
 from distilora.tables import atomic_text, write_json, write_table
+
+_FILMS = re.compile("imdb|rotten.?tomatoes", re.IGNORECASE)  # sources of film reviews, by their names
 
 
 @dataclass(frozen=True)
@@ -82,11 +87,13 @@ def notes_for(config: RunConfig, parts: Parts) -> list[str]:
     """Sentences on what the figures mean, and where they flatter."""
     notes = [parts.summary["note"]] if parts.summary["note"] else []
     if parts.summary["test_split"] == "heldout":
+        film = _FILMS.search(Path(parts.summary["source"]).name)
+        together, shared = ("reviews of one film", "the film") if film else ("several by one author", "what they share")
         apart = (
             f"no value of {config.data.group_column} is on both sides."
             if config.data.group_column
-            else "but texts that belong together, such as reviews of one film, may fall on both sides, so the figure is a "
-            "little high where they do (--data.group_column prevents that where a column names the film)."
+            else f"but texts that belong together, such as {together}, may fall on both sides, so the figure is a "
+            f"little high where they do (--data.group_column prevents that where a column names {shared})."
         )
         share = f"{config.data.heldout:.{0 if config.data.heldout >= 0.01 else 1}%}"
         notes.append(
@@ -119,6 +126,8 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
             **outcome.parts.summary,
             "train_split": config.data.train_split,
             "train_tokens": outcome.train_tokens,
+            "train_classes": class_counts(outcome.parts.task, outcome.parts.train),
+            "validation_digest": examples_digest(outcome.parts.task, outcome.parts.validation),
         },
         "parameters": outcome.parameters,
         "training": {

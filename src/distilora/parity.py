@@ -4,12 +4,16 @@
     lost        headline metric of the original minus its own    at most 0.2 points
 
 Measured on this processor, for every way of computing that the export offers; the fastest that passes becomes its default.
-The texts are the run's validation texts (a choice is made, so never a test split), or others with `--held-out`.
+The texts are the run's validation texts (a choice is made, so never a test split), or others with `--held-out`. The run's
+are read again from its data, and only taken if they are what they were: by the digest in its metrics.json, or, of a run
+without one, by seen_texts.npy and the validation rows of predictions.parquet.
 """
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,11 +28,13 @@ from distilora.errors import DataError, DistiloraError, ParityError
 from distilora.evaluation import aligned
 from distilora.examples import Example, Examples, read_examples
 from distilora.hardware import cpu_name, flags, vnni
+from distilora.known_texts import SEEN, examples_digest, seen_among, seen_file, target_name
 from distilora.lanes import run_rows
 from distilora.progress import say
 from distilora.rows import Rows
 from distilora.settings import parse, read_recipe
 from distilora.sources import open_source
+from distilora.tables import read_table
 from distilora.tasks import Task
 
 LEAST_AGREEMENT = 0.995
@@ -48,32 +54,83 @@ class HeldOut:
 
 
 def read_held_out(artifact: Artifact, task: Task, given: str | None) -> HeldOut:
-    """The validation texts of the artifact's run, read again as it read them, or those of the source `given`.
+    """Read the validation texts of the artifact's run again, or those of the source `given` that it has not seen.
 
-    Raises DataError if they cannot be read.
+    Raises DataError if they cannot be read, if the run's data are no longer what it was trained on, or if it has seen all
+    of the texts given.
     """
     if given:
-        source = open_source(given)
-        split = next((name for name in ("validation", "test") if name in source.splits), source.splits[0])
-        config = MeasureConfig(data=SourceConfig(path=given, split=split))
-        matched, records = aligned(task, source, split, config)
-        clean = cleaning(artifact.cleaning["name"], artifact.cleaning["version"]).clean
-        examples = read_examples(records, matched.read, clean, split, False)
-        return HeldOut(f"{source.name}, {split}", _some(examples), read_check(artifact).examples)
-    recipe = artifact.folder.parent / "run.yaml"
+        return _from_source(artifact, task, given)
+    run = artifact.folder.parent
     give = "; give labelled texts that it was not trained on with --held-out"
-    if not recipe.is_file():
+    if not (run / "run.yaml").is_file():
         raise DataError(f"--held-out: {artifact.folder} is not in its run's folder, whose validation texts tell{give}")
-    config_of_run = parse(RunConfig, (), read_recipe(str(recipe)))
+    config_of_run = parse(RunConfig, (), read_recipe(str(run / "run.yaml")))
     try:
-        parts = read_parts(config_of_run.data)
+        parts = read_parts(config_of_run.data, task)
     except DistiloraError as error:
         raise DataError(f"--held-out: the run's validation texts cannot be read ({error}){give}") from None
+    source = parts.summary["source"]
+    changed = _difference(run, task, parts.validation)
+    if changed:
+        raise DataError(f"--held-out: {source} is no longer what the run was trained on ({changed}){give}")
     trained = sorted(parts.train.items, key=lambda example: sum(map(len, example.texts)))
     chosen = np.unique(np.linspace(0, len(trained) - 1, CALIBRATION).round().astype(int))
-    return HeldOut(
-        f"validation texts of {parts.summary['source']}", _some(parts.validation), [trained[i] for i in chosen]
-    )
+    return HeldOut(f"validation texts of {source}", _some(parts.validation), [trained[i] for i in chosen])
+
+
+def _from_source(artifact: Artifact, task: Task, given: str) -> HeldOut:
+    """The texts of a source, less those that the run has trained or chosen on; its validation split, whole, is taken."""
+    source = open_source(given)
+    split = next((name for name in ("validation", "test") if name in source.splits), source.splits[0])
+    config = MeasureConfig(data=SourceConfig(path=given, split=split))
+    matched, records = aligned(task, source, split, config)
+    clean = cleaning(artifact.cleaning["name"], artifact.cleaning["version"]).clean
+    examples = read_examples(records, matched.read, clean, split, False)
+    file = seen_file(artifact)
+    if file is None:
+        say("note: nothing beside the model tells which texts it was trained on: make sure that these are others")
+    elif examples_digest(task, examples) != _recorded(artifact.folder.parent).get("validation_digest"):
+        seen = seen_among(examples, file)
+        if seen.all():
+            raise DataError(
+                f"--held-out: all {len(examples):,} texts of {source.name}, {split}, were trained or chosen on; give others"
+            )
+        if seen.any():
+            say(
+                f"note: {int(seen.sum()):,} of the {len(examples):,} held-out texts were trained or chosen on: left out"
+            )
+        examples = examples.take(np.flatnonzero(~seen))
+    return HeldOut(f"{source.name}, {split}", _some(examples), read_check(artifact).examples)
+
+
+def _recorded(run: Path) -> dict[str, Any]:
+    """What a run's metrics.json says of its data; empty where there is none."""
+    try:
+        return dict(json.loads((run / "metrics.json").read_text("utf-8"))["data"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _difference(run: Path, task: Task, validation: Examples) -> str:
+    """How validation texts read again differ from those the run chose on; empty if they do not."""
+    digest = _recorded(run).get("validation_digest")
+    if digest is not None:
+        return "" if examples_digest(task, validation) == digest else "the validation texts or labels differ"
+    seen, answers = run / SEEN, run / "predictions.parquet"
+    if not seen.is_file() or not answers.is_file():
+        return f"or that cannot be told: {SEEN} or predictions.parquet is missing"
+    new = int((~seen_among(validation, seen)).sum())
+    if new:
+        return f"{new:,} of {len(validation):,} validation texts are new"
+    # Places and labels pin the division: texts that are only trained on would stand elsewhere.
+    then = [
+        (Path(r.values["place"]).name, r.values["target"])
+        for r in read_table(answers)
+        if r.values["split"] == "validation"
+    ]
+    now = [(Path(e.place).name, target_name(task, e.target)) for e in validation.items]
+    return "" if then == now else "other rows, or other labels, came to validation"
 
 
 def _some(examples: Examples) -> Examples:

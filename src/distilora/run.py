@@ -28,6 +28,7 @@ import yaml
 from distilora import hardware, memory
 from distilora.artifact import Artifact
 from distilora.backends.torch_backend import TorchBackend
+from distilora.baseline import class_counts
 from distilora.calibration import fit_temperature
 from distilora.config import RunConfig
 from distilora.data import Parts, read_parts, shared_copies
@@ -244,7 +245,8 @@ class Run:
         return summary
 
     def _measure(self, examples: Examples, tokens: Tokenised, outputs: Any) -> Measured:
-        return measure(self.parts.task, examples, tokens, outputs, self.temperature, self.config.evaluation)
+        trained = class_counts(self.parts.task, self.parts.train)
+        return measure(self.parts.task, examples, tokens, outputs, self.temperature, self.config.evaluation, trained)
 
 
 class _Clock:

@@ -61,7 +61,7 @@ class Task(ABC):
     def metrics(self, outputs: "NDArray[np.float32]", targets: Sequence[Any], resamples: int = 0) -> dict[str, Any]:
         """What is measured: name -> {value, low, high} (95% interval where `resamples` > 0), the headline first.
 
-        An optional key `figures` holds arrays for the report: confusion, reliability, roc, confidence.
+        An optional key `figures` holds arrays for the report: per_class, confusion, reliability, roc, confidence.
         """
 
     def headline(self, outputs: "NDArray[np.float32]", targets: Sequence[Any]) -> tuple[str, float]:

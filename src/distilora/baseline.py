@@ -1,0 +1,85 @@
+"""The majority baseline: what always answering the most frequent class of training would reach, and whether a model does better.
+
+baseline accuracy = share of that class among the examples; its macro F1 is that of the same constant answer.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from distilora.examples import Examples
+from distilora.metrics import macro_f1
+from distilora.tasks import Task
+
+THESE = "these examples"  # where the run's own counts are not known
+
+
+def class_counts(task: Task, examples: Examples) -> dict[str, int]:
+    """Count the examples of each label, in the task's order; empty for a task whose targets are no classes."""
+    if not task.labels or not all(isinstance(target, int) for target in examples.targets):
+        return {}
+    counts = Counter(examples.targets)
+    return {label: counts[i] for i, label in enumerate(task.labels)}
+
+
+def majority_baseline(classes: Sequence[Mapping[str, Any]], trained: Mapping[str, int] | None) -> dict[str, Any]:
+    """Compute accuracy and macro F1 of always answering the most frequent class.
+
+    Args:
+        classes: the measured classes, each with `label` and `support`.
+        trained: examples of each label in training. Without it the most frequent of the measured examples is taken,
+            the strongest constant answer there is, and `of` says so.
+    """
+    support = np.asarray([row["support"] for row in classes])
+    labels = [row["label"] for row in classes]
+    chosen = labels.index(max(trained, key=lambda label: trained[label])) if trained else int(support.argmax())
+    constant = np.zeros_like(support)
+    constant[chosen] = support.sum()
+    hits = np.minimum(support, constant)
+    return {
+        "label": labels[chosen],
+        "of": "training" if trained else THESE,
+        "accuracy": float(hits.sum() / support.sum()),
+        "macro_f1": float(macro_f1(hits, support, constant)),
+    }
+
+
+def verdict(
+    metrics: Mapping[str, Mapping[str, Any]], classes: Sequence[Mapping[str, Any]], baseline: Mapping[str, Any]
+) -> str:
+    """Say in one sentence that the model is no better than the baseline; empty where it is.
+
+    The rule, with 95% intervals: where that of the Matthews correlation reaches down to 0, the answers are no better than
+    the constant one in any sense. Where it does not, but the accuracy's does not lie above the baseline's accuracy, the
+    model tells the classes apart and yet answers no more often right; the sentence then says both. Examples of a single
+    class cannot tell, and are not judged.
+    """
+    if sum(row["support"] > 0 for row in classes) < 2 or not {"mcc", "accuracy"} <= set(metrics):
+        return ""
+    accuracy, correlation = metrics["accuracy"], metrics["mcc"]
+    always = f"always answering {baseline['label']!r}"
+    if _low(correlation) <= 0:
+        answered = [row["label"] for row in classes if row["predicted"]]
+        one = f"; it answers {answered[0]!r} to everything" if len(answered) == 1 else ""
+        return (
+            f"This model is no better than {always}: accuracy {accuracy['value']:.2%} against {baseline['accuracy']:.2%}, "
+            f"Matthews correlation {correlation['value']:.3f}{_interval(correlation)}{one}."
+        )
+    if _low(accuracy) <= baseline["accuracy"]:
+        f1 = metrics["macro_f1"]["value"]
+        return (
+            f"This model is right no more often than {always}: accuracy {accuracy['value']:.2%} against "
+            f"{baseline['accuracy']:.2%}; it does tell the classes apart (macro F1 {f1:.2%} against "
+            f"{baseline['macro_f1']:.2%})."
+        )
+    return ""
+
+
+def _low(measured: Mapping[str, Any]) -> float:
+    return float(measured["value"] if measured["low"] is None else measured["low"])
+
+
+def _interval(measured: Mapping[str, Any]) -> str:
+    return "" if measured["low"] is None else f" ({measured['low']:.3f} to {measured['high']:.3f})"

@@ -1,0 +1,36 @@
+"""Names and formats of the metrics, for the report, the model card and the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+METRICS = {
+    "accuracy": ("Accuracy", "{:.2%}"),
+    "macro_f1": ("Macro F1", "{:.2%}"),
+    "mcc": ("Matthews correlation", "{:.3f}"),
+    "auroc": ("AUROC", "{:.4f}"),
+    "log_loss": ("Log loss", "{:.4f}"),
+    "brier": ("Brier score", "{:.4f}"),
+    "ece": ("Calibration error (ECE, 15 bins)", "{:.4f}"),
+}
+
+
+def metric_name(name: str) -> str:
+    """A metric's name for people."""
+    return METRICS.get(name, (name.replace("_", " "), ""))[0]
+
+
+def metric_text(name: str, measured: Mapping[str, Any]) -> str:
+    """A metric with its interval, as '88.12% (86.80 to 89.36)'."""
+    pattern = METRICS.get(name, ("", "{:.4g}"))[1]
+    if measured["value"] is None:
+        return "undefined"
+    text = pattern.format(measured["value"])
+    if measured.get("low") is not None:
+        low, high = (pattern.format(measured[side]).rstrip("%") for side in ("low", "high"))
+        text += f" ({low} to {high})"
+    return text
+
+
+def share_text(share: float | None) -> str:
+    """A share as '88.1%', or a dash where it is undefined."""
+    return "\N{EN DASH}" if share is None else f"{share:.1%}"

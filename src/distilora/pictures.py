@@ -1,0 +1,166 @@
+"""The report's pictures, as SVG that stands in a page and needs nothing else."""
+
+import io
+import statistics
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from distilora.confusion import confusion_view
+from distilora.errors import MissingExtra
+from distilora.metric_names import metric_name
+from distilora.metrics import CURVES
+
+INK, ACCENT, SOFT, WARN = "#1f2933", "#2563a6", "#c9d8e8", "#c2410c"
+ROOMY = 8  # classes up to which a cell of the confusion matrix has room for its share
+
+
+class Picture(NamedTuple):
+    """An SVG with its caption; a wide one takes a row of the page for itself."""
+
+    caption: str
+    svg: str
+    wide: bool = False
+
+
+def pictures(split: Mapping[str, Any]) -> list[Picture]:
+    """Draw whatever a split's metrics (what `evaluation.measure` gave) have arrays for."""
+    figures = split["figures"]
+    labels = [_label(label) for label in split["labels"]]
+    drawn = []
+    view = confusion_view(figures, len(labels))
+    if view is not None:
+        shown = [labels[c] for c in view.classes]
+        drawn.append(Picture(view.caption, _confusion(view.matrix, shown), len(shown) > ROOMY))
+    if "reliability" in figures:
+        drawn.append(
+            Picture("Reliability: on the diagonal, confidence is accuracy", _reliability(figures["reliability"]))
+        )
+    if figures.get("roc"):
+        curves = figures["roc"]
+        few = f"s of the {len(curves)} classes with the lowest AUROC, of {len(labels)}" if len(labels) > CURVES else ""
+        drawn.append(Picture(f"ROC curve{few}", _roc(curves, labels)))
+    if "confidence" in figures:
+        drawn.append(Picture("How confident the answers are", _confidence(figures["confidence"])))
+    by_length = [row for row in split["slices"] if row["slice"].endswith("tokens")]
+    if len(by_length) > 1:
+        drawn.append(Picture(f"{metric_name(by_length[0]['metric'])} by length", _lengths(by_length)))
+    return drawn
+
+
+def _label(name: str) -> str:
+    """A class's name for a picture: cut where it is long, and no formula where it holds two dollars."""
+    return (name if len(name) <= 20 else name[:19] + "…").replace("$", r"\$")
+
+
+def _figure(width: float = 4.2, height: float = 3.2) -> tuple[Any, Any]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtra("matplotlib", "train") from None
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=INK, labelsize=9)
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    import matplotlib
+
+    buffer = io.StringIO()
+    with (
+        warnings.catch_warnings(),
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "distilora", "font.family": "sans-serif"}),
+    ):
+        warnings.simplefilter("ignore")  # a glyph that matplotlib's font lacks: the browser draws the text
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]  # without the XML prologue, which HTML does not take
+
+
+def curves(history: Sequence[Mapping[str, float]]) -> list[Picture]:
+    """Draw the losses by update, from training's history; nothing where nothing was trained."""
+    train = [(row["update"], row["loss"]) for row in history if "loss" in row]
+    validation = [(row["update"], row["validation_loss"]) for row in history if "validation_loss" in row]
+    if not train:
+        return []
+    figure, axes = _figure(8.6, 3.0)
+    axes.plot(*zip(*train, strict=True), color=SOFT, linewidth=1, label="each update")
+    width = max(len(train) // 40, 1)
+    smooth = [
+        (u, statistics.fmean(loss for _, loss in train[max(i - width, 0) : i + width + 1]))
+        for i, (u, _) in enumerate(train)
+    ]
+    axes.plot(*zip(*smooth, strict=True), color=ACCENT, linewidth=1.8, label=f"mean of {2 * width + 1}")
+    axes.plot(*zip(*validation, strict=True), "o-", color=WARN, label="validation")
+    axes.set(xlabel="update", ylabel="loss", ylim=(0, None))
+    axes.legend(frameon=False, fontsize=9)
+    return [Picture("Loss in training and on validation", _svg(figure), True)]
+
+
+def _confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
+    size = len(matrix) if len(matrix) <= ROOMY else 0.65 * len(matrix)
+    figure, axes = _figure(max(3.6, 0.7 * size), max(3.0, 0.6 * size))
+    shares = [[cell / max(sum(row), 1) for cell in row] for row in matrix]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for i, row in enumerate(matrix):
+        for j, cell in enumerate(row):
+            colour = "white" if shares[i][j] > 0.5 else INK
+            if len(matrix) <= ROOMY:
+                axes.text(j, i, f"{cell:,}\n{shares[i][j]:.1%}", ha="center", va="center", color=colour, fontsize=9)
+            elif cell:
+                axes.text(j, i, f"{cell:,}", ha="center", va="center", color=colour, fontsize=9)
+    axes.set_xticks(range(len(labels)), labels, rotation=0 if len(labels) < 4 else 45)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set(xlabel="predicted", ylabel="true")
+    return _svg(figure)
+
+
+def _reliability(rows: Sequence[Mapping[str, float]]) -> str:
+    figure, axes = _figure()
+    axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, zorder=0)
+    most = max(row["count"] for row in rows)
+    axes.scatter(
+        [row["confidence"] for row in rows], [row["accuracy"] for row in rows],
+        s=[15 + 180 * row["count"] / most for row in rows], color=ACCENT, alpha=0.8,
+    )  # fmt: skip
+    low = min(min(row["confidence"], row["accuracy"]) for row in rows)
+    axes.set(
+        xlabel="confidence", ylabel="accuracy", xlim=(min(low, 0.5) - 0.03, 1.03), ylim=(min(low, 0.5) - 0.03, 1.03)
+    )
+    return _svg(figure)
+
+
+def _roc(curves: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> str:
+    figure, axes = _figure()
+    axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1)
+    for curve in curves:
+        axes.plot(
+            curve["false_positive"], curve["true_positive"], linewidth=1.8, label=labels[curve["class"]],
+            color=ACCENT if len(curves) == 1 else None,
+        )  # fmt: skip
+    axes.set(xlabel="false positive rate", ylabel="true positive rate")
+    axes.legend(frameon=False, fontsize=9 if len(curves) < 6 else 7)
+    return _svg(figure)
+
+
+def _confidence(counts: Sequence[int]) -> str:
+    figure, axes = _figure()
+    axes.bar([(i + 0.5) / len(counts) for i in range(len(counts))], counts, width=0.9 / len(counts), color=ACCENT)
+    first = next((i for i, count in enumerate(counts) if count), 0)
+    axes.set(xlabel="confidence", ylabel="examples", xlim=(first / len(counts) - 0.02, 1.02))
+    return _svg(figure)
+
+
+def _lengths(rows: Sequence[Mapping[str, Any]]) -> str:
+    figure, axes = _figure()
+    names = [f"{row['slice'].removesuffix(' tokens')}\nn={row['examples']:,}" for row in rows]
+    values = [row["value"] if row["value"] is not None else float("nan") for row in rows]
+    axes.bar(names, values, color=ACCENT, width=0.7)
+    known = [value for value in values if value == value]
+    if known and min(known) > 0.5 and max(known) <= 1:
+        axes.set_ylim(0.5, 1.0)
+    axes.tick_params(axis="x", labelsize=7)
+    axes.set_xlabel("tokens read")
+    return _svg(figure)

@@ -1,0 +1,61 @@
+"""The majority baseline and the sentence on a model that is no better."""
+
+import numpy as np
+import pytest
+import sklearn.metrics as sk
+
+from distilora.baseline import class_counts, majority_baseline, verdict
+from distilora.examples import Example, Examples
+from distilora.metrics import classification_metrics
+from distilora.tasks.classification import Classification
+
+
+def judged(targets: list[int], answers: list[int], classes: int, trained: dict[str, int] | None = None) -> str:
+    found = classification_metrics(np.eye(classes)[answers], np.asarray(targets), resamples=200)
+    rows = [{"label": f"c{i}", **row} for i, row in enumerate(found.pop("figures")["per_class"])]
+    return verdict(found, rows, majority_baseline(rows, trained))
+
+
+def test_the_baseline_is_the_constant_answer() -> None:
+    targets = [0] * 10 + [1] * 25 + [2] * 5
+    rows = [{"label": label, "support": targets.count(i)} for i, label in enumerate("abc")]
+    for trained, chosen, of in (({"a": 9, "b": 3, "c": 3}, 0, "training"), (None, 1, "these examples")):
+        found = majority_baseline(rows, trained)
+        assert (found["label"], found["of"]) == ("abc"[chosen], of)
+        assert found["accuracy"] == pytest.approx(sk.accuracy_score(targets, [chosen] * 40))
+        assert found["macro_f1"] == pytest.approx(sk.f1_score(targets, [chosen] * 40, average="macro", zero_division=0))
+
+
+def test_training_counts_decide_also_for_a_class_that_does_not_occur() -> None:
+    rows = [{"label": "a", "support": 4}, {"label": "b", "support": 0}]
+    found = majority_baseline(rows, {"a": 1, "b": 2})
+    assert (found["label"], found["accuracy"], found["macro_f1"]) == ("b", 0.0, 0.0)
+
+
+def test_everything_answered_as_one_class() -> None:
+    said = judged([i % 5 for i in range(100)], [3] * 100, 5, {f"c{i}": 10 + (i == 3) for i in range(5)})
+    assert said.startswith("This model is no better than always answering 'c3': accuracy 20.00% against 20.00%, ")
+    assert said.endswith("it answers 'c3' to everything.")
+
+
+def test_imbalanced_and_hardly_better() -> None:
+    targets = [0] * 190 + [1] * 10
+    assert "no better than" in judged(targets, [0] * 200, 2)
+    told = judged(targets, [0] * 190 + [1] * 4 + [0] * 6, 2)  # finds some of the rare class, and errs nowhere else
+    assert told.startswith(
+        "This model is right no more often than always answering 'c0': accuracy 97.00% against 95.00%; "
+    )
+    assert "it does tell the classes apart (macro F1 77" in told
+
+
+def test_a_good_model_is_not_remarked_on() -> None:
+    targets = [i % 3 for i in range(120)]
+    assert judged(targets, [*targets[:100], *[0] * 20], 3) == ""
+    assert judged([1] * 50, [0] * 50, 2) == ""  # one class alone cannot tell
+
+
+def test_class_counts() -> None:
+    task = Classification(("a", "b", "c"), "text", "label")
+    examples = Examples("train", [Example(("x",), target) for target in (0, 2, 2)])
+    assert class_counts(task, examples) == {"a": 1, "b": 0, "c": 2}
+    assert class_counts(task, Examples("train", [Example(("x",), 0.5)])) == {}
