@@ -84,6 +84,15 @@ def test_predict_texts(finished: Path, capsys: Captured) -> None:
         assert line.endswith("(longer than the model reads: cut)") == answer["truncated"]
 
 
+def test_predict_blank_texts(finished: Path, capsys: Captured) -> None:
+    assert main(["predict", str(finished), "dull", " ", ""]) == 0
+    first, *blank = capsys.readouterr().out.splitlines()
+    assert first.startswith("neg  ")
+    assert blank == ["(blank: no answer)"] * 2
+    assert main(["predict", str(finished), " ", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["label"] is None
+
+
 def test_predict_json(finished: Path, capsys: Captured) -> None:
     assert main(["predict", str(finished / "model"), "--json", "--device", "cpu", "Ein süßer film", "dull"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -125,7 +134,7 @@ def test_predict_standard_input(
         (["RUN", "--input", "-", "--output", "b.txt"], "b.txt: predictions are tables"),
         (["RUN", "--input", "a.doc", "--output", "b.csv"], "a.doc: unknown kind of file"),
         (["RUN", "text", "--precision", "int4"], "argument --precision: invalid choice"),
-        (["RUN", " "], "text 1: the text is blank"),
+        (["RUN", "fine", " ", "--strict"], "text 2: the text is blank"),
         (["nowhere", "text"], "nowhere: no such run; train one with"),
         ([], "the following arguments are required: RUN"),
     ],

@@ -7,9 +7,11 @@ from typing import Any
 
 import huggingface_hub.constants
 import pytest
+import torch
 from conftest import tiny_reviews
 from fresh import verify_here
 from tokenizers import Tokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from distilora import export
 from distilora.errors import ArtifactError, EncoderError
@@ -53,6 +55,24 @@ def test_a_transformers_folder_answers(plain: Path, finished: Path, capsys: Capt
     assert predictor(TEXTS[-1])["truncated"]
 
 
+@pytest.mark.parametrize("most", [None, 500])
+def test_padding_and_truncation_stored_by_a_call(plain: Path, most: int | None) -> None:
+    """What `tokenizer(..., padding=True, truncation=True)` leaves in the file must not reach an answer."""
+    tokenizer = AutoTokenizer.from_pretrained(plain)
+    tokenizer(TEXTS, padding=True, truncation=True, max_length=most)
+    tokenizer.save_pretrained(plain)
+    stored = Tokenizer.from_file(str(plain / "tokenizer.json"))
+    assert stored.padding is not None
+    assert stored.truncation["max_length"] == (most or 64)
+    model = AutoModelForSequenceClassification.from_pretrained(plain).eval()
+    with torch.inference_mode():
+        logits = [model(**tokenizer(t, truncation=True, max_length=64, return_tensors="pt")).logits for t in TEXTS]
+    wanted = torch.cat(logits).softmax(-1)[:, 1].tolist()
+    predictor = load(plain, "fp32", "cpu")
+    assert [answer["p_pos"] for answer in predictor(TEXTS)] == pytest.approx(wanted, abs=1e-5)
+    assert predictor(TEXTS[0]) == pytest.approx(predictor(TEXTS)[0], abs=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["plain", "merged", "run"])
 def test_the_hub_s_cache(
     kind: str, plain: Path, merged: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -81,7 +101,22 @@ def changed(folder: Path, **fields: Any) -> None:
 @pytest.mark.parametrize(
     ("fields", "error", "said"),
     [
-        ({"architectures": ["DistilBertModel"]}, ArtifactError, "is no text classifier"),
+        (
+            {"architectures": ["DistilBertModel"]},
+            ArtifactError,
+            "plain: holds DistilBertModel, which is no text classi",
+        ),
+        (
+            {"architectures": None},
+            ArtifactError,
+            "plain: holds an encoder of the family distilbert, without a head, which",
+        ),
+        (
+            {"architectures": None, "model_type": None},
+            ArtifactError,
+            "plain: holds a model that config.json does not name",
+        ),
+        ({"model_type": None}, ArtifactError, r"plain: config\.json is damaged \(it names no model_type\)"),
         ({"id2label": {"0": "LABEL_0"}}, ArtifactError, "gives a number or several labels at once"),
         ({"problem_type": "multi_label_classification"}, ArtifactError, "gives a number or several labels at once"),
         ({"auto_map": {"AutoModel": "x.Y"}}, ArtifactError, "needs code of its own, which is never run"),

@@ -2,22 +2,26 @@
 
 import csv
 import json
+import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pyarrow.parquet as parquet
 import pytest
 from conftest import tiny_reviews
 
-from distilora import predict
+from distilora import once, predict
 from distilora.errors import ArtifactError, ConfigError, DataError
 from distilora.examples import Example
 from distilora.predict import Predictor, load, predict_table
 from distilora.rows import Rows
 from distilora.tables import write_table
+from distilora.tasks.classification import Classification
 
 TEXTS = [text for text, _ in tiny_reviews(40, 5)]
 
@@ -93,16 +97,16 @@ def test_a_text_of_a_stream_is_computed_once(predictor: Predictor, monkeypatch: 
         assert one == pytest.approx(other, abs=1e-5)
     assert len(counting([TEXTS[0]] * 5)) == 5
     assert counting.backend.texts == len(TEXTS) + 1
-    monkeypatch.setattr(predict, "REMEMBERED", 3)
+    monkeypatch.setattr(once, "REMEMBERED", 3)
     assert [a["label"] for a in counting.stream(again)] == [a["label"] for a in answers]
     assert counting.backend.texts > 2 * len(TEXTS)
 
 
 def test_what_came_before_a_bad_text_is_answered(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predict, "STREAM", 7)
-    answers = predictor.stream(iter([*TEXTS[:20], " "]))
+    answers = predictor.stream(iter([*TEXTS[:20], 7]))
     assert len([next(answers) for _ in range(14)]) == 14
-    with pytest.raises(DataError, match="text 21: the text is blank"):
+    with pytest.raises(DataError, match="text 21: int given, text wanted"):
         list(answers)
 
 
@@ -155,11 +159,10 @@ def test_a_longer_text_is_flagged(predictor: Predictor) -> None:
 @pytest.mark.parametrize(
     ("texts", "named"),
     [
-        (["fine", " \n"], "text 2: the text is blank"),
-        (["<br />"], "text 1: the text is blank"),
-        (["fine", "fine", None], "text 3: NoneType given, text wanted"),
-        ([3], "text 1: int given, text wanted"),
+        (["fine", "fine", 7], "text 3: int given, text wanted"),
+        ([3.5], "text 1: float given, text wanted"),
         ([b"fine"], "text 1: bytes given"),
+        (["fine", ["fine"]], "text 2: list given"),
         (["fine", "\ud800"], "text 2: character 1 is not UTF-8"),
     ],
 )
@@ -171,12 +174,119 @@ def test_what_is_no_text_is_named(
     assert str(error.value).startswith(named)
 
 
-def test_the_place_in_a_stream_counts_on(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+GAPS = [None, TEXTS[0], "", " \n", float("nan"), TEXTS[1], "<br />", pandas.NA, np.float32("nan"), pandas.NaT, TEXTS[2]]
+
+
+@pytest.mark.parametrize("chunk", [2, 4, 512])
+def test_a_blank_or_missing_text_has_an_answer_of_nulls(
+    predictor: Predictor, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "STREAM", chunk)
+    whole = iter(predictor(TEXTS[:3]))
+    answers = predictor(GAPS)
+    assert len(answers) == len(GAPS)
+    for text, answer in zip(GAPS, answers, strict=True):
+        if isinstance(text, str) and text in TEXTS:
+            assert answer == pytest.approx(next(whole), abs=1e-5)
+        else:
+            assert answer == dict.fromkeys(["label", "score", "p_neg", "p_pos", "truncated", "abstain"])
+    assert [a["label"] for a in predictor.stream(iter(GAPS))] == [a["label"] for a in answers]
+    assert list(predictor.stream(["", None])) == predictor([None] * 2) == [answers[0]] * 2
+    answers[0]["label"] = "mine"  # each has an answer of its own
+    assert answers[2]["label"] is None
+
+
+def test_nothing_but_blank_texts(predictor: Predictor) -> None:
+    fresh = Predictor(predictor.artifact, predictor.backend)
+    assert fresh(" ") == dict.fromkeys(["label", "score", "p_neg", "p_pos", "truncated", "abstain"])
+
+
+def test_strict(predictor: Predictor, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that names the place, before anything is computed; set at loading, and for a call."""
+    counting = Predictor(predictor.artifact, Counting(predictor.backend), strict=True)
+    drop = "give one with words, or drop strict to have its answer empty"
+    for texts, named in (
+        ([*TEXTS, "<br />"], f"text 41: the text is blank; {drop}"),
+        ([*TEXTS, None], f"text 41: the text is missing; {drop}"),
+        ("", f"text 1: the text is blank; {drop}"),
+    ):
+        with pytest.raises(DataError, match=f"^{named}$"):
+            counting(texts)
+    with pytest.raises(DataError, match=r"^text 41: int given"):
+        counting([*TEXTS, 7], strict=False)
+    assert counting.backend.texts == 0
+    assert counting(["", "fine"], strict=False)[0]["label"] is None
+    assert load(finished, "fp32", "cpu", strict=True).strict
+    with pytest.raises(DataError, match=r"^text 1: the text is blank"):
+        predictor("", strict=True)
     monkeypatch.setattr(predict, "STREAM", 4)
-    with pytest.raises(DataError, match="text 10: the text is blank"):
-        list(predictor.stream([*["fine"] * 9, ""]))
-    with pytest.raises(DataError, match="text 1: the text is blank"):
-        predictor("")
+    stream = predictor.stream(iter([*["fine"] * 9, None]), strict=True)
+    with pytest.raises(DataError, match=r"^text 10: the text is missing"):
+        list(stream)
+
+
+def test_columns_and_arrays_are_sequences(predictor: Predictor) -> None:
+    texts = [*TEXTS[:3], "", TEXTS[3]]
+    wanted = predictor(texts)
+    frame = pandas.DataFrame({"text": texts}, index=[9, 3, 3, 1, 7])
+    for given in (
+        tuple(texts), np.array(texts), np.array(texts, object), pandas.Series(texts, dtype=object), frame["text"],
+        pandas.Index(texts), pandas.Series([*texts[:3], None, texts[4]]),
+    ):  # fmt: skip
+        assert isinstance(answers := predictor(given), list)
+        assert answers == wanted
+    with pytest.raises(DataError, match=r"^text 2: int given, text wanted"):
+        predictor(pandas.Series(["fine", 7]))
+    for table in (frame, np.array([texts])):
+        with pytest.raises(DataError, match="of 2 dimensions given, one column of texts wanted"):
+            predictor(table)
+
+
+def test_a_predictor_says_what_it_is(predictor: Predictor) -> None:
+    assert predictor.labels == ("neg", "pos")
+    folder = predictor.artifact.folder
+    assert repr(predictor) == f"<Predictor classification (neg, pos), TorchBackend, fp32, {folder}>"
+    many = Predictor(predictor.artifact, predictor.backend, Classification([f"c{i}" for i in range(20)], "text", None))
+    assert "(c0, c1, c2, c3, c4, c5, c6, c7, ... (20))" in repr(many)
+
+
+def sent_on(predictor: Predictor) -> Predictor:
+    return pickle.loads(pickle.dumps(predictor))  # noqa: S301 - our own
+
+
+class TestPickled:
+    def test_it_is_loaded_again(self, finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.chdir(finished.parent)
+        predictor = load(finished.name, "bf16", "cpu", abstain_below=0.9)
+        predictor.strict = True
+        monkeypatch.chdir(tmp_path)
+        again = sent_on(predictor)
+        assert (again.abstain_below, again.strict, again.backend.precision) == (0.9, True, "bf16")
+        assert again(TEXTS[:3]) == predictor(TEXTS[:3])
+        assert len(pickle.dumps(again)) < 4000
+
+    def test_the_encoder_s_place_is_kept(
+        self, finished: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.chdir(encoder.parent)
+        predictor = load(finished, "fp32", "cpu", encoder=encoder.name)
+        monkeypatch.chdir(tmp_path)
+        assert sent_on(predictor)(TEXTS[0]) == predictor(TEXTS[0])
+
+    def test_another_model_in_its_place(self, runs: dict[str, Path], tmp_path: Path) -> None:
+        folder = shutil.copytree(runs["full"], tmp_path / "run")
+        sent = pickle.dumps(load(folder, "fp32", "cpu"))
+        shutil.rmtree(folder)
+        shutil.copytree(runs["head"], folder)
+        with pytest.raises(
+            ArtifactError, match="holds another model than when the predictor was pickled; load it and pickle"
+        ):
+            pickle.loads(sent)  # noqa: S301 - our own
+
+    def test_one_of_no_folder(self, predictor: Predictor) -> None:
+        made = Predictor(predictor.artifact, predictor.backend)
+        with pytest.raises(ConfigError, match=r"in the worker call distilora\.load\('/.*/model'\)$"):
+            pickle.dumps(made)
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])

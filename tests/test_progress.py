@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from distilora import progress
-from distilora.progress import Progress, quiet, say, track
+from distilora.progress import Progress, quiet, say, track, warn
 
 
 class Terminal(io.StringIO):
@@ -129,3 +129,10 @@ def test_track_counts_an_iterator(capsys: pytest.CaptureFixture[str], monkeypatc
     assert list(track(iter("abc"), "reading", "letters")) == ["a", "b", "c"]
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(",")[0] for line in lines] == ["reading: 1 letters", "reading: 2 letters", "reading: 3 letters"]
+
+
+def test_a_warning_is_not_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    quiet()
+    say("a note")
+    warn("answers are others")
+    assert capsys.readouterr() == ("", "warning: answers are others\n")

@@ -46,6 +46,27 @@ def test_padding_is_taken_off() -> None:
     assert tokenise(with_truncation(tokenizer, 16, "right"), [Example(("a film",))]).rows.lengths.tolist() == [4]
 
 
+def test_what_a_foreign_file_stores(tmp_path: Path) -> None:
+    """Padding and truncation of its last call: the one is dropped, the other capped; the side is the folder's."""
+    file, long = tmp_path / "tokenizer.json", " ".join(WORDS)
+    examples = [Example((long,)), Example(("a film",))]
+    for stored, wanted in ((4, 4), (1000, 6), (None, 6)):
+        tokenizer = tiny_tokenizer()
+        tokenizer.enable_padding(length=32)
+        if stored:
+            tokenizer.enable_truncation(stored, stride=1, direction="left")
+        tokenizer.save(str(file))
+        assert tokenise(read_tokenizer(file), examples[1:]).rows.lengths.tolist() == [4]
+        tokenizer = read_tokenizer(file, 6)
+        rows, truncated = tokenise(tokenizer, examples)
+        assert rows.lengths.tolist() == [wanted, 4]
+        assert truncated.tolist() == [True, False]
+        assert pieces(tokenizer, rows, 0)[1:-1] == (WORDS[2 - wanted :] if stored else WORDS[: wanted - 2])
+    for side in ("left", "right"):
+        (tmp_path / "tokenizer_config.json").write_text(f'{{"truncation_side": "{side}"}}')
+        assert read_tokenizer(file, 6).truncation["direction"] == side
+
+
 def test_order_over_many_batches() -> None:
     words = [WORDS[i % len(WORDS)] for i in range(2 * BATCH + 3)]
     tokenizer = tiny_tokenizer()

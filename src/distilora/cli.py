@@ -236,7 +236,7 @@ def _predict(words: list[str]) -> int:
         blank = f", {counts['blank']:,} of them blank and without an answer" if counts["blank"] else ""
         print(f"{args.output}: {counts['rows']:,} rows{blank}")
         return 0
-    for text, answer in zip(args.texts, predictor(args.texts), strict=True):
+    for text, answer in zip(args.texts, predictor(args.texts, args.strict), strict=True):
         print(json.dumps({"text": text, **answer}, ensure_ascii=False) if args.json else _answer_line(answer))
     return 0
 
@@ -248,6 +248,8 @@ def _score(words: list[str]) -> int:
 
 
 def _answer_line(answer: dict[str, Any]) -> str:
+    if answer["truncated"] is None:
+        return "(blank: no answer)"
     if "label" not in answer:
         return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in answer.items())
     shares = sorted(((p, n[2:]) for n, p in answer.items() if n.startswith("p_")), reverse=True)

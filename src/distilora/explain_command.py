@@ -35,8 +35,9 @@ def explain_command(words: Sequence[str]) -> int:
     explanation = explain(predictor, args.text, args.method, args.level, args.label, args.steps)
     if args.output:
         write_explanation(explanation, args.output)
+        cut = f", {explanation.cut:,} of them cut off unread" if explanation.cut else ""
         print(
-            f"{args.output}: {explanation.label} {explanation.probability:.1%}, {len(explanation.parts):,} {args.level}s"
+            f"{args.output}: {explanation.label} {explanation.probability:.1%}, {len(explanation.parts):,} {args.level}s{cut}"
         )
         return 0
     print(json.dumps(explanation.record(), ensure_ascii=False) if args.json else table(explanation))

@@ -20,7 +20,7 @@ import torch
 
 from distilora import __version__
 from distilora.artifact import Artifact, Check, read_artifact, read_check, write_artifact
-from distilora.backends import Backend
+from distilora.backends import FILES, Backend
 from distilora.backends.torch_backend import TorchBackend, open_network
 from distilora.config import InferencePrecision
 from distilora.encode import Network
@@ -152,7 +152,7 @@ def _write_merged(artifact: Artifact, task: Task, merged: Network, plain: Path, 
 def _write_onnx(
     artifact: Artifact, to: Form, merged: Network, plain: Path, encoder: str | None, calibration: Any
 ) -> Candidates:
-    from distilora.backends.onnx_backend import FILES, OnnxBackend, feed
+    from distilora.backends.onnx_backend import OnnxBackend, feed
     from distilora.int8 import quantise
     from distilora.onnx_attention import fuse_attention
     from distilora.onnx_model import heads, write_onnx

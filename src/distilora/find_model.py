@@ -6,6 +6,7 @@ training left them, not calibrated here. That is said.
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,11 @@ def _plain(folder: Path, name: str) -> Artifact:
         raise ArtifactError(f"{name}: needs code of its own, which is never run; give another model")
     if not any(str(kind).endswith("ForSequenceClassification") for kind in config.get("architectures") or ()):
         raise ArtifactError(
-            f"{name}: {config.get('architectures')} is no text classifier; train one with distilora train"
+            f"{name}: holds {_described(config)}, which is no text classifier; train one on it with: "
+            f"distilora train --encoder.name {shlex.quote(name)}"
         )
+    if not isinstance(config.get("model_type"), str):
+        raise ArtifactError(f"{name}: config.json is damaged (it names no model_type); copy the model again")
     if len(labels) < 2 or config.get("problem_type") in ("regression", "multi_label_classification"):
         raise ArtifactError(
             f"{name}: gives a number or several labels at once, which distilora does not; give another model"
@@ -78,6 +82,14 @@ def _plain(folder: Path, name: str) -> Artifact:
                  "sha256": sha256(weights[0])},
         method="full", weights="merged", precision="fp32", attention="packed", token_budget=2048, folder=folder,
     )  # fmt: skip
+
+
+def _described(config: dict[str, Any]) -> str:
+    """What a config.json says of a model that is no classifier."""
+    if config.get("architectures"):
+        return ", ".join(map(str, config["architectures"]))
+    family = config.get("model_type")
+    return f"an encoder of the family {family}, without a head" if family else "a model that config.json does not name"
 
 
 def _labels(config: dict[str, Any]) -> list[str]:

@@ -8,8 +8,9 @@ On a CPU two threads on one micro-batch wait for each other after every operatio
 must be repeated bit for bit (`roundtrip.py`) runs without lanes.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import local
 
@@ -23,6 +24,7 @@ from distilora.progress import Progress
 from distilora.rows import Rows
 
 Outputs = NDArray[np.float32]
+AHEAD = 2  # micro-batches taken for each lane: one that it computes, one that it finds when it is done
 
 
 def run_rows(
@@ -54,7 +56,7 @@ def run_rows(
 
 @contextmanager
 def _computing(backend: Backend, width: int) -> Iterator[Callable[[Iterable[Rows]], Iterator[Outputs]]]:
-    """A `map` of micro-batches to outputs, in order, by `width` threads."""
+    """A `map` of micro-batches to outputs, in order, by `width` threads; it takes AHEAD x width of them at most ahead."""
     if width == 1:
         yield lambda batches: map(backend.run, batches)
         return
@@ -66,9 +68,17 @@ def _computing(backend: Backend, width: int) -> Iterator[Callable[[Iterable[Rows
         found: Outputs = own.run(rows)
         return found
 
+    def in_order(batches: Iterable[Rows]) -> Iterator[Outputs]:
+        waiting: deque[Future[Outputs]] = deque()
+        for batch in batches:
+            waiting.append(pool.submit(alone, batch))
+            if len(waiting) == AHEAD * width:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
     pool = ThreadPoolExecutor(width)
     try:
-        yield lambda batches: pool.map(alone, batches)
+        yield in_order
     finally:
         pool.shutdown(cancel_futures=True)
-        backend.end_lanes()

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from distilora.artifact import Artifact
-from distilora.config import BackendName, Base, Device, InferencePrecision
+from distilora.backends import check_choices
+from distilora.config import BackendName, Base, Device, InferencePrecision, Precision
 from distilora.errors import MissingExtra
 
 
@@ -28,6 +29,7 @@ def resolve(
 
     Raises ConfigError for a device or precision that is not to be had here, MissingExtra without PyTorch where it is needed.
     """
+    check_choices(artifact, precision, device, backend)
     if artifact.weights == "onnx":
         own = artifact.precision if precision == "auto" else precision
         return Numerics("onnx" if backend == "auto" else backend, own, "cpu" if device == "auto" else device, base)
@@ -37,6 +39,6 @@ def resolve(
     except ImportError as error:
         raise MissingExtra(error.name or "torch", "train") from None
     place = pick_device(device)
-    own = resolve_precision(artifact, precision, place)
+    own = resolve_precision(artifact, cast(Precision, precision), place)  # check_choices has refused int8
     held: Base = "4bit" if artifact.quantisation is not None and base == "auto" else base
     return Numerics("torch" if backend == "auto" else backend, own, cast(Device, place.type), held)

@@ -31,15 +31,14 @@ from distilora.hardware import cpu_name, flags, vnni
 from distilora.known_texts import SEEN, examples_digest, seen_among, seen_file, target_name
 from distilora.lanes import run_rows
 from distilora.progress import say
+from distilora.regate import LEAST_AGREEMENT, LEAST_SHARE
 from distilora.rows import Rows
 from distilora.settings import parse, read_recipe
 from distilora.sources import open_source
 from distilora.tables import read_table
 from distilora.tasks import Task
 
-LEAST_AGREEMENT = 0.995
 MOST_LOST = 0.2  # points, that is hundredths of the metric
-LEAST_SHARE = 0.01
 WANTED = 1000  # texts
 CALIBRATION = 32
 

@@ -6,9 +6,8 @@ Answers come in input order, however the plan grouped the texts. In a stream the
 while the last are computed, and a text that occurred before is not computed again.
 """
 
-import hashlib
 import sys
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -16,23 +15,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distilora.artifact import Artifact
 from distilora.backends import Backend, open_backend
 from distilora.cleaning import cleaning
 from distilora.config import BackendName, Base, Device, InferencePrecision
-from distilora.errors import ConfigError, DataError
+from distilora.errors import ArtifactError, ConfigError, DataError
 from distilora.examples import Example
 from distilora.find_model import find_model
+from distilora.given import is_missing, is_sequence
 from distilora.lanes import run_rows
+from distilora.once import Known, Once
 from distilora.progress import Progress
+from distilora.regate import trusted
 from distilora.tables import Record, TableWriter, format_of, read_stream, read_table
 from distilora.tasks import Task, restore
-from distilora.tokens import Tokenised, read_tokenizer, tokenise, with_truncation
+from distilora.tokens import Tokenised, read_tokenizer, tokenise
 
+SHOWN = 8  # labels in a predictor's repr
+FILL = "give one with words, or drop strict to have its answer empty"
 STREAM = 512  # records tokenised together when streaming; twice as many are held
-REMEMBERED = 65_536  # texts of a stream whose outputs are kept, in case they occur again
 
 
 class Predictor:
@@ -41,36 +43,70 @@ class Predictor:
     An answer is what the task decodes (of a classification `label`, its calibrated probability `score`, `p_LABEL` of every
     label), `truncated`: whether the text was longer than the model reads, and `abstain`: whether the score is below
     `abstain_below`, so that somebody else should decide (Chow 1970; without a score never).
+
+    A blank text has an answer in which all of these are None, and so has a missing one (None, NaN, pandas' NA) among
+    others; under `strict` it is an error. What is no text at all (7, bytes) always is.
+
+    A predictor that `load` made can be pickled, and so be sent to a worker process: it is loaded again there, from the
+    same folder, in the same precision.
     """
 
     def __init__(
-        self, artifact: Artifact, backend: Backend, task: Task | None = None, abstain_below: float = 0.0
+        self,
+        artifact: Artifact,
+        backend: Backend,
+        task: Task | None = None,
+        abstain_below: float = 0.0,
+        strict: bool = False,
     ) -> None:
         if not 0 <= abstain_below <= 1:
             raise ConfigError(f"abstain_below: {abstain_below!r} given, a probability from 0 to 1 wanted")
-        self.abstain_below = abstain_below
+        self.abstain_below, self.strict = abstain_below, strict
         self.artifact = artifact
         self.backend = backend
         self.task = task or restore(artifact.task["name"], artifact.task["settings"])
-        self.tokenizer = read_tokenizer(artifact.folder / "tokenizer.json")
-        if self.tokenizer.truncation is None:  # a model that is not ours
-            with_truncation(self.tokenizer, artifact.max_length, "right")
+        self.tokenizer = read_tokenizer(artifact.folder / "tokenizer.json", artifact.max_length)
         self.clean = cleaning(artifact.cleaning["name"], artifact.cleaning["version"]).clean
+        self._loading: dict[str, Any] | None = None  # arguments that `load` made it with
+        self._names: tuple[str, ...] = ()  # of an answer's values, once there was one
 
-    def __call__(self, texts: str | Iterable[str]) -> Any:
-        """Answers to one text (a dict), a sequence (a list) or any other iterable (an iterator, see `stream`).
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the model's outputs; empty where the task has none."""
+        return tuple(self.task.labels)
 
-        Raises DataError for a blank text or one that is not text.
+    def __repr__(self) -> str:
+        """Task, labels, what it computes on and in, and where the model lies."""
+        labels = ", ".join(self.labels[:SHOWN]) + (f", ... ({len(self.labels)})" if len(self.labels) > SHOWN else "")
+        kind = type(self.backend).__name__
+        return (
+            f"<Predictor {self.artifact.task['name']}{f' ({labels})' if labels else ''}, {kind}, "
+            f"{self.backend.precision}, {self.artifact.folder}>"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How to load it again elsewhere. Raises ConfigError if `load` did not make it."""
+        if self._loading is None:
+            raise ConfigError(
+                "predictor: not made by distilora.load, so it cannot be pickled; in the worker call "
+                f"distilora.load({str(self.artifact.folder)!r})"
+            )
+        settings = {**self._loading, "abstain_below": self.abstain_below, "strict": self.strict}
+        return _load_again, (_identity(self.artifact), settings)
+
+    def __call__(self, texts: str | Iterable[Any], strict: bool | None = None) -> Any:
+        """Answers to one text (a dict), a sequence (a list: lists, pandas Series, NumPy arrays) or any other iterable.
+
+        The latter is answered by an iterator, see `stream`. A sequence is checked whole before anything is computed.
+        Raises DataError, naming the place, for what is no text, and under `strict` (None: as loaded) for a blank one.
         """
         if isinstance(texts, str):
-            return self([texts])[0]
-        if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
-            raise DataError(f"texts: {type(texts).__name__} given, a text or several wanted")
-        if not isinstance(texts, Sequence):
-            return self.stream(texts)
-        examples = [self.example(text, f"text {i}") for i, text in enumerate(texts, 1)]
+            return self([texts], strict)[0]
+        if not is_sequence(texts):
+            return self.stream(texts, strict)
+        examples = list(self._examples(texts, 1, strict))
         chunks = (examples[start : start + STREAM] for start in range(0, len(examples), STREAM))
-        return [answer for answers in self.answers(chunks) for answer in answers]
+        return list(self._answers_of_all(chunks))
 
     def answer(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
         """Answers to cleaned examples, in order."""
@@ -78,8 +114,8 @@ class Predictor:
 
     def answers(self, chunks: Iterable[Sequence[Example]]) -> Iterator[list[dict[str, Any]]]:
         """Answers to cleaned examples, chunk by chunk; the next chunk is read and tokenised while one is computed."""
-        once, iterator = _Once(), iter(chunks)
-        waiting: tuple[Sequence[Example], list[_Known], list[_Known], Future[Tokenised]] | None = None
+        once, iterator = Once(), iter(chunks)
+        waiting: tuple[Sequence[Example], list[Known], list[Known], Future[Tokenised]] | None = None
         with ThreadPoolExecutor(1) as tokeniser:
             while True:
                 try:
@@ -102,23 +138,53 @@ class Predictor:
                 if examples is None:
                     return
 
-    def stream(self, texts: Iterable[str]) -> Iterator[dict[str, Any]]:
-        """Answers to any number of texts, in order, holding about a thousand at a time."""
+    def stream(self, texts: Iterable[Any], strict: bool | None = None) -> Iterator[dict[str, Any]]:
+        """Answers to any number of texts, in order, holding about a thousand at a time; `strict` as in a call.
+
+        A text that is an error ends the stream when it is reached, after the answers to the chunks before it.
+        """
         if isinstance(texts, str):
             raise DataError("texts: one text given, several wanted; call the predictor with it")
         iterator = iter(texts)
 
-        def chunks() -> Iterator[list[Example]]:
-            number = 0
+        def chunks() -> Iterator[list[Example | None]]:
+            number = 1
             while chunk := list(islice(iterator, STREAM)):
-                yield [self.example(text, f"text {number + i}") for i, text in enumerate(chunk, 1)]
+                yield list(self._examples(chunk, number, strict))
                 number += len(chunk)
 
-        for answers in self.answers(chunks()):
-            yield from answers
+        yield from self._answers_of_all(chunks())
+
+    def _examples(self, texts: Iterable[Any], first: int, strict: bool | None) -> Iterator[Example | None]:
+        """The cleaned example of each text, None where it is missing or blank; `first` is the first one's number."""
+        strict = self.strict if strict is None else strict
+        for number, text in enumerate(texts, first):
+            example = None if is_missing(text) else self._cleaned(text, f"text {number}")
+            if example is None and strict:
+                raise DataError(f"text {number}: the text is {'missing' if is_missing(text) else 'blank'}; {FILL}")
+            yield example
+
+    def _answers_of_all(self, chunks: Iterable[Sequence[Example | None]]) -> Iterator[dict[str, Any]]:
+        """An answer for each example, in order: nulls where there is none."""
+        read_so_far: deque[Sequence[Example | None]] = deque()
+
+        def there() -> Iterator[list[Example]]:
+            for chunk in chunks:
+                read_so_far.append(chunk)
+                yield [example for example in chunk if example is not None]
+
+        for answers in self.answers(there()):
+            computed = iter(answers)
+            for example in read_so_far.popleft():
+                yield dict.fromkeys(self._answer_names()) if example is None else next(computed)
+
+    def _answer_names(self) -> tuple[str, ...]:
+        if not self._names:  # nothing was answered yet
+            self.answer([Example(("blank",))])
+        return self._names
 
     def _answered(
-        self, examples: Sequence[Example], known: "list[_Known]", new: "list[_Known]", coming: Future[Tokenised]
+        self, examples: Sequence[Example], known: list[Known], new: list[Known], coming: Future[Tokenised]
     ) -> list[dict[str, Any]]:
         rows, truncated = coming.result()
         if new:
@@ -127,56 +193,33 @@ class Predictor:
         if not examples:
             return []
         outputs = np.stack([text.outputs for text in known]) / self.artifact.temperature
-        answers = self.task.decode(outputs, examples)
-        return [
+        decoded = self.task.decode(outputs, examples)
+        answers = [
             {**answer, "truncated": text.truncated, "abstain": answer.get("score", 1.0) < self.abstain_below}
-            for answer, text in zip(answers, known, strict=True)
+            for answer, text in zip(decoded, known, strict=True)
         ]
+        self._names = tuple(answers[0])
+        return answers
 
     def example(self, text: Any, place: str) -> Example:
         """The cleaned example of a text. Raises DataError, naming `place`, if it is blank or not text."""
+        example = self._cleaned(text, place)
+        if example is None:
+            raise DataError(f"{place}: the text is blank; give one with words")
+        return example
+
+    def _cleaned(self, text: Any, place: str) -> Example | None:
+        """The cleaned example of a text, None if it is blank. Raises DataError, naming `place`, if it is not text."""
         if not isinstance(text, str):
             raise DataError(f"{place}: {type(text).__name__} given, text wanted")
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise DataError(f"{place}: character {error.start + 1} is not UTF-8; correct the text") from None
-        column = getattr(self.task, "text_column", "text")
+        column, text = getattr(self.task, "text_column", "text"), str(text)  # of NumPy's kind, too
         example = unlabelled(self.task, {column: text}, None).read({column: text})
         cleaned = tuple(self.clean(part) for part in example.texts)
-        if not any(part.strip() for part in cleaned):
-            raise DataError(f"{place}: the text is blank; give one with words")
-        return Example(cleaned, place=place)
-
-
-class _Known:
-    """What is known of a text: its outputs before the temperature, [...], and whether it was cut."""
-
-    __slots__ = ("outputs", "truncated")
-    outputs: NDArray[np.float32]
-    truncated: bool
-
-
-class _Once:
-    """Texts of a stream by their SHA-256, the latest REMEMBERED of them, so that none is computed twice."""
-
-    def __init__(self) -> None:
-        self._texts: OrderedDict[bytes, _Known] = OrderedDict()
-
-    def look_up(self, examples: Sequence[Example]) -> tuple[list[_Known], list[_Known], list[Example]]:
-        """What is known of each example; of these, what is new and has to be computed, and its examples."""
-        known, new, fresh = [], [], []
-        for example in examples:
-            key = hashlib.sha256("\0".join(example.texts).encode()).digest()
-            text = self._texts.get(key)
-            if text is None:
-                text = self._texts[key] = _Known()
-                new.append(text)
-                fresh.append(example)
-                if len(self._texts) > REMEMBERED:
-                    self._texts.popitem(last=False)
-            known.append(text)
-        return known, new, fresh
+        return Example(cleaned, place=place) if any(part.strip() for part in cleaned) else None
 
 
 def load(
@@ -187,6 +230,7 @@ def load(
     base: Base = "auto",
     abstain_below: float = 0.0,
     backend: BackendName = "auto",
+    strict: bool = False,
 ) -> Predictor:
     """A predictor from a run's folder, its model/, an exported folder, a Transformers classifier, or the Hub's name of one.
 
@@ -195,15 +239,41 @@ def load(
 
     `encoder` says where the encoder lies now, if not where it lay in training; it must be the same one (SHA-256).
     `base` is what a qlora run's adapter is put on: '4bit', as in training (auto), or 'full', the full-precision encoder.
-    Answers with a score under `abstain_below` say `abstain`.
+    Answers with a score under `abstain_below` say `abstain`; `strict` makes a blank text an error.
 
-    Raises ArtifactError if the model is damaged, MissingExtra without the backend's package, ConfigError if the model is not
-    to be had so, EncoderError without its encoder.
+    On another kind of processor than it was measured on, int8 is measured again (regate.py); where it fails, fp32 answers
+    in its place if the folder holds it and `precision` is auto, with a warning.
+
+    Raises ArtifactError if the model is damaged or its int8 fails here, MissingExtra without the backend's package,
+    ConfigError if the model is not to be had so, EncoderError without its encoder.
     """
     artifact = find_model(path)
-    return Predictor(
-        artifact, open_backend(artifact, precision, device, encoder, base, backend), abstain_below=abstain_below
-    )
+    task = restore(artifact.task["name"], artifact.task["settings"])
+    opened = open_backend(artifact, precision, device, encoder, base, backend)
+    opened = trusted(artifact, task, opened, precision)
+    predictor = Predictor(artifact, opened, task, abstain_below, strict)
+    if encoder and Path(encoder).exists():
+        encoder = str(Path(encoder).absolute())  # a worker may start elsewhere
+    folder = str(artifact.folder.absolute())
+    predictor._loading = {
+        "path": folder, "precision": opened.precision, "device": device, "encoder": encoder, "base": base
+    }  # fmt: skip
+    return predictor
+
+
+def _load_again(identity: tuple[Any, ...], settings: dict[str, Any]) -> Predictor:
+    """A predictor that was pickled. Raises ArtifactError if its folder holds another model by now."""
+    predictor = load(**settings)
+    if _identity(predictor.artifact) != identity:
+        folder = settings["path"]
+        raise ArtifactError(
+            f"{folder}: holds another model than when the predictor was pickled; load it and pickle again"
+        )
+    return predictor
+
+
+def _identity(artifact: Artifact) -> tuple[Any, ...]:
+    return artifact.task, artifact.temperature, artifact.encoder["sha256"], artifact.files
 
 
 def predict_table(

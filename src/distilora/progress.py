@@ -23,6 +23,11 @@ def say(text: str, stream: TextIO | None = None) -> None:
         print(text, file=stream or sys.stderr, flush=True)
 
 
+def warn(text: str) -> None:
+    """A line on stderr that `quiet` does not hold back: answers may not be what the caller thinks they are."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
 class Progress:
     """`with Progress("training", total, "examples") as bar: bar.add(32, loss=0.4)`.
 

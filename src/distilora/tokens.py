@@ -1,5 +1,6 @@
 """Tokenises examples into rows, with the artifact's own tokenizer.json, truncation included."""
 
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,12 +33,34 @@ def with_truncation(tokenizer: Tokenizer, max_length: int, side: str) -> Tokeniz
     return tokenizer
 
 
-def read_tokenizer(path: Path) -> Tokenizer:
-    """A tokenizer.json. Raises ArtifactError if it is missing or broken."""
+def read_tokenizer(path: Path, max_length: int | None = None) -> Tokenizer:
+    """A tokenizer.json that never pads: rows are ragged, and a foreign file may hold the padding of its last call.
+
+    With `max_length` it cuts after as many tokens (special ones included), or where it is told to already, whichever
+    comes first; on the side stored with the cut, else in tokenizer_config.json, else on the right.
+    Raises ArtifactError if the file is missing or broken.
+    """
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises bare Exception
         raise ArtifactError(f"{path}: not a tokenizer ({error}); the folder is incomplete") from None
+    tokenizer.no_padding()
+    if max_length is None:
+        return tokenizer
+    stored = tokenizer.truncation or {
+        "max_length": max_length,
+        "direction": _side(path.with_name("tokenizer_config.json")),
+    }
+    return with_truncation(tokenizer, min(stored["max_length"], max_length), stored["direction"])
+
+
+def _side(path: Path) -> str:
+    """The side that a Transformers folder cuts on: 'left' or 'right'."""
+    try:
+        side = json.loads(path.read_text("utf-8"))["truncation_side"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "right"
+    return "left" if side == "left" else "right"
 
 
 def tokenise(tokenizer: Tokenizer, examples: Sequence[Example], label: str = "") -> Tokenised:

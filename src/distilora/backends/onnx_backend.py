@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import cached_property, partial
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -11,34 +10,25 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from distilora.artifact import Artifact
-from distilora.config import Device, InferencePrecision
-from distilora.errors import ArtifactError, ConfigError
+from distilora.backends import graphs
+from distilora.config import InferencePrecision
+from distilora.errors import ArtifactError
 from distilora.hardware import cores
 from distilora.rows import Rows
 
-FILES: dict[InferencePrecision, str] = {"fp32": "model.onnx", "int8": "model_quantized.onnx"}
 BUDGET = (
     512  # padded tokens a call: long texts run alone, which needs no mask, short ones share the weights' way (LOG.md)
 )
 
 
 class OnnxBackend:
-    """Runs an exported folder on the CPU. Raises ConfigError for a precision or device it does not have."""
+    """Runs an exported folder on the CPU, in a precision that it holds (`open_backend` has seen to that)."""
 
     token_budget = BUDGET
 
-    def __init__(self, artifact: Artifact, precision: InferencePrecision = "auto", device: Device = "auto") -> None:
-        if device not in ("auto", "cpu"):
-            raise ConfigError(f"device: {device} given, but the onnx backend computes on the CPU; drop it")
-        self.files = {
-            name: artifact.folder / path for path in artifact.files for name, file in FILES.items()
-            if Path(path).name == file
-        }  # fmt: skip
+    def __init__(self, artifact: Artifact, precision: InferencePrecision = "auto") -> None:
         self.precision: Any = artifact.precision if precision == "auto" else precision
-        if self.precision not in self.files:
-            raise ConfigError(
-                f"precision: {precision} given, but {artifact.folder} holds {' and '.join(self.files)}; drop it"
-            )
+        self.path = graphs(artifact)[self.precision]
         self.threads = cores()
         self.lanes = self.threads
         self._opening = Lock()
@@ -62,21 +52,17 @@ class OnnxBackend:
         with self._opening:  # lanes begin together
             return partial(_run, self.alone)
 
-    def end_lanes(self) -> None:
-        """Nothing to do."""
-
     def _session(self, threads: int) -> Any:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
-        path = self.files[self.precision]
         try:
-            return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            return onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's own kinds are not public
             reason = str(error).strip().splitlines()[0]
-            raise ArtifactError(f"{path}: ONNX Runtime cannot load it ({reason}); export it again") from None
+            raise ArtifactError(f"{self.path}: ONNX Runtime cannot load it ({reason}); export it again") from None
 
 
 def _run(session: Any, rows: Rows) -> NDArray[np.float32]:

@@ -1,6 +1,7 @@
 """The PyTorch backend: the encoder that the artifact names, with what training changed, or a merged model alone."""
 
 from collections.abc import Callable
+from threading import Lock, Thread
 from typing import cast
 
 import numpy as np
@@ -8,16 +9,18 @@ import torch
 from numpy.typing import NDArray
 
 from distilora.artifact import Artifact
-from distilora.config import Base, Device, InferencePrecision, Precision
+from distilora.config import Base, Device, Precision
 from distilora.encode import Network
 from distilora.encoders import find_encoder
-from distilora.errors import ArtifactError, ConfigError
+from distilora.errors import ArtifactError
 from distilora.hardware import flags, keep_freed_memory, pick_device, pick_precision, pick_token_budget
 from distilora.network import Held, load_merged, load_network
 from distilora.progress import say
 from distilora.quantisation import require_bitsandbytes
 from distilora.rows import Rows
 from distilora.tasks import restore
+
+_one_begins = Lock()  # of the process, as the number of threads is that PyTorch gives to threads to come
 
 
 class TorchBackend:
@@ -26,34 +29,42 @@ class TorchBackend:
     def __init__(self, network: Network, precision: Precision, token_budget: int | None = None) -> None:
         self.network, self.precision = network.eval(), precision
         self.token_budget = pick_token_budget(token_budget, network.device)
-        self.threads = torch.get_num_threads()
-        self.lanes = self.threads if network.device.type == "cpu" else 1
+
+    @property
+    def lanes(self) -> int:
+        """As many as PyTorch has threads in the calling thread, now; one on a GPU."""
+        return torch.get_num_threads() if self.network.device.type == "cpu" else 1
 
     def run(self, rows: Rows) -> NDArray[np.float32]:
         """Outputs [G, ...] of one micro-batch."""
         return run_network(self.network, rows, self.precision)
 
     def lane(self) -> Callable[[Rows], NDArray[np.float32]]:
-        """`run` for a thread beside others."""
-        torch.set_num_threads(1)  # of the calling thread, and of threads that PyTorch meets from now on
-        return self.run
+        """`run` for a thread beside others; the number of threads of all others stays what it is.
 
-    def end_lanes(self) -> None:
-        """Gives later threads the number back that they would have had."""
-        torch.set_num_threads(self.threads)
+        `set_num_threads` is for the calling thread and for those that PyTorch has yet to meet, and this thread, which it
+        has not met, still has the number of the latter: so that is given back at once, by a thread that ends with it.
+        """
+        with _one_begins:
+            to_come = torch.get_num_threads()
+            torch.set_num_threads(1)
+            giving_back = Thread(target=torch.set_num_threads, args=(to_come,))
+            giving_back.start()
+            giving_back.join()
+        return self.run
 
 
 def open_torch(
     artifact: Artifact,
-    precision: InferencePrecision = "auto",
+    precision: Precision = "auto",
     device: Device = "auto",
     encoder: str | None = None,
     base: Base = "auto",
 ) -> TorchBackend:
     """The backend on an artifact; precision auto is what an export's parity gate chose, else what the machine computes in.
 
-    Raises ConfigError for int8, EncoderError if the encoder is not there, ArtifactError if it is not the one the model was
-    trained on or the base asked for does not fit, MissingExtra if a 4-bit base lacks its package.
+    Raises ConfigError without the device, EncoderError if the encoder is not there, ArtifactError if it is not the one the
+    model was trained on or the base asked for does not fit, MissingExtra if a 4-bit base lacks its package.
     """
     place = pick_device(device)
     if place.type == "cpu":
@@ -62,13 +73,8 @@ def open_torch(
     return TorchBackend(open_network(artifact, own, place, encoder, base, plain=True), own)
 
 
-def resolve_precision(artifact: Artifact, precision: InferencePrecision, device: torch.device) -> Precision:
-    """'bf16' or 'fp32': what is asked for, else what the export's gate chose on such a processor, else what suits the device.
-
-    Raises ConfigError for int8.
-    """
-    if precision == "int8":
-        raise ConfigError("precision: int8 given, but the torch backend has none; export the run with --to onnx-int8")
+def resolve_precision(artifact: Artifact, precision: Precision, device: torch.device) -> Precision:
+    """'bf16' or 'fp32': what is asked for, else what the export's gate chose on such a processor, else what suits the device."""
     if precision == "auto" and artifact.parity and device.type == "cpu" and artifact.parity["flags"] == flags():
         precision = cast(Precision, artifact.precision)
     return pick_precision(precision, device)
