@@ -7,6 +7,7 @@ Measured on this processor, for every way of computing that the export offers; t
 The texts are the run's validation texts (a choice is made, so never a test split), or others with `--held-out`.
 """
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ MOST_LOST = 0.2  # points, that is hundredths of the metric
 LEAST_SHARE = 0.01
 WANTED = 1000  # texts
 CALIBRATION = 32
+SETTING = re.compile(r"(?:--)?\bdata\.\w+(?:: )?")
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,11 @@ def read_held_out(artifact: Artifact, task: Task, given: str | None) -> HeldOut:
     Raises DataError if they cannot be read.
     """
     if given:
-        source = open_source(given)
-        split = next((name for name in ("validation", "test") if name in source.splits), source.splits[0])
-        config = MeasureConfig(data=SourceConfig(path=given, split=split))
-        matched, records = aligned(task, source, split, config)
-        clean = cleaning(artifact.cleaning["name"], artifact.cleaning["version"]).clean
-        examples = read_examples(records, matched.read, clean, split, False)
-        return HeldOut(f"{source.name}, {split}", _some(examples), read_check(artifact).examples)
+        try:
+            name, examples = _read_given(artifact, task, given)
+        except DistiloraError as error:
+            raise DataError(_of_held_out(str(error), task)) from None
+        return HeldOut(name, _some(examples), read_check(artifact).examples)
     recipe = artifact.folder.parent / "run.yaml"
     give = "; give labelled texts that it was not trained on with --held-out"
     if not recipe.is_file():
@@ -74,6 +74,27 @@ def read_held_out(artifact: Artifact, task: Task, given: str | None) -> HeldOut:
     return HeldOut(
         f"validation texts of {parts.summary['source']}", _some(parts.validation), [trained[i] for i in chosen]
     )
+
+
+def _read_given(artifact: Artifact, task: Task, given: str) -> tuple[str, Examples]:
+    source = open_source(given, setting="--held-out")
+    split = next((name for name in ("validation", "test") if name in source.splits), source.splits[0])
+    matched, records = aligned(task, source, split, MeasureConfig(data=SourceConfig(path=given, split=split)))
+    clean = cleaning(artifact.cleaning["name"], artifact.cleaning["version"]).clean
+    return f"{source.name}, {split}", read_examples(records, matched.read, clean, split, False)
+
+
+def _of_held_out(message: str, task: Task) -> str:
+    """An error of reading labelled data, told of `--held-out`, which has no settings of `data.` to set.
+
+    What a message advises stands after its last semicolon; where it is such a setting, other advice takes its place.
+    """
+    message = message.removeprefix("--held-out: ")
+    if SETTING.search(message):
+        what = SETTING.sub("", message.rpartition("; ")[0] or message)
+        text, label = (getattr(task, f"{name}_column", None) or name for name in ("text", "label"))
+        message = f"{what}; give texts in a column {text!r} with labels in a column {label!r}, as in training"
+    return f"--held-out: {message}"
 
 
 def _some(examples: Examples) -> Examples:
