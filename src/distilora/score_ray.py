@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from distilora import hardware
 from distilora.artifact import Artifact
 from distilora.errors import DistiloraError, EngineError, MissingExtra
 from distilora.progress import quiet
@@ -91,7 +92,6 @@ class Worker:
 
     def _open(self) -> Any:
         import ray
-        import torch
 
         from distilora.predict import load
         from distilora.score_shard import Scorer
@@ -99,7 +99,7 @@ class Worker:
         quiet()
         if Path(self.job["folder"]).is_dir():  # relative paths mean what they mean where the command was given
             os.chdir(self.job["folder"])
-        torch.set_num_threads(self.job["threads"])
+        hardware.use_threads(self.job["threads"])
         settings: Scoring = self.job["settings"]
         with tempfile.TemporaryDirectory(prefix="distilora-") as folder:
             for name, content in ray.get(self.job["model"]).items():
@@ -144,8 +144,12 @@ def _answers(address: str) -> None:
 
 
 def _threads(ray: Any, settings: Scoring) -> int:
-    """Cores of a worker: an equal share, and no more than the smallest machine has."""
+    """Threads of a worker: as many as `--threads` says, else an equal share of the cores.
+
+    On a cluster no more than that share, nor than the smallest machine has: Ray would wait for cores that never come.
+    """
     if not settings.address:
-        return max(1, len(os.sched_getaffinity(0)) // settings.workers)
+        return hardware.threads(max(1, hardware.cores() // settings.workers))
     cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    return max(1, min(sum(cores) // settings.workers, min(filter(None, cores), default=1)))
+    share = max(1, min(sum(cores) // settings.workers, min(filter(None, cores), default=1)))
+    return min(share, hardware.threads(share))
