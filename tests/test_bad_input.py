@@ -210,7 +210,7 @@ def test_predict_needs_no_label(commands: dict, tmp_path: Path) -> None:
         ("evaluate", ["--data.splt", "x"], ["--data.splt: there is no such setting; did you mean --data.split?"]),
         ("evaluate", ["--evaluation.bootstrap", "few"], ["evaluation.bootstrap: few given, a whole number wanted"]),
         ("evaluate", ["--data.label_column", "x"], ["data.label_column: no column 'x' (columns: text, label); name one"]),
-        ("predict", ["--outptu", "x"], ["unrecognized arguments: --outptu", "; see distilora predict --help"]),
+        ("predict", ["--outptu", "x"], ["--outptu: distilora predict has no such option; did you mean --output?"]),
         ("predict", ["--precision", "half"], ["--precision: invalid choice: 'half'", "; see distilora predict --help"]),
         ("predict", ["--text-column", "x"], ["text-column: no column 'x' (columns: text, label); name one with"]),
         ("predict", ["a text"], ["predict: give either texts", "or --input FILE"]),
@@ -246,10 +246,9 @@ def test_no_such_recipe(refused: Run, tmp_path: Path) -> None:
 
 
 def test_no_such_command(refused: Run) -> None:
-    assert (
-        refused("trian")
-        == "trian: no such command; there are train, evaluate, predict, explain, score, export, encoder"
-    )
+    assert refused("trian") == "trian: no such command; did you mean train?"
+    there_are = "there are train, evaluate, predict, explain, score, export, encoder"
+    assert refused("--seed", "3", "train") == f"--seed: the command comes first (distilora COMMAND ...); {there_are}"
 
 
 def test_an_output_folder_that_is_taken(commands: dict, refused: Run, reviews: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from conftest import tiny_config, tiny_reviews, write_csv
 
 import distilora
 from distilora.cli import USAGE, main
+from distilora.errors import ConfigError
 from distilora.predict import load
 from distilora.settings import to_tree
 from distilora.tables import read_table
@@ -32,14 +34,17 @@ def failed(words: list[str], capsys: Captured, code: int = 2) -> str:
 
 def test_help_is_quick() -> None:
     code = (
-        "import sys; from distilora.cli import main\n"
-        "for words in (['--help'], ['-h'], ['help'], ['--version']): assert main(words) == 0\n"
+        "import sys, time; from distilora.cli import main\n"
+        "for words in (['--help'], ['-h'], ['help'], ['--quiet', '--version']): assert main(words) == 0\n"
+        "for command in ('train', 'evaluate', 'predict', 'explain', 'score', 'export', 'encoder'):\n"
+        "    try: assert main([command, '--help']) == 0\n"
+        "    except SystemExit as leaving: assert leaving.code == 0\n"
         "heavy = {'torch', 'transformers', 'peft', 'jsonargparse', 'numpy', 'yaml', 'pyarrow'} & set(sys.modules)\n"
-        "sys.exit(f'imported {heavy}' if heavy else 0)"
+        "sys.exit(f'imported {heavy}' if heavy else 'too slow' if time.process_time() > 0.5 else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == 3 * USAGE + f"distilora {distilora.__version__}\n"
+    assert done.stdout.startswith(3 * USAGE + f"distilora {distilora.__version__}\nusage: distilora train ")
 
 
 def test_as_a_module() -> None:
@@ -61,16 +66,21 @@ def test_help_of_settings(command: str, capsys: Captured) -> None:
     assert main([command, "--help"]) == 0
     text = capsys.readouterr().out
     assert f"distilora {command}" in text
-    assert "--data.path" in text
+    assert "--data.path  text; default: " in text
+    assert "\n  --threads N\n" in text
+    assert "\n  --quiet\n" in text
     assert ("--adapter.last_blocks" in text) == (command == "train")
 
 
-@pytest.mark.parametrize("command", ["predict", "explain", "encoder"])
+@pytest.mark.parametrize("command", ["predict", "explain", "score", "export", "encoder"])
 def test_help_of_arguments(command: str, capsys: Captured) -> None:
     with pytest.raises(SystemExit) as leaving:
         main([command, "--help"])
     assert leaving.value.code == 0
-    assert f"usage: distilora {command}" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert f"usage: distilora {command}" in text
+    assert "--threads N" in text
+    assert "--quiet" in text
 
 
 def test_predict_texts(finished: Path, capsys: Captured) -> None:
@@ -135,6 +145,10 @@ def test_predict_standard_input(
         (["RUN", "--input", "a.doc", "--output", "b.csv"], "a.doc: unknown kind of file"),
         (["RUN", "text", "--precision", "int4"], "argument --precision: invalid choice"),
         (["RUN", "fine", " ", "--strict"], "text 2: the text is blank"),
+        (
+            ["RUN", "text", "--presision", "int8"],
+            "--presision: distilora predict has no such option; did you mean --prec",
+        ),
         (["nowhere", "text"], "nowhere: no such run; train one with"),
         ([], "the following arguments are required: RUN"),
     ],
@@ -220,6 +234,11 @@ def test_evaluate_refuses(finished: Path, words: list[str], named: str, capsys: 
     [
         (["missing.yaml"], "recipe: cannot read missing.yaml"),
         (["--training.epoch", "3"], "--training.epoch: there is no such setting; did you mean --training.epochs?"),
+        (["--lr", "3e-4"], "--lr: there is no such setting; did you mean --training.learning_rate?"),
+        (["--training.lr", "3e-4"], "--training.lr: there is no such setting; did you mean --training.learning_rate?"),
+        (["--overwrit"], "--overwrit: there is no such setting; did you mean --overwrite?"),
+        (["--threads", "2", "--training.threads", "3"], "--threads: given beside --training.threads"),
+        (["--threads", "none"], "--threads: none given, a whole number from 1 to 1024 wanted"),
         (["--resume"], "argument --resume: expected one argument"),
         (["--resume", "nowhere"], "--resume: nowhere holds no run"),
     ],
@@ -259,12 +278,83 @@ def test_encoder_refuses(words: list[str], capsys: Captured) -> None:
     assert "see distilora encoder --help" in failed(["encoder", *words], capsys)
 
 
-def test_quiet(finished: Path, reviews: Path, tmp_path: Path, capsys: Captured) -> None:
+COMMANDS = {  # words, and what does the work
+    "train": (["--output", "x"], "distilora.run.train"),
+    "evaluate": (["RUN", "--data.path", "x.csv"], "distilora.evaluation.evaluate"),
+    "predict": (["RUN", "a text"], "distilora.predict.load"),
+    "explain": (["RUN", "a text"], "distilora.predict.load"),
+    "score": (["RUN", "x.csv", "--output", "x"], "distilora.score.score"),
+    "export": (["RUN", "--to", "merged", "--output", "x"], "distilora.export.export_run"),
+    "encoder": (["embedded", "--output", "x"], "distilora.encoders.write_embedded"),
+}
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, None], ids=["before", "after", "later", "last"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_options_of_every_command(command: str, place: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from distilora import hardware, progress
+
+    words, worker = COMMANDS[command]
+    line = [command, *words]
+    line[place:place] = ["--quiet", "--threads", "3"]
+    if place is None:
+        line = [command, *words, "--quiet", "--threads", "3"]
+    seen = []
+
+    def work(*given: object, **more: object) -> None:
+        variables = {os.environ[name] for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS")}
+        seen.append((progress._quiet, hardware.threads(), torch.get_num_threads(), variables))
+        if command == "train":
+            assert given[0].training.threads == 3
+        raise ConfigError("seen")
+
+    monkeypatch.setattr(worker, work)
+    try:
+        with hardware.threads_for(1):
+            assert main(line) == 2
+        assert seen == [(True, 3, 3, {"3"})]
+        assert torch.get_num_threads() == 1
+    finally:
+        progress.quiet(False)
+
+
+def test_threads_are_set_before_what_has_threads_is_loaded() -> None:
+    code = (
+        "import os, sys; from distilora.cli import main\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name in ('numpy', 'tokenizers'): print(name, *map(os.environ.get, NAMES))\n"
+        "NAMES = 'OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'RAYON_NUM_THREADS'\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        "sys.exit(main(['predict', 'nowhere', 'a text', '--threads', '3']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr[:28]) == (2, "distilora: nowhere: no such ")
+    assert sorted(done.stdout.splitlines()) == ["numpy 3 3 3 3", "tokenizers 3 3 3 3"]
+
+
+def test_resuming_on_other_threads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from distilora import hardware, run
+
+    (tmp_path / "run.yaml").write_text("training: {threads: 2}")
+    seen = []
+    monkeypatch.setattr(run, "train", lambda config, **more: seen.append(config.training.threads) or {})
+    with hardware.threads_for(1):
+        assert main(["train", "--resume", str(tmp_path), "--threads", "3"]) == 0
+        assert main(["train", "--resume", str(tmp_path)]) == 0
+    assert seen == [3, 2]
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_quiet(place: int, finished: Path, reviews: Path, tmp_path: Path, capsys: Captured) -> None:
     from distilora.progress import quiet
 
     words = ["evaluate", str(finished), "--data.path", str(reviews), "--output", str(tmp_path / "measured")]
     try:
-        assert main(["--quiet", *words, "--evaluation.bootstrap=100"]) == 0
+        words.insert(place, "--quiet")
+        assert main([*words, "--evaluation.bootstrap=100"]) == 0
         assert capsys.readouterr().err == ""
     finally:
         quiet(False)

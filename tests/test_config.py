@@ -10,8 +10,9 @@ import yaml
 
 from distilora import config as module
 from distilora.config import DataConfig, MeasureConfig, RunConfig
+from distilora.descriptions import help_text
 from distilora.errors import ConfigError
-from distilora.settings import help_text, known_keys, parse, read_recipe, to_tree
+from distilora.settings import known_keys, parse, read_recipe, to_tree
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
@@ -69,8 +70,8 @@ def test_nothing_given_is_the_defaults() -> None:
         ("training.dropout", "much", "a number or null"),
         ("training.device", "gpu", "one of auto, cpu, cuda, mps"),
         ("data.strict", "maybe", "true or false"),
-        ("data.labels", "neg", "a list such as [a,b] or null"),
-        ("adapter.targets", "some", "one of all, attention, query_value or a list such as [a,b]"),
+        ("data.labels", "neg", "a list of names such as [a,b] or null"),
+        ("adapter.targets", "some", "one of all, attention, query_value or a list of names such as [a,b]"),
     ],
 )
 def test_a_wrong_type_says_what_is_wanted(key: str, value: object, wanted: str) -> None:
@@ -108,7 +109,7 @@ def test_a_stray_word_is_named() -> None:
         ("training.lr_rate", "training.learning_rate"),
         ("trainning.epochs", "training.epochs"),
         ("epochs", "training.epochs"),
-        ("adapter.rank", None),
+        ("adapter.rank", "adapter.r"),
         ("xyzzy", None),
     ],
 )
@@ -169,6 +170,7 @@ def test_flags_win_over_the_recipe() -> None:
         ({"training": {"warmup": 1.1}}, "training.warmup"),
         ({"training": {"dropout": 1.0}}, "training.dropout"),
         ({"training": {"patience": 0}}, "training.patience"),
+        ({"training": {"threads": 0}}, "training.threads"),
         ({"evaluation": {"token_budget": 7}}, "evaluation.token_budget"),
         ({"evaluation": {"bootstrap": 99}}, "evaluation.bootstrap"),
         ({"evaluation": {"mistakes": -1}}, "evaluation.mistakes"),
@@ -254,7 +256,7 @@ def docstrings() -> dict[str, str]:
 
 
 def test_help_names_every_setting_with_its_docstring() -> None:
-    shown = "".join(help_text(RunConfig, "usage").split())
+    shown = "".join(help_text(RunConfig, "usage", {}).split())
     described = docstrings()
     settings = {
         key for key in known_keys(RunConfig) if key not in ("data", "encoder", "adapter", "training", "evaluation")

@@ -131,3 +131,32 @@ class TestHeldOutTexts:
                 self.held_out(run, data)
         else:
             assert len(self.held_out(run, data).examples) == 40
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["text,mood", "a superb film,pos"],
+         "no column called label, labels, sentiment, class or alike (columns: text, mood); ADVICE"),
+        (["words,label", "a superb film,pos"], "no column called text, review, review_text, reviewtext or alike (columns: words, "
+         "label); ADVICE"),
+        (["text,label", "a superb film,good"],
+         "FILE: row 1: label 'good' was not seen in training (labels: neg, pos); ADVICE"),
+        (["text,label", " ,pos"], "train: no example with a text; ADVICE"),
+        (["text,label", "a,b,c"], "FILE: row 1: "),
+        (None, "no such file or folder: FILE; give a file"),
+    ],
+)  # fmt: skip
+def test_an_error_of_held_out_texts_is_told_of_that_option(
+    lines: list[str] | None, said: str, finished: Path, tmp_path: Path
+) -> None:
+    given = tmp_path / "given.csv"
+    if lines:
+        given.write_text("\n".join(lines) + "\n")
+    artifact = read_artifact(finished)
+    with pytest.raises(DataError) as caught:
+        read_held_out(artifact, restore(artifact.task["name"], artifact.task["settings"]), str(given))
+    message = str(caught.value)
+    advice = "give texts in a column 'text' with labels in a column 'label', as in training"
+    assert message.startswith("--held-out: " + said.replace("ADVICE", advice).replace("FILE", str(given)))
+    assert "data." not in message.replace(str(given), "")

@@ -1,5 +1,6 @@
 """What a run is gone on with must be what it was begun with; its curves have each update once."""
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -7,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from conftest import tiny_config, tiny_reviews, write_csv
 from safetensors.torch import load_file, save_file
 from stopping import curves, temporary
 
-from distilora import fit, progress
+from distilora import fit, hardware, progress
 from distilora.cli import main
 from distilora.resolve import resume_config
 from distilora.run import Run
@@ -113,6 +115,28 @@ def test_the_same_in_another_place_goes_on(begun: Path, tmp_path: Path, monkeypa
     found = fitted(Run(resume_config(base / "run"), resume=True))
     assert (found.state.update, found.updates) == (15, 15)
     assert temporary(base / "run") == []
+
+
+def test_threads_are_kept_and_another_number_is_noted(
+    encoder: Path, reviews: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    folder = tmp_path / "run"
+    note = "note: this run was begun with threads: 1 and goes on with 2: the last bits of its weights may differ; --threads 1 "
+    with hardware.threads_for(2):
+        fitted(Run(tiny_config(folder, reviews, encoder, training__epochs=1, training__threads=1)))
+        assert torch.get_num_threads() == 2  # the process has its own again
+        assert yaml.safe_load((folder / "run.yaml").read_text())["training"]["threads"] == 1
+        assert json.loads((folder / "environment.json").read_text())["threads"] == 1
+        capsys.readouterr()
+        with Run(resume_config(folder), resume=True):
+            assert torch.get_num_threads() == 1
+        assert note not in capsys.readouterr().err
+    run = Run(resume_config(folder, 2), resume=True)
+    assert torch.get_num_threads() == 2
+    assert fitted(run).state.update == 15  # the same settings but for the threads: gone on with
+    said = capsys.readouterr().err
+    assert note in said
+    assert "resuming after update 15 of 15" in said
 
 
 class Killed(BaseException):

@@ -1,17 +1,97 @@
 """Arguments that commands share; what argparse objects to is a ConfigError, printed as one line."""
 
 import argparse
-from typing import NoReturn
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
 
 from distilora.errors import ConfigError
+from distilora.hints import nearest
+
+# What every command takes, at any place; `take_everywhere` reads them.
+EVERYWHERE = {
+    "--threads N": "compute on N threads instead of one per core",
+    "--quiet": "hide progress and notes",
+}
+TRAIN_OPTIONS = {
+    "RECIPE.yaml": "settings as YAML, `stage: {field: value}`; options win over it; recipes/ holds commented examples",
+    "--overwrite": "replace the run that the output folder holds",
+    "--resume RUN": "go on with a run that was stopped, by the settings in its folder",
+    "--threads N": "short for --training.threads N",
+    "--quiet": EVERYWHERE["--quiet"],
+}
+EVALUATE_OPTIONS = {"RUN": "folder of a finished run, or its model/", **EVERYWHERE}
+MOST_THREADS = 1024
+
+
+class Everywhere(NamedTuple):
+    """Options of every command, and the words that are left without them."""
+
+    quiet: bool
+    threads: int | None
+    words: list[str]
+
+
+def take_everywhere(words: Sequence[str]) -> Everywhere:
+    """Takes `--quiet` and `--threads N` out of a command line, wherever they stand before a `--`.
+
+    Raises ConfigError for threads that are no number from 1 to MOST_THREADS.
+    """
+    end = words.index("--") if "--" in words else len(words)
+    quiet, threads, left = False, None, []
+    ahead = iter(words[:end])
+    for word in ahead:
+        if word == "--quiet":
+            quiet = True
+        elif word.split("=", 1)[0] == "--threads":
+            threads = _count(word.partition("=")[2] if "=" in word else next(ahead, ""))
+        else:
+            left.append(word)
+    return Everywhere(quiet, threads, [*left, *words[end:]])
+
+
+def _count(given: str) -> int:
+    if not (given.isdecimal() and 1 <= int(given) <= MOST_THREADS):
+        raise ConfigError(f"--threads: {given or 'nothing'} given, a whole number from 1 to {MOST_THREADS} wanted")
+    return int(given)
 
 
 class Parser(argparse.ArgumentParser):
-    """A command's parser."""
+    """A command's parser. Options are given in full."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """Argparse's, but an unknown option is named before anything else that may be wrong. Raises ConfigError."""
+        self._refuse_unknown(args)
+        return super().parse_args(args, namespace)
+
+    def parse_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """As `parse_args`, with options between the positional arguments."""
+        self._refuse_unknown(args)
+        return super().parse_intermixed_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raises ConfigError."""
         raise ConfigError(f"{message}; see {self.prog} --help")
+
+    def format_help(self) -> str:
+        """Argparse's, and the options of every command."""
+        shared = "".join(f"  {option:<20}  {meaning}\n" for option, meaning in EVERYWHERE.items())
+        return f"{super().format_help()}\noptions of every command:\n{shared}"
+
+    def _refuse_unknown(self, words: Sequence[str]) -> None:
+        for word in words[: words.index("--")] if "--" in words else words:
+            name = word.split("=", 1)[0]
+            if re.match(r"--?[A-Za-z]", name) and " " not in word and name not in self._option_string_actions:
+                raise self._unknown(name)
+
+    def _unknown(self, name: str) -> ConfigError:
+        options = [*self._option_string_actions, *(option.split()[0] for option in EVERYWHERE)]
+        meant = nearest(name.lstrip("-"), [option.lstrip("-") for option in options if option.startswith("--")])
+        hint = f"did you mean --{meant}?" if meant else f"see {self.prog} --help"
+        return ConfigError(f"{name}: {self.prog} has no such option; {hint}")
 
 
 def add_run(parser: Parser) -> None:

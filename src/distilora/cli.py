@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from distilora import __version__
-from distilora.arguments import Parser, add_answering, add_run
+from distilora.arguments import EVALUATE_OPTIONS, TRAIN_OPTIONS, Parser, add_answering, add_run, take_everywhere
 from distilora.errors import ConfigError, DistiloraError, Interrupted
+from distilora.hints import nearest
 
 USAGE = """usage: distilora COMMAND ...
 
@@ -29,8 +30,13 @@ commands:
   export RUN --to onnx|onnx-int8|transformersjs --output DIR    a graph for ONNX Runtime, or for the browser and Node
   encoder embedded --output DIR                                 write the embedded encoder as a Transformers folder
 
-  distilora COMMAND --help lists a command's settings; recipes/ holds commented examples.
-  --quiet before the command hides progress; --version prints the version.
+options of every command, at any place:
+  --threads N     compute on N threads instead of one per core
+  --quiet         hide progress and notes
+  --help          what the command takes, with defaults
+  --version       before the command: print the version
+
+recipes/ holds commented settings for train; docs/configuration.md lists them all.
 """
 TRAIN_USAGE = "distilora train [RECIPE.yaml] [--STAGE.FIELD VALUE ...] [--overwrite] | --resume RUN"
 EVALUATE_USAGE = "distilora evaluate RUN --data.path PATH [--data.split SPLIT] [--STAGE.FIELD VALUE ...]"
@@ -40,11 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code. Errors meant for the user are one line on stderr."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if words and words[0] == "--quiet":
+        everywhere = take_everywhere(words)
+        words = everywhere.words
+        if everywhere.quiet:
             from distilora.progress import quiet
 
             quiet()
-            words = words[1:]
         if not words or words[0] in ("-h", "--help", "help"):
             print(USAGE, end="")
             return 0 if words else 2
@@ -61,7 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "encoder": _encoder,
         }
         if words[0] not in commands:
-            raise ConfigError(f"{words[0]}: no such command; there are {', '.join(commands)}")
+            raise _no_command(words[0], list(commands))
+        if everywhere.threads is not None:
+            from distilora.hardware import use_threads
+
+            words += _as_setting(everywhere.threads, words) if words[0] == "train" else []
+            use_threads(everywhere.threads)  # before anything that has threads is loaded
         return commands[words[0]](words[1:])
     except DistiloraError as error:
         told = isinstance(error, Interrupted) and os.environ.get("RANK", "0") != "0"  # by the first process of the run
@@ -82,12 +94,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _no_command(word: str, commands: list[str]) -> ConfigError:
+    if word.startswith("-"):
+        return ConfigError(f"{word}: the command comes first (distilora COMMAND ...); there are {', '.join(commands)}")
+    meant = nearest(word, commands)
+    hint = f"; did you mean {meant}?" if meant else f"; there are {', '.join(commands)}"
+    return ConfigError(f"{word}: no such command{hint}")
+
+
+def _as_setting(threads: int, words: list[str]) -> list[str]:
+    """The setting that `--threads` is short for in training, which keeps it."""
+    if any(word.split("=", 1)[0] == "--training.threads" for word in words):
+        raise ConfigError("--threads: given beside --training.threads, which is the same; drop one of the two")
+    return [f"--training.threads={threads}"]
+
+
 def _train(words: list[str]) -> int:
     from distilora.config import RunConfig
-    from distilora.settings import help_text, parse, read_recipe
+    from distilora.settings import parse, read_recipe
 
     if "-h" in words or "--help" in words:
-        print(help_text(RunConfig, TRAIN_USAGE))
+        from distilora.descriptions import help_text
+
+        print(help_text(RunConfig, TRAIN_USAGE, TRAIN_OPTIONS))
         return 0
     overwrite = "--overwrite" in words
     words = [word for word in words if word != "--overwrite"]
@@ -98,7 +127,7 @@ def _train(words: list[str]) -> int:
     if words and not words[0].startswith("-"):
         recipe = read_recipe(words[0])
         words = words[1:]
-    config = parse(RunConfig, words, recipe)
+    config = parse(RunConfig, words, recipe, options=TRAIN_OPTIONS)
     _needs_extra()
     from distilora.run import train
 
@@ -108,6 +137,7 @@ def _train(words: list[str]) -> int:
 def _resumed(words: list[str]) -> tuple[str, dict[str, Any]]:
     parser = Parser(prog="distilora train", add_help=False)
     parser.add_argument("--resume", required=True)
+    parser.add_argument("--training.threads", dest="threads", type=int)
     args, more = parser.parse_known_args(words)
     if more:
         raise ConfigError(
@@ -117,7 +147,7 @@ def _resumed(words: list[str]) -> tuple[str, dict[str, Any]]:
     from distilora.resolve import resume_config
     from distilora.run import train
 
-    return folder, train(resume_config(folder), resume=True)
+    return folder, train(resume_config(folder, args.threads), resume=True)
 
 
 def _needs_extra() -> None:
@@ -172,14 +202,16 @@ def _print_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
 
 def _evaluate(words: list[str]) -> int:
     from distilora.config import MeasureConfig
-    from distilora.settings import help_text, parse
+    from distilora.settings import parse
 
     if "-h" in words or "--help" in words:
-        print(help_text(MeasureConfig, EVALUATE_USAGE))
+        from distilora.descriptions import help_text
+
+        print(help_text(MeasureConfig, EVALUATE_USAGE, EVALUATE_OPTIONS))
         return 0
     if not words or words[0].startswith("-"):
         raise ConfigError(f"RUN: the run's folder comes first; usage: {EVALUATE_USAGE}")
-    config = parse(MeasureConfig, words[1:])
+    config = parse(MeasureConfig, words[1:], options=EVALUATE_OPTIONS)
     if not config.data.path:
         raise ConfigError("data.path: nothing given; name the labelled data with --data.path")
     from distilora.evaluation import evaluate

@@ -58,7 +58,7 @@ class DataConfig:
     group_column: str | None = None
     """Column whose equal values (a film, an author) must not fall on both sides of a split."""
     labels: tuple[str | int, ...] | None = None
-    """Label names in order; null: the source's own, or the values found, sorted."""
+    """Label names in order, such as [negative,positive]; null: the source's own, or the values found, sorted."""
     cleaning: Literal["html", "none"] = "html"
     """Step applied to every text before tokenising, recorded with the model."""
     max_length: int = 512
@@ -115,8 +115,8 @@ class AdapterConfig:
     dropout: float = 0.0
     """Dropout before A, in training (lora, qlora)."""
     targets: Literal["all", "attention", "query_value"] | tuple[str, ...] = "all"
-    """Linear layers adapted: all of a block, those of its attention, queries and values, or a list of names (lora,
-    qlora)."""
+    """Linear layers adapted: all of a block, those of its attention, queries and values, or a list of names such as
+    [q_lin,v_lin] (lora, qlora)."""
     last_blocks: int | None = None
     """Train in this many upper blocks only; null: in all. The blocks below cost no backward pass."""
 
@@ -174,6 +174,9 @@ class TrainingConfig:
     """Precision of the forward and backward pass; auto: bf16 where the processor computes in it, else fp32."""
     device: Device = "auto"
     """Device; auto: a GPU where there is one."""
+    threads: int | None = None
+    """Threads to compute on (--threads N for short); null: PyTorch's choice, one per core or OMP_NUM_THREADS. Another
+    number may change the last bits of the weights."""
     seed: int = 0
     """Seed of the head's first weights, of the order of examples and of dropout."""
     validations: int = 3
@@ -189,6 +192,7 @@ class TrainingConfig:
         """Raises ConfigError if a field is out of range."""
         for name in ("epochs", "update_size", "validations", "checkpoint_every"):
             _check(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "at least 1")
+        _check(self.threads is None or self.threads >= 1, "training.threads", self.threads, "at least 1, or null")
         _check(self.max_grad_norm > 0, "training.max_grad_norm", self.max_grad_norm, "a positive number")
         _check(self.token_budget is None or self.token_budget >= 8, "training.token_budget", self.token_budget,
                "at least 8, or null")  # fmt: skip

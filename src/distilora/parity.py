@@ -10,6 +10,7 @@ without one, by seen_texts.npy and the validation rows of predictions.parquet.
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ from distilora.tasks import Task
 MOST_LOST = 0.2  # points, that is hundredths of the metric
 WANTED = 1000  # texts
 CALIBRATION = 32
+SETTING = re.compile(r"(?:--)?\bdata\.\w+(?:: )?")
 
 
 @dataclass(frozen=True)
@@ -80,27 +82,23 @@ def read_held_out(artifact: Artifact, task: Task, given: str | None) -> HeldOut:
 
 def _from_source(artifact: Artifact, task: Task, given: str) -> HeldOut:
     """The texts of a source, less those that the run has trained or chosen on; its validation split, whole, is taken."""
-    source = open_source(given)
-    split = next((name for name in ("validation", "test") if name in source.splits), source.splits[0])
-    config = MeasureConfig(data=SourceConfig(path=given, split=split))
-    matched, records = aligned(task, source, split, config)
-    clean = cleaning(artifact.cleaning["name"], artifact.cleaning["version"]).clean
-    examples = read_examples(records, matched.read, clean, split, False)
+    try:
+        name, examples = _read_given(artifact, task, given)
+    except DistiloraError as error:
+        raise DataError(_of_held_out(str(error), task)) from None
     file = seen_file(artifact)
     if file is None:
         say("note: nothing beside the model tells which texts it was trained on: make sure that these are others")
     elif examples_digest(task, examples) != _recorded(artifact.folder.parent).get("validation_digest"):
         seen = seen_among(examples, file)
         if seen.all():
-            raise DataError(
-                f"--held-out: all {len(examples):,} texts of {source.name}, {split}, were trained or chosen on; give others"
-            )
+            raise DataError(f"--held-out: all {len(examples):,} texts of {name} were trained or chosen on; give others")
         if seen.any():
             say(
                 f"note: {int(seen.sum()):,} of the {len(examples):,} held-out texts were trained or chosen on: left out"
             )
         examples = examples.take(np.flatnonzero(~seen))
-    return HeldOut(f"{source.name}, {split}", _some(examples), read_check(artifact).examples)
+    return HeldOut(name, _some(examples), read_check(artifact).examples)
 
 
 def _recorded(run: Path) -> dict[str, Any]:
@@ -130,6 +128,27 @@ def _difference(run: Path, task: Task, validation: Examples) -> str:
     ]
     now = [(Path(e.place).name, target_name(task, e.target)) for e in validation.items]
     return "" if then == now else "other rows, or other labels, came to validation"
+
+
+def _read_given(artifact: Artifact, task: Task, given: str) -> tuple[str, Examples]:
+    source = open_source(given, setting="--held-out")
+    split = next((name for name in ("validation", "test") if name in source.splits), source.splits[0])
+    matched, records = aligned(task, source, split, MeasureConfig(data=SourceConfig(path=given, split=split)))
+    clean = cleaning(artifact.cleaning["name"], artifact.cleaning["version"]).clean
+    return f"{source.name}, {split}", read_examples(records, matched.read, clean, split, False)
+
+
+def _of_held_out(message: str, task: Task) -> str:
+    """An error of reading labelled data, told of `--held-out`, which has no settings of `data.` to set.
+
+    What a message advises stands after its last semicolon; where it is such a setting, other advice takes its place.
+    """
+    message = message.removeprefix("--held-out: ")
+    if SETTING.search(message):
+        what = SETTING.sub("", message.rpartition("; ")[0] or message)
+        text, label = (getattr(task, f"{name}_column", None) or name for name in ("text", "label"))
+        message = f"{what}; give texts in a column {text!r} with labels in a column {label!r}, as in training"
+    return f"--held-out: {message}"
 
 
 def _some(examples: Examples) -> Examples:

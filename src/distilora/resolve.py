@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 from pathlib import Path
 from typing import cast
 
@@ -16,14 +17,20 @@ from distilora.progress import say
 from distilora.settings import parse, read_recipe
 
 
-def resume_config(folder: str | Path) -> RunConfig:
-    """The settings of an unfinished run, from its run.yaml; raises ConfigError if there is none or it is finished."""
+def resume_config(folder: str | Path, threads: int | None = None) -> RunConfig:
+    """The settings of an unfinished run, from its run.yaml, on other threads if a number is given.
+
+    Raises ConfigError if there is none or it is finished.
+    """
     folder = Path(folder)
     if (folder / "metrics.json").is_file():
         raise ConfigError(f"--resume: {folder} is finished; see its report.html")
     if not (folder / "run.yaml").is_file():
         raise ConfigError(f"--resume: {folder} holds no run; give the folder that the stopped run named")
-    return dataclasses.replace(parse(RunConfig, (), read_recipe(folder / "run.yaml")), output=str(folder))
+    config = dataclasses.replace(parse(RunConfig, (), read_recipe(folder / "run.yaml")), output=str(folder))
+    if threads is None:
+        return config
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, threads=threads))
 
 
 def resolve(config: RunConfig) -> RunConfig:
@@ -67,6 +74,17 @@ def check_tracker(config: RunConfig) -> None:
     tracker = config.training.tracker
     if tracker != "none" and importlib.util.find_spec(tracker) is None:  # Accelerate would only warn, and log nothing
         raise ConfigError(f"training.tracker: {tracker} is not installed; pip install {tracker}, or set it to none")
+
+
+def say_if_on_other_threads(folder: Path) -> None:
+    """A note where the run in the folder was begun on another number of threads than PyTorch has now."""
+    file = folder / "environment.json"
+    if not file.is_file():  # stopped before its first update
+        return
+    before, now = json.loads(file.read_text("utf-8")).get("threads"), torch.get_num_threads()
+    if before != now:
+        say(f"note: this run was begun with threads: {before} and goes on with {now}: the last bits of its weights may differ; "
+            f"--threads {before} keeps them")  # fmt: skip
 
 
 def say_what_is_used(config: RunConfig, encoder: Encoder) -> None:

@@ -19,6 +19,7 @@ import shlex
 import shutil
 import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -47,7 +48,7 @@ from distilora.outcome import Outcome, write_outcome
 from distilora.progress import quiet, say
 from distilora.quantisation import check_device, require_bitsandbytes, size
 from distilora.ranks import from_environment, local_index
-from distilora.resolve import check_lengths, check_tracker, resolve, say_what_is_used
+from distilora.resolve import check_lengths, check_tracker, resolve, say_if_on_other_threads, say_what_is_used
 from distilora.saving import verified, write_model
 from distilora.settings import to_tree
 from distilora.tables import atomic_text, write_json
@@ -134,7 +135,11 @@ class Run:
         self.encoder: Encoder = find_encoder(config.encoder.name, config.encoder.revision)
         check_lengths(self.config, self.encoder)
         check_tracker(self.config)
+        self._while_open = ExitStack()
+        self._while_open.enter_context(hardware.threads_for(self.config.training.threads))
         say_what_is_used(self.config, self.encoder)
+        if resume and self.config.training.device == "cpu":
+            say_if_on_other_threads(self.folder)
         self._above = memory.after_imports_mb()
 
     def __getattr__(self, name: str) -> Any:
@@ -150,7 +155,8 @@ class Run:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the folder; a run that was not finished can be gone on with by `resume`."""
+        """Lets go of the folder and of its threads; a run that was not finished can be gone on with by `resume`."""
+        self._while_open.close()
         let_go(self.folder)
 
     def read(self) -> Parts:

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from distilora import hardware
 from distilora.artifact import Artifact
 from distilora.errors import DistiloraError, EngineError, MissingExtra
-from distilora.hardware import cores, flags
+from distilora.hardware import flags
 from distilora.progress import quiet, say
 from distilora.score_job import Scoring
 from distilora.score_plan import Plan, Shard
@@ -112,11 +113,8 @@ class Worker:
         quiet()
         if Path(self.job["folder"]).is_dir():  # relative paths mean what they mean where the command was given
             os.chdir(self.job["folder"])
+        hardware.use_threads(self.job["threads"])
         settings: Scoring = self.job["settings"]
-        if settings.backend == "torch":
-            import torch
-
-            torch.set_num_threads(self.job["threads"])
         with tempfile.TemporaryDirectory(prefix="distilora-") as folder:
             for name, content in ray.get(self.job["model"]).items():
                 path = Path(folder) / name
@@ -160,8 +158,12 @@ def _answers(address: str) -> None:
 
 
 def _threads(ray: Any, settings: Scoring) -> int:
-    """Cores of a worker: an equal share, and no more than the smallest machine has."""
+    """Threads of a worker: as many as `--threads` says, else an equal share of the cores.
+
+    On a cluster no more than that share, nor than the smallest machine has: Ray would wait for cores that never come.
+    """
     if not settings.address:
-        return max(1, cores() // settings.pool)
+        return hardware.threads(max(1, hardware.cores() // settings.pool))
     held = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    return max(1, min(sum(held) // settings.pool, min(filter(None, held), default=1)))
+    share = max(1, min(sum(held) // settings.pool, min(filter(None, held), default=1)))
+    return min(share, hardware.threads(share))

@@ -1,19 +1,20 @@
 """Reads recipes and flags into a config, and says in one line what is wrong with them.
 
 A recipe is YAML with the stages as top-level keys; a flag is `--stage.field value` and wins over the recipe. An
-unknown key or a value of the wrong type is an error that names the key, the nearest valid one and what is wanted.
+unknown key or a value of the wrong type is an error that names the key, what is meant by it (`hints.py`) and what is wanted.
 """
 
 import dataclasses
-import difflib
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from distilora.config import RunConfig
+from distilora.descriptions import in_words
 from distilora.errors import ConfigError
+from distilora.hints import nearest
 
 C = typing.TypeVar("C")
 
@@ -28,22 +29,33 @@ def known_keys(config: type) -> list[str]:
     return keys
 
 
-def _unknown(key: str, config: type, prefix: str = "") -> ConfigError:
-    near = difflib.get_close_matches(key, known_keys(config), 1, 0.5) or difflib.get_close_matches(
-        key.rsplit(".", 1)[-1], {k.rsplit(".", 1)[-1]: k for k in known_keys(config)}, 1, 0.6
-    )
-    full = {k.rsplit(".", 1)[-1]: k for k in known_keys(config)}
-    hint = f"; did you mean {prefix}{full.get(near[0], near[0]) if '.' not in near[0] else near[0]}?" if near else ""
-    return ConfigError(f"{prefix}{key}: there is no such setting{hint}")
+def _stage_names(config: type) -> set[str]:
+    return {key.rsplit(".", 1)[0] for key in known_keys(config) if "." in key}
+
+
+def _unknown_flag(flag: str, config: type, options: Iterable[str]) -> ConfigError:
+    stages = _stage_names(config)
+    accepted = [key for key in known_keys(config) if key not in stages]
+    accepted += [option.split()[0].removeprefix("--") for option in options if option.startswith("--")]
+    meant = nearest(flag.lstrip("-"), accepted)
+    hint = f"; did you mean --{meant}?" if meant else "; --help lists them"
+    return ConfigError(f"{flag}: there is no such setting{hint}")
+
+
+def _unknown_key(key: str, value: Any, config: type) -> ConfigError:
+    stages = _stage_names(config)
+    meant = nearest(key, [known for known in known_keys(config) if isinstance(value, Mapping) or known not in stages])
+    hint = f"; did you mean {meant}?" if meant else ""
+    return ConfigError(f"{key}: there is no such setting{hint}")
 
 
 def _check_keys(tree: Mapping[str, Any], config: type, prefix: str = "") -> None:
-    known = known_keys(config)
+    known, stages = known_keys(config), _stage_names(config)
     for key, value in tree.items():
         dotted = f"{prefix}{key}"
         if dotted not in known:
-            raise _unknown(dotted, config)
-        if any(k.startswith(dotted + ".") for k in known):
+            raise _unknown_key(dotted, value, config)
+        if dotted in stages:
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{dotted}: {value!r} given, settings of that stage wanted")
             _check_keys(value, config, dotted + ".")
@@ -69,37 +81,32 @@ def read_recipe(path: str | Path, config: type = RunConfig) -> dict[str, Any]:
     return tree
 
 
-def _parser(config: type, usage: str) -> Any:
+def _parser(config: type) -> Any:
     import jsonargparse
 
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = jsonargparse.ArgumentParser(prog="distilora", usage=usage, exit_on_error=False)
+    parser = jsonargparse.ArgumentParser(prog="distilora", exit_on_error=False)
     parser.add_class_arguments(config)
     return parser
 
 
-def help_text(config: type, usage: str) -> str:
-    """The help of every setting of a config class."""
-    lines: list[str] = _parser(config, usage).format_help().splitlines()
-    return "\n".join(line for line in lines if "Path to a configuration file" not in line and "-h, --help" not in line)
-
-
-def parse(config: type[C], flags: Sequence[str] = (), recipe: Mapping[str, Any] | None = None) -> C:
+def parse(
+    config: type[C], flags: Sequence[str] = (), recipe: Mapping[str, Any] | None = None, options: Iterable[str] = ()
+) -> C:
     """A config from a recipe's settings and `--stage.field value` flags, the flags winning.
 
-    Raises ConfigError for an unknown flag, a wrong type, or values that the stages refuse.
+    Raises ConfigError for an unknown flag, a wrong type, or values that the stages refuse. `options` are what else the command
+    takes ("--resume RUN"), for the hint beside an unknown flag.
     """
-    parser = _parser(config, "distilora")
-    known = known_keys(config)
-    stages = {key for key in known if any(k.startswith(key + ".") for k in known)}
+    known, stages = known_keys(config), _stage_names(config)
     for flag in flags:
         name = flag[2:].split("=", 1)[0]
         if flag.startswith("--") and name in stages:
             setting = next(k for k in known if k.startswith(name + "."))
             raise ConfigError(f"--{name}: a stage, not a setting; give one of its settings, such as --{setting}")
-        if flag.startswith("--") and name not in known:
-            raise _unknown(name, config, "--")
+        if (flag.startswith("--") and name not in known) or re.match(r"-[A-Za-z]", flag):
+            raise _unknown_flag(flag.split("=", 1)[0], config, options)
     _check_keys(recipe or {}, config)
+    parser = _parser(config)
     try:
         base = parser.parse_object(dict(recipe or {}))
         parsed = parser.parse_args(list(flags), namespace=base)
@@ -133,23 +140,7 @@ def _hint(key: str, config: type) -> Any:
 
 
 def _wanted(key: str, config: type) -> str:
-    kind = _hint(key, config)
-    if isinstance(kind, type):
-        return {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}.get(
-            kind.__name__, kind.__name__
-        )
-    parts = [_kind(part) for part in typing.get_args(kind)] if typing.get_origin(kind) is not Literal else [_kind(kind)]
-    return " or ".join(parts)
-
-
-def _kind(kind: Any) -> str:
-    if kind is type(None):
-        return "null"
-    if typing.get_origin(kind) is Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(kind)))
-    if typing.get_origin(kind) is tuple:
-        return "a list such as [a,b]"
-    return {"int": "a whole number", "float": "a number", "str": "text"}.get(getattr(kind, "__name__", ""), str(kind))
+    return in_words(_hint(key, config), article=True)
 
 
 def to_tree(config: Any) -> dict[str, Any]:

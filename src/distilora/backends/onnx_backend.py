@@ -13,7 +13,7 @@ from distilora.artifact import Artifact
 from distilora.backends import graphs
 from distilora.config import InferencePrecision
 from distilora.errors import ArtifactError
-from distilora.hardware import cores
+from distilora.hardware import threads
 from distilora.rows import Rows
 
 BUDGET = (
@@ -29,7 +29,7 @@ class OnnxBackend:
     def __init__(self, artifact: Artifact, precision: InferencePrecision = "auto") -> None:
         self.precision: Any = artifact.precision if precision == "auto" else precision
         self.path = graphs(artifact)[self.precision]
-        self.threads = cores()
+        self.threads = threads()
         self.lanes = self.threads
         self._opening = Lock()
 

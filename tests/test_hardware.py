@@ -1,0 +1,84 @@
+"""The machine: how many threads a process computes on, and for how long."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from distilora import hardware
+from distilora.backends.onnx_backend import OnnxBackend
+from distilora.errors import ConfigError
+
+NAMES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+
+
+def variables() -> list[str | None]:
+    return [os.environ.get(name) for name in NAMES]
+
+
+def test_threads_for_as_long_as_asked() -> None:
+    before = variables(), torch.get_num_threads(), hardware.threads()
+    with hardware.threads_for(3):
+        assert (variables(), torch.get_num_threads(), hardware.threads()) == (["3"] * 4, 3, 3)
+        with hardware.threads_for(2):
+            assert (variables(), torch.get_num_threads(), hardware.threads()) == (["2"] * 4, 2, 2)
+        with hardware.threads_for(None):
+            assert torch.get_num_threads() == 3
+        assert (variables(), torch.get_num_threads(), hardware.threads(otherwise=7)) == (["3"] * 4, 3, 3)
+    assert (variables(), torch.get_num_threads(), hardware.threads()) == before
+
+
+def test_threads_are_given_back_after_a_failure() -> None:
+    before = variables(), torch.get_num_threads()
+    with pytest.raises(KeyError), hardware.threads_for(3):
+        raise KeyError
+    assert (variables(), torch.get_num_threads()) == before
+
+
+def test_without_a_number_one_per_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "cores", lambda: 5)
+    assert hardware.threads() == 5
+    assert hardware.threads(otherwise=4) == 4
+
+
+@pytest.mark.parametrize("affinity", [True, False])
+def test_cores(affinity: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if affinity:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
+        assert hardware.cores() == 3
+    else:  # macOS, Windows
+        monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+        monkeypatch.setattr(os, "cpu_count", lambda: 6)
+        assert hardware.cores() == 6
+
+
+def test_no_thread_is_too_few() -> None:
+    with pytest.raises(ConfigError, match=r"^threads: 0 given, at least 1 wanted$"):
+        hardware.use_threads(0)
+
+
+def test_onnx_runtime_has_as_many() -> None:
+    artifact = SimpleNamespace(folder=Path("x"), files={"model.onnx": ""}, precision="fp32")
+    for count in (1, 3):
+        with hardware.threads_for(count):
+            backend = OnnxBackend(artifact)
+        assert (backend.threads, backend.lanes) == (count, count)
+
+
+@pytest.mark.parametrize(
+    ("address", "asked", "threads"),
+    [(None, None, 3), (None, 5, 5), ("HOST:1", None, 4), ("HOST:1", 2, 2), ("HOST:1", 9, 4)],
+)
+def test_threads_of_a_worker(
+    address: str | None, asked: int | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distilora.score import Scoring
+    from distilora.score_ray import _threads
+
+    monkeypatch.setattr(hardware, "cores", lambda: 6)
+    nodes = [{"Alive": True, "Resources": {"CPU": count}} for count in (8, 4)]  # a worker must fit on the smaller
+    settings = Scoring("run", "in.csv", "out", engine="ray", address=address, workers=2)
+    with hardware.threads_for(asked):
+        assert _threads(SimpleNamespace(nodes=lambda: nodes), settings) == threads
