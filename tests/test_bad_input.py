@@ -260,6 +260,9 @@ def test_an_output_folder_that_is_taken(commands: dict, refused: Run, reviews: P
     line = refused(*words, "--overwrite")
     assert line == f"output: {out} holds something other than a run and is not overwritten; give another folder"
     (out / "run.yaml").write_text("output: x\n")
+    assert refused(*words) == f"output: {out} is not empty; give another --output"
+    (out / "run.yaml").write_text("{output: x, data: {}, encoder: {}, training: {}}\n")
+    (out / "environment.json").write_text('{"versions": {"distilora": "0.1.0"}}')
     assert refused(*words) == f"output: {out} is not empty; give another --output or --overwrite"
     (out / "checkpoints").mkdir()
     assert refused(*words) == f"output: {out} is not empty; give another --output, --overwrite, or --resume {out}"

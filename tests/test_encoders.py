@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -10,11 +12,16 @@ import huggingface_hub.constants
 import pytest
 import torch
 from conftest import SPECIAL
+from safetensors.torch import load_file, save_file
 
-from distilora import embedded_encoder
-from distilora.encoders import find_encoder, load_tokenizer, load_weights, write_embedded
-from distilora.errors import EncoderError, MissingExtra
+from distilora import embedded_encoder, encoders
+from distilora.artifact import read_artifact
+from distilora.cli import main
+from distilora.encoders import find_encoder, load_tokenizer, load_weights, same_encoder, weight_shapes, write_embedded
+from distilora.errors import ArtifactError, EncoderError, MissingExtra
 from distilora.files import sha256
+from distilora.predict import load
+from distilora.weights_file import tensors_sha256
 
 HUB = "distilbert/distilbert-base-uncased"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -84,6 +91,59 @@ def test_embedded_computes_what_the_original_does(tmp_path: Path) -> None:
     assert find_encoder(str(tmp_path / "minilm")).max_length == encoder.max_length == 512
     with pytest.raises(EncoderError, match="exists already"):
         write_embedded(tmp_path / "minilm")
+
+    folder = find_encoder(str(tmp_path / "minilm"))
+    assert folder.sha256 != encoder.sha256
+    assert same_encoder(folder, encoder.describe())
+    assert weight_shapes(folder).items() <= weight_shapes(encoder).items()
+    file = tmp_path / "minilm" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert not same_encoder(find_encoder(str(tmp_path / "minilm")), encoder.describe())
+
+
+def test_an_encoder_is_known_by_its_tensors_where_these_are_on_record(
+    folder: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the embedded encoder's are: a folder of the same tensors, written otherwise, is the same encoder."""
+    weights = load_file(folder / "model.safetensors")
+    names = sorted(weights)
+    (folder / "model.safetensors").unlink()
+    for part, some in enumerate((names[5:], names[:5])):
+        save_file({name: weights[name] for name in some}, folder / f"model-{part}.safetensors", metadata={"other": "x"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": {n: f"model-{int(n in names[:5])}.safetensors" for n in names}})
+    )
+    recorded = read_artifact(finished).encoder
+    with pytest.raises(ArtifactError, match="the model was trained on"):
+        load(finished, encoder=str(folder))
+    monkeypatch.setattr(embedded_encoder, "SHA256", recorded["sha256"])
+    monkeypatch.setattr(embedded_encoder, "TENSORS_SHA256", tensors_sha256(sorted(folder.glob("*.safetensors"))))
+    assert load(finished, "fp32", encoder=str(folder))("superb") == load(finished, "fp32")("superb")
+    change(folder, model_type="bert", **{"hidden_size": config["dim"]})
+    assert not same_encoder(find_encoder(str(folder)), recorded)
+
+
+@pytest.mark.parametrize("content", [b"", b"short", (99).to_bytes(8, "little") + b"{}", (2).to_bytes(8, "little") + b"[]",
+                                     (8).to_bytes(8, "little") + b'{"a": 1}'])  # fmt: skip
+def test_a_damaged_weights_file(content: bytes, folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(
+        EncoderError, match=r"^encoder.name: .*/model.safetensors: (no|damaged) safetensors header; bring"
+    ):
+        weight_shapes(find_encoder(str(folder)))
+
+
+def test_stopped_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(encoder: object, folder: Path) -> None:
+        (folder / "config.json").touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(encoders, "_write_transformers", stopped)
+    assert main(["encoder", "embedded", "--output", str(tmp_path / "minilm")]) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_embedded_with_another_checksum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

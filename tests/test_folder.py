@@ -17,7 +17,7 @@ from stopping import no_fresh_process, temporary, told, write_recipe
 from distilora import progress
 from distilora.cli import main
 from distilora.errors import ConfigError, Interrupted, OutputError
-from distilora.folder import LOCK, check_output, claim, hold, let_go
+from distilora.folder import LOCK, MARK, check_output, claim, hold, let_go
 from distilora.run import Run, train
 
 COMMAND = [sys.executable, "-m", "distilora"]
@@ -47,7 +47,8 @@ for number in range(15):
     folder = Path(sys.argv[1]) / str(number)
     if overwrite or resume:
         folder.mkdir()
-        (folder / "run.yaml").touch()
+        (folder / "run.yaml").write_text("{output: x, data: {}, encoder: {}, training: {}}")
+        (folder / "checkpoints").mkdir()
     start, end = context.Barrier(6), context.Barrier(6)
     racers = [context.Process(target=race, args=(folder, start, end, won)) for _ in range(6)]
     for racer in racers:
@@ -170,23 +171,29 @@ def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
     assert (tmp_path / LOCK).exists()
     claim(tmp_path, overwrite=False, resume=False)
     let_go(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / MARK]
 
 
 def test_a_finished_run_holds_nothing(finished: Path) -> None:
     assert temporary(finished) == []
 
 
-def test_overwrite_replaces_all_there_was(former: Path, encoder: Path, reviews: Path) -> None:
-    (former / "stray.txt").write_text("left by hand")
+def test_overwrite_replaces_what_is_of_a_run(
+    former: Path, encoder: Path, reviews: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("stray.txt", ".notes.tmp"):
+        (former / name).write_text("left by hand")
     (former / "checkpoints" / "00000001").mkdir(parents=True)
     config = tiny_config(former, reviews, encoder, training__epochs=1)
     with Run(config, overwrite=True) as run:
         run.read()
         run.build()
-        assert (former / "stray.txt").exists()  # nothing is touched before there is something to write
+        assert (former / "report.html").exists()  # nothing is touched before there is something to write
         run.fit()
-        assert sorted(path.name for path in former.iterdir()) == [LOCK, "checkpoints", "environment.json", "run.yaml"]
+        assert sorted(path.name for path in former.iterdir()) == [
+            MARK, LOCK, ".notes.tmp", "checkpoints", "environment.json", "run.yaml", "stray.txt"
+        ]  # fmt: skip
+        assert f"note: {former}: .notes.tmp, stray.txt: not of a run, left as it is\n" in capsys.readouterr().err
         assert sorted(path.name for path in (former / "checkpoints").iterdir()) == ["00000008", "00000015"]
     assert not (former / LOCK).exists()
 
@@ -217,7 +224,65 @@ def test_overwrite_killed_at_any_file_can_be_had_again(
         check_output(former, overwrite=True, resume=False)
         claim(former, overwrite=True, resume=False)
         let_go(former)
-        assert list(former.iterdir()) == []
+        assert list(former.iterdir()) == [former / MARK]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"run.yaml": "output: x\n"},  # as of other tools, too
+        {"run.yaml": "output: x\n", "environment.json": "{}"},
+        {"run.yaml": "{output: x, data: {}, encoder: {}, training: {}}"},  # one mark
+        {"environment.json": '{"versions": {"distilora": "0.1.0"}}'},
+        {"run.yaml": "[", ".distilora": '{"holds": "run"}'},
+    ],
+    ids=str,
+)
+def test_a_folder_without_two_marks_is_not_overwritten(files: dict[str, str], tmp_path: Path) -> None:
+    for name, text in {"thesis.txt": "precious", **files}.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match="holds something other than a run and is not overwritten"):
+        check_output(tmp_path, overwrite=True, resume=False)
+    assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+def test_some_folders_are_never_overwritten(former: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(folder: Path, why: str) -> None:
+        with pytest.raises(ConfigError, match=f"^output: .* {why} and is never overwritten; give another folder$"):
+            claim(folder, overwrite=True, resume=False)
+        let_go(folder)
+
+    before = sorted(former.rglob("*"))
+    monkeypatch.chdir(former)
+    refused(Path(), "is the working directory")
+    monkeypatch.chdir(former / "model")
+    refused(Path(".."), "holds the working directory")
+    monkeypatch.chdir(former.parent)
+    monkeypatch.setenv("HOME", str(former))
+    refused(former, "is your home")
+    monkeypatch.setenv("HOME", str(former / "model"))
+    refused(former, "holds your home")
+    monkeypatch.delenv("HOME")
+    (former / ".git").touch()  # a work tree of git's has a file of that name
+    refused(former, r"holds a \.git")
+    (former / ".git").unlink()
+    assert sorted(former.rglob("*")) == before
+    check_output(former, overwrite=True, resume=False)
+
+
+@pytest.mark.parametrize("kept", [{"model"}, {"checkpoints"}, {"environment.json"}])
+def test_runs_of_earlier_versions_are_known(kept: set[str], former: Path, tmp_path: Path) -> None:
+    (former / "checkpoints").mkdir()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").touch()
+    (former / "evaluations").symlink_to(outside)
+    for name in {MARK, "model", "checkpoints", "environment.json"} - kept:
+        shutil.rmtree(former / name) if (former / name).is_dir() else (former / name).unlink()
+    claim(former, overwrite=True, resume=False)
+    let_go(former)
+    assert list(former.iterdir()) == [former / MARK]
+    assert (outside / "precious").exists()  # a link goes, not what it leads to
 
 
 def test_killed_before_it_was_known_as_a_run(tmp_path: Path) -> None:
@@ -226,7 +291,7 @@ def test_killed_before_it_was_known_as_a_run(tmp_path: Path) -> None:
     check_output(tmp_path, overwrite=False, resume=False)
     claim(tmp_path, overwrite=False, resume=False)
     let_go(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / MARK]
 
 
 def test_a_run_that_cannot_begin_leaves_no_lock(former: Path, encoder: Path, reviews: Path, tmp_path: Path) -> None:

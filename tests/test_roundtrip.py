@@ -1,7 +1,10 @@
 """The round trip: a fresh process gives back the outputs, or says what differs and the run fails."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +13,21 @@ import torch
 from conftest import tiny_config
 from safetensors.torch import load_file, save_file
 
-from distilora import network, run, saving
-from distilora.artifact import read_artifact, read_check, sealed
+from distilora import network, run, saving, torch_settings
+from distilora.artifact import Check, _pack, read_artifact, read_check, sealed
+from distilora.backends import open_backend
 from distilora.errors import ArtifactError, RoundTripError
 from distilora.files import sha256
+from distilora.lanes import run_rows
 from distilora.predict import load
 from distilora.roundtrip import compare, verify
+from distilora.tasks import restore
+from distilora.tokens import read_tokenizer, tokenise
 
+TASK = {
+    "name": "classification",
+    "settings": {"labels": ["neg", "pos"], "text_column": "text", "label_column": "label"},
+}
 ADAPTER = "adapter/adapter_model.safetensors"
 
 
@@ -91,3 +102,58 @@ def test_a_run_fails_with_its_round_trip(
     assert not (tmp_path / "run" / "model").exists()
     assert not (tmp_path / "run" / "metrics.json").exists()
     assert (tmp_path / "run" / "model.rejected" / "artifact.json").is_file()
+
+
+def checked_here(model: Path) -> None:
+    """Has the model's check say what this process computes."""
+    artifact = read_artifact(model)
+    check = read_check(artifact)
+    rows = tokenise(read_tokenizer(model / "tokenizer.json"), check.examples).rows
+    outputs = run_rows(rows, open_backend(artifact, "fp32", "cpu"), artifact.token_budget)
+    (model / "check.npz").write_bytes(_pack(Check(check.examples, outputs, outputs)))
+    fields = json.loads((model / "artifact.json").read_text())
+    fields["files"]["check.npz"] = sha256(model / "check.npz")
+    (model / "artifact.json").write_text(json.dumps(fields))
+
+
+def test_the_fresh_process_computes_as_this_one_and_runs_nothing_that_lies_about(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library's user may have set anything, and may stand in any folder."""
+    child = tmp_path / "numerics"
+    (tmp_path / "sitecustomize.py").write_text(  # Python imports it at its start
+        "import atexit, json, sys\n"
+        "def tell():\n"
+        "    from distilora.torch_settings import settings\n"
+        f"    open({str(child)!r}, 'w').write(json.dumps(settings()))\n"
+        "if '-c' in sys.orig_argv:\n"
+        "    atexit.register(tell)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}".rstrip(":"))
+    work = tmp_path / "work"
+    work.mkdir()
+    for name in ("safetensors", "numpy", "json", "distilora"):
+        (work / f"{name}.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w').close()\nraise SystemExit(3)\n")
+    monkeypatch.chdir(work)
+    before = torch_settings.settings()
+    changed = {"threads": 2 if before["threads"] == 1 else 1, "float32_matmul_precision": "medium", "mkldnn": False}
+    try:
+        torch_settings.compute_under(changed)
+        checked_here(model)
+        found = verify(model, restore(**TASK), "cpu")
+    finally:
+        torch_settings.compute_under(before)
+    assert found["run_precision"]["largest_difference"] == found["fp32"]["largest_difference"] == 0
+    assert json.loads(child.read_text()) == {**before, **changed}
+    assert not (tmp_path / "executed").exists()
+
+
+def test_settings_by_pytorch_s_newer_names_are_taken_over() -> None:
+    code = (
+        "import torch; from distilora.torch_settings import compute_under, settings; torch.backends.mkldnn.matmul.fp32_precision = 'bf16';"
+        "torch.backends.cuda.matmul.fp32_precision = 'tf32'; told = settings(); "
+        "torch.backends.mkldnn.matmul.fp32_precision = 'ieee'; compute_under(told); assert settings() == told; "
+        "print(torch.backends.mkldnn.matmul.fp32_precision)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "bf16\n", done.stderr

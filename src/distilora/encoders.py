@@ -7,6 +7,7 @@ is used, or an error says why not.
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from distilora import embedded_encoder
 from distilora.architectures import Architecture, architecture
 from distilora.errors import EncoderError
 from distilora.files import sha256
+from distilora.stop import unwinding
+from distilora.weights_file import tensor_shapes, tensors_sha256
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -43,6 +46,16 @@ class Encoder:
     def max_length(self) -> int:
         """The most tokens it can read."""
         return int(self.config["max_position_embeddings"]) - self.architecture.reserved_positions
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks it has."""
+        return int(self.config.get("n_layers") or self.config["num_hidden_layers"])
+
+    @property
+    def width(self) -> int:
+        """Width of its states."""
+        return int(self.config.get("dim") or self.config["hidden_size"])
 
     def describe(self) -> dict[str, Any]:
         """What an artifact records of it."""
@@ -77,6 +90,36 @@ def find_encoder(name: str, revision: str | None = None) -> Encoder:
     config = _read_config(folder)
     architecture(config.get("model_type", ""))
     return Encoder(name, source, commit, folder, _weights_sha256(folder), config)
+
+
+def same_encoder(encoder: Encoder, recorded: Mapping[str, Any]) -> bool:
+    """Whether these are the weights of the encoder that an artifact records (`Encoder.describe`).
+
+    They are if their files are the same; or, for the embedded encoder, if their tensors are the same by names, dtypes and
+    bytes, as in a folder that `write_embedded` wrote.
+    """
+    if encoder.sha256 == recorded["sha256"]:
+        return True
+    if recorded["sha256"] != embedded_encoder.SHA256 or encoder.config["model_type"] != recorded["architecture"]:
+        return False
+    try:
+        return tensors_sha256(_weights_files(encoder.folder)) == embedded_encoder.TENSORS_SHA256
+    except (OSError, ValueError):
+        return False
+
+
+def weight_shapes(encoder: Encoder) -> dict[str, tuple[int, ...]]:
+    """Shapes of its weights by the base model's names, from the files' headers alone.
+
+    Raises EncoderError if they are damaged.
+    """
+    try:
+        shapes = tensor_shapes(_weights_files(encoder.folder))
+    except (OSError, ValueError) as error:
+        raise EncoderError(f"encoder.name: {error}; bring the encoder again") from None
+    if encoder.name == EMBEDDED:
+        return {embedded_encoder.distilbert_name(name): shape for name, shape in shapes.items()}
+    return shapes
 
 
 def load_tokenizer(encoder: Encoder) -> "Tokenizer":
@@ -122,32 +165,37 @@ def write_embedded(output: Path) -> None:
     import shutil
     import tempfile
 
+    if output.exists():
+        raise EncoderError(f"--output: {output} exists already; give another folder")
+    encoder = find_encoder(EMBEDDED)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with unwinding(f"stopped; {output} is not written"):
+        temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+        try:
+            _write_transformers(encoder, temporary)
+            temporary.chmod(0o755)
+            temporary.rename(output)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_transformers(encoder: Encoder, folder: Path) -> None:
     from tokenizers import Tokenizer
     from transformers import DistilBertConfig, DistilBertModel, PreTrainedTokenizerFast
     from transformers.utils import logging
 
-    if output.exists():
-        raise EncoderError(f"--output: {output} exists already; give another folder")
     logging.disable_progress_bar()
-    encoder = find_encoder(EMBEDDED)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
-        config = {k: v for k, v in encoder.config.items() if k != "model_type"}
-        model = DistilBertModel(DistilBertConfig(**config))
-        model.load_state_dict(load_weights(encoder))
-        model.save_pretrained(temporary)
-        tokenizer = Tokenizer.from_file(str(encoder.folder / "tokenizer.json"))
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, model_max_length=encoder.max_length, unk_token="[UNK]", sep_token="[SEP]",
-            pad_token="[PAD]", cls_token="[CLS]", mask_token="[MASK]",
-        ).save_pretrained(temporary)  # fmt: skip
-        temporary.chmod(0o755)
-        temporary.rename(output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    config = {k: v for k, v in encoder.config.items() if k != "model_type"}
+    model = DistilBertModel(DistilBertConfig(**config))
+    model.load_state_dict(load_weights(encoder))
+    model.save_pretrained(folder)
+    tokenizer = Tokenizer.from_file(str(encoder.folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=encoder.max_length, unk_token="[UNK]", sep_token="[SEP]",
+        pad_token="[PAD]", cls_token="[CLS]", mask_token="[MASK]",
+    ).save_pretrained(folder)  # fmt: skip
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
@@ -183,8 +231,12 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def _weights_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
 def _weights_sha256(folder: Path) -> str:
-    files = sorted(folder.glob("*.safetensors"))
+    files = _weights_files(folder)
     if not files:
         raise EncoderError(
             f"encoder.name: {folder} has no .safetensors weights (pickled ones are never read); convert it with "

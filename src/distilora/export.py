@@ -35,6 +35,7 @@ from distilora.network import load_merged
 from distilora.parity import gate, read_held_out
 from distilora.progress import say
 from distilora.roundtrip import verify
+from distilora.stop import unwinding
 from distilora.tasks import Task, restore
 from distilora.tokens import read_tokenizer, tokenise
 
@@ -76,14 +77,15 @@ def export_run(
     keep_freed_memory()
     task = restore(artifact.task["name"], artifact.task["settings"])
     plain = output.with_name(f".{output.name}.{os.getpid()}.plain.tmp")  # the model, before its check is known
-    try:
-        plain.mkdir(parents=True)
-        with writing(output, "export again"):
-            return _export(artifact, task, to, output, plain, encoder, held_out, accept_loss)
-    except (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise OutputError(f"--output: {output} cannot be written ({error.strerror}); give another folder") from None
-    finally:
-        shutil.rmtree(plain, ignore_errors=True)
+    with unwinding(f"stopped; {output} is not written"):
+        try:
+            plain.mkdir(parents=True)
+            with writing(output, "export again"):
+                return _export(artifact, task, to, output, plain, encoder, held_out, accept_loss)
+        except (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError) as error:
+            raise OutputError(f"--output: {output} cannot be written ({error.strerror}); give another folder") from None
+        finally:
+            shutil.rmtree(plain, ignore_errors=True)
 
 
 def _export(

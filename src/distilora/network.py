@@ -51,7 +51,7 @@ def new_network(
     does not fit the encoder, MissingExtra if the method needs a package that is not there.
     """
     family, method = encoder.architecture, METHODS[adapter.method]
-    blocks = _count_blocks(encoder)
+    blocks = encoder.blocks
     if adapter.last_blocks is not None and adapter.last_blocks > blocks:
         raise ConfigError(f"adapter.last_blocks: {adapter.last_blocks} given, but the encoder has {blocks}; give fewer")
     import_offline()
@@ -245,10 +245,6 @@ def _pack(model: Any, attention: str, family: Architecture) -> Any:
         register()
         model.set_attn_implementation(REGISTERED)
     return model
-
-
-def _count_blocks(encoder: Encoder) -> int:
-    return int(encoder.config.get("n_layers") or encoder.config["num_hidden_layers"])
 
 
 def _place(network: Network, precision: str, device: torch.device) -> Network:

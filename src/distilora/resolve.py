@@ -3,15 +3,14 @@
 import dataclasses
 import importlib.util
 import json
+from collections.abc import Collection
 from pathlib import Path
-from typing import cast
-
-import torch
+from typing import Any, cast
 
 from distilora import hardware
 from distilora.config import Device, RunConfig
-from distilora.encoders import Encoder
-from distilora.errors import ConfigError
+from distilora.encoders import EMBEDDED, Encoder, weight_shapes
+from distilora.errors import ConfigError, MissingExtra
 from distilora.methods import METHODS
 from distilora.progress import say
 from distilora.settings import parse, read_recipe
@@ -31,6 +30,25 @@ def resume_config(folder: str | Path, threads: int | None = None) -> RunConfig:
     if threads is None:
         return config
     return dataclasses.replace(config, training=dataclasses.replace(config.training, threads=threads))
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The settings with the files and folders they name by absolute paths, so that a run can be resumed from anywhere."""
+
+    def absolute(name: str | None) -> str | None:
+        if not name or name == EMBEDDED:
+            return name
+        try:
+            path = Path(name).expanduser()
+            return str(path.absolute()) if path.exists() else name  # a name of the Hub's
+        except (OSError, RuntimeError, ValueError):  # a name too long, an unknown user, a null character
+            return name
+
+    data = dataclasses.replace(
+        config.data, path=cast(str, absolute(config.data.path)), test_path=absolute(config.data.test_path)
+    )
+    encoder = dataclasses.replace(config.encoder, name=cast(str, absolute(config.encoder.name)))
+    return dataclasses.replace(config, data=data, encoder=encoder)
 
 
 def resolve(config: RunConfig) -> RunConfig:
@@ -61,6 +79,57 @@ def resolve(config: RunConfig) -> RunConfig:
     )
 
 
+def check_given(config: RunConfig, flags: Collection[str], recipe: dict[str, Any]) -> None:
+    """Raises ConfigError for a setting of low-rank updates given to a method that has none.
+
+    Args:
+        flags: dotted names of the settings given as flags; any of them is refused.
+        recipe: the recipe's settings; one that says the default is not refused, so that a run.yaml is a recipe, too.
+    """
+    if not _ignored(config):
+        return
+    default = type(config.adapter)()
+    stage = recipe.get("adapter") or {}
+    for name in _LOW_RANK:
+        if f"adapter.{name}" in flags or (name in stage and stage[name] != getattr(default, name)):
+            raise ConfigError(
+                f"adapter.{name}: given, but method {config.adapter.method} has no low-rank update; drop it, or use method lora"
+            )
+
+
+_LOW_RANK = ("r", "alpha", "dropout", "targets")  # settings of low-rank updates alone
+
+
+def _ignored(config: RunConfig) -> bool:
+    return METHODS[config.adapter.method].saved != "peft"
+
+
+def check_adapter(config: RunConfig, encoder: Encoder) -> None:
+    """Raises ConfigError for layers or blocks that the encoder does not have, MissingExtra if the method lacks a package.
+
+    The layers are known by the names of the matrices in the encoder's files.
+    """
+    adapter, family = config.adapter, encoder.architecture
+    if METHODS[adapter.method].quantised and importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingExtra("bitsandbytes", "qlora")
+    if adapter.last_blocks is not None and adapter.last_blocks > encoder.blocks:
+        raise ConfigError(
+            f"adapter.last_blocks: {adapter.last_blocks} given, but the encoder has {encoder.blocks}; give fewer"
+        )
+    if _ignored(config) or not isinstance(adapter.targets, tuple):
+        return
+    layers = {name.removesuffix(".weight") for name, shape in weight_shapes(encoder).items() if len(shape) == 2}
+    for target in adapter.targets:
+        # A name may lack what comes before it, in the setting or in a file that holds the base model alone.
+        if target not in family.head_layers and not any(
+            f".{layer}".endswith(f".{target}") or target.endswith(f".{layer}") for layer in layers
+        ):
+            raise ConfigError(
+                f"adapter.targets: {target!r} given, but {encoder.name} has no such layer; name some of "
+                f"{', '.join(family.targets('all'))}"
+            )
+
+
 def check_lengths(config: RunConfig, encoder: Encoder) -> None:
     """Raises ConfigError for more tokens than the encoder reads."""
     if config.data.max_length > encoder.max_length:
@@ -81,6 +150,8 @@ def say_if_on_other_threads(folder: Path) -> None:
     file = folder / "environment.json"
     if not file.is_file():  # stopped before its first update
         return
+    import torch
+
     before, now = json.loads(file.read_text("utf-8")).get("threads"), torch.get_num_threads()
     if before != now:
         say(f"note: this run was begun with threads: {before} and goes on with {now}: the last bits of its weights may differ; "
@@ -92,12 +163,18 @@ def say_what_is_used(config: RunConfig, encoder: Encoder) -> None:
     say(f"encoder: {encoder.name} ({encoder.source}, {encoder.config['model_type']})")
     if not encoder.architecture.attention_registry:
         say(f"note: {encoder.config['model_type']} does not honour Transformers' attention registry: rows stay padded")
+    import torch
+
     training, method = config.training, METHODS[config.adapter.method]
     threads = f", {torch.get_num_threads()} threads" if training.device == "cpu" else ""
     say(f"device: {training.device}{threads}, precision {training.precision}, attention {config.encoder.attention}")
     if method.quantised:
         say("note: qlora holds the blocks' weights in 4 bits, which on an encoder this small is little of what training takes, "
             "and widens them at each use: expect it to be slower than lora, not faster")  # fmt: skip
+    unused = [name for name in _LOW_RANK if getattr(config.adapter, name) != getattr(type(config.adapter)(), name)]
+    if _ignored(config) and unused:
+        names = ", ".join(f"adapter.{name}" for name in unused)
+        say(f"warning: {names}: not used, method {method.name} has no low-rank update")
     assert training.learning_rate is not None  # resolved
     if training.learning_rate >= 10 * method.learning_rate:
         say(

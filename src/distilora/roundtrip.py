@@ -5,10 +5,7 @@ In the run's precision and batches they must be equal, bit for bit; in fp32 they
 """
 
 import argparse
-import importlib.util
-import inspect
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,22 +15,32 @@ import numpy as np
 from distilora.artifact import Artifact, read_artifact, read_check
 from distilora.config import Device, InferencePrecision
 from distilora.errors import DistiloraError, RoundTripError
+from distilora.fresh_process import run_fresh
+from distilora.task_file import add_task_file, as_words, load_task_file
 from distilora.tasks import Task
 
 TOLERANCE = 1e-5
 
 
 def verify(folder: Path, task: Task, device: Device) -> dict[str, Any]:
-    """Reloads `folder` in a fresh process. Returns what it measured; raises RoundTripError with what differs."""
-    command = [sys.executable, "-m", "distilora.roundtrip", str(folder), "--device", device]
-    source = inspect.getsourcefile(type(task))
-    if source and not type(task).__module__.startswith("distilora."):
-        command += ["--task-file", source]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RoundTripError(f"round trip: a fresh process does not give back the model's outputs: {reason}")
-    measured: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    """Reloads `folder` in a fresh process, which computes under this one's settings of PyTorch.
+
+    Returns what it measured; raises RoundTripError with what differs.
+    """
+    from distilora.torch_settings import settings
+
+    done = run_fresh(
+        "distilora.roundtrip",
+        str(folder),
+        "--device",
+        device,
+        "--torch-settings",
+        json.dumps(settings()),
+        *as_words(task),
+    )
+    if done.code:
+        raise RoundTripError(f"round trip: a fresh process does not give back the model's outputs: {done.error}")
+    measured: dict[str, Any] = json.loads(done.line)
     return measured
 
 
@@ -74,17 +81,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m distilora.roundtrip", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--task-file", help="Python file that registers the task")
+    parser.add_argument("--torch-settings", type=json.loads, default={}, help="settings of PyTorch to compute under")
+    add_task_file(parser)
     args = parser.parse_args()
-    if args.task_file:
-        spec = importlib.util.spec_from_file_location("distilora_task", args.task_file)
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[spec.name] = module = importlib.util.module_from_spec(
-            spec
-        )  # dataclasses look their module up there
-        spec.loader.exec_module(module)
+    from distilora.torch_settings import compute_under
+
     try:
+        compute_under(args.torch_settings)
+        load_task_file(args.task_file, args.task_module)
         print(json.dumps(compare(read_artifact(args.folder), args.device)))
     except DistiloraError as error:
         print(error, file=sys.stderr)

@@ -35,20 +35,21 @@ from distilora.config import RunConfig
 from distilora.data import Parts, read_parts, shared_copies
 from distilora.duplicates import fingerprints
 from distilora.encode import Network
-from distilora.encoders import Encoder, find_encoder, load_tokenizer
+from distilora.encoders import Encoder, load_tokenizer
 from distilora.errors import Interrupted
 from distilora.evaluation import Measured, measure
 from distilora.examples import Examples
 from distilora.fit import Fitted, Labelled, fit
-from distilora.folder import check_output, claim, let_go, writing
+from distilora.folder import claim, let_go, writing
 from distilora.lanes import run_rows
 from distilora.methods import METHODS
 from distilora.network import new_network
 from distilora.outcome import Outcome, write_outcome
-from distilora.progress import quiet, say
+from distilora.preflight import Checked, check_run
+from distilora.progress import say
 from distilora.quantisation import check_device, require_bitsandbytes, size
 from distilora.ranks import from_environment, local_index
-from distilora.resolve import check_lengths, check_tracker, resolve, say_if_on_other_threads, say_what_is_used
+from distilora.resolve import resolve, say_if_on_other_threads, say_what_is_used
 from distilora.saving import verified, write_model
 from distilora.settings import to_tree
 from distilora.tables import atomic_text, write_json
@@ -57,7 +58,12 @@ from distilora.tokens import Tokenised, tokenise, with_truncation
 
 
 def train(
-    config: RunConfig, task: Task | None = None, *, overwrite: bool = False, resume: bool = False
+    config: RunConfig,
+    task: Task | None = None,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    checked: Checked | None = None,
 ) -> dict[str, Any]:
     """Runs everything and returns what metrics.json holds; nothing where another process of the run writes it.
 
@@ -66,12 +72,13 @@ def train(
         task: None for classification, set up from the data's columns and labels.
         overwrite: replace what a former run left in `config.output`.
         resume: go on from that folder's latest checkpoint.
+        checked: what `preflight.check_run` found for the same arguments; None: it is called here.
 
     Raises ConfigError, DataError, EncoderError or MissingExtra for what is asked for and cannot be had, before
     anything is written; OutputError if another process writes the folder or the disk is full; Interrupted when stopped;
     RoundTripError if the saved model does not give back its outputs.
     """
-    with Run(config, task, overwrite=overwrite, resume=resume) as run:
+    with Run(config, task, overwrite=overwrite, resume=resume, checked=checked) as run:
         run.read()
         run.build()
         try:
@@ -96,7 +103,7 @@ _LEFT_BY = {
 class Run:
     """A run, stage by stage; `train` goes through them all. Each stage leaves its results in the attributes below.
 
-    The constructor decides what is null in the settings, finds the encoder and checks what can be checked; nothing is
+    The constructor checks what can be checked (`preflight.check_run`) and decides what is null in the settings; nothing is
     written before `fit`.
     """
 
@@ -112,17 +119,20 @@ class Run:
     measured: list[Measured]  # the final test first, where there is one
 
     def __init__(
-        self, config: RunConfig, task: Task | None = None, *, overwrite: bool = False, resume: bool = False
+        self,
+        config: RunConfig,
+        task: Task | None = None,
+        *,
+        overwrite: bool = False,
+        resume: bool = False,
+        checked: Checked | None = None,
     ) -> None:
         self._clock = _Clock()
-        self._given_task, self._overwrite, self._resume = task, overwrite, resume
+        self._overwrite, self._resume = overwrite, resume
         self.folder = Path(config.output)
         self.ranks = from_environment()
-        if self.ranks.first:
-            check_output(self.folder, overwrite, resume)
-        else:
-            quiet()
-        self.config = resolve(config)
+        self.checked = checked or check_run(config, task, overwrite=overwrite, resume=resume)
+        self.config = resolve(self.checked.config)
         self.device = torch.device(self.config.training.device)
         if self.device.type == "cpu":
             hardware.keep_freed_memory()
@@ -132,9 +142,7 @@ class Run:
         if METHODS[config.adapter.method].quantised:
             check_device(self.device)
             require_bitsandbytes()
-        self.encoder: Encoder = find_encoder(config.encoder.name, config.encoder.revision)
-        check_lengths(self.config, self.encoder)
-        check_tracker(self.config)
+        self.encoder: Encoder = self.checked.encoder
         self._while_open = ExitStack()
         self._while_open.enter_context(hardware.threads_for(self.config.training.threads))
         say_what_is_used(self.config, self.encoder)
@@ -161,7 +169,7 @@ class Run:
 
     def read(self) -> Parts:
         """Reads, cleans and divides the data, and tokenises what is trained and chosen on."""
-        self.parts = read_parts(self.config.data, self._given_task)
+        self.parts = read_parts(self.config.data, self.checked.task)
         data = self.config.data
         self.tokenizer = with_truncation(load_tokenizer(self.encoder), data.max_length, data.truncation_side)
         self.train_tokens = tokenise(self.tokenizer, self.parts.train.items, "tokenising train")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from distilora.artifact import Artifact
 from distilora.config import Base, Device, Precision
 from distilora.encode import Network
-from distilora.encoders import find_encoder
+from distilora.encoders import find_encoder, same_encoder
 from distilora.errors import ArtifactError
 from distilora.hardware import flags, keep_freed_memory, pick_device, pick_precision, pick_token_budget
 from distilora.network import Held, load_merged, load_network
@@ -104,7 +104,7 @@ def open_network(
     held = _held(artifact, base)
     wanted = artifact.encoder
     found = find_encoder(encoder or wanted["name"], None if encoder else wanted["revision"])
-    if found.sha256 != wanted["sha256"]:
+    if not same_encoder(found, wanted):
         raise ArtifactError(
             f"encoder: {encoder or wanted['name']} has SHA-256 {found.sha256[:12]}, the model was trained on "
             f"{wanted['sha256'][:12]}; bring that encoder back"

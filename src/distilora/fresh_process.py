@@ -1,0 +1,38 @@
+"""Runs a part of this package in a fresh Python process, which has nothing of what this one imported, set or defined.
+
+Python's `-P` keeps the working directory off its search path: a file there called safetensors.py is data, not code. The package
+is the very one that runs here, wherever it was imported from.
+"""
+
+import subprocess
+import sys
+from typing import NamedTuple
+
+import distilora
+
+_CODE = """
+import importlib, importlib.util, sys
+spec = importlib.util.spec_from_file_location("distilora", sys.argv.pop(1))
+sys.modules["distilora"] = package = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(package)
+sys.exit(importlib.import_module(sys.argv.pop(1)).main())
+"""
+
+
+class Done(NamedTuple):
+    """What a fresh process ended with: its exit code, the last line it printed, and the last one on stderr."""
+
+    code: int
+    line: str
+    error: str
+
+
+def run_fresh(module: str, *words: str) -> Done:
+    """Calls `main()` of a module of distilora in a fresh process, with `words` as its arguments, and waits for its end."""
+    command = [sys.executable, "-P", "-c", _CODE, str(distilora.__file__), module, *words]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    return Done(done.returncode, _last_line(done.stdout), _last_line(done.stderr) or "no message")
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1]
