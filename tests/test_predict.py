@@ -12,7 +12,7 @@ import pyarrow.parquet as parquet
 import pytest
 from conftest import tiny_reviews
 
-from distilora import predict
+from distilora import once, predict
 from distilora.errors import ArtifactError, ConfigError, DataError
 from distilora.examples import Example
 from distilora.predict import Predictor, load, predict_table
@@ -93,7 +93,7 @@ def test_a_text_of_a_stream_is_computed_once(predictor: Predictor, monkeypatch: 
         assert one == pytest.approx(other, abs=1e-5)
     assert len(counting([TEXTS[0]] * 5)) == 5
     assert counting.backend.texts == len(TEXTS) + 1
-    monkeypatch.setattr(predict, "REMEMBERED", 3)
+    monkeypatch.setattr(once, "REMEMBERED", 3)
     assert [a["label"] for a in counting.stream(again)] == [a["label"] for a in answers]
     assert counting.backend.texts > 2 * len(TEXTS)
 

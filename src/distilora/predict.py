@@ -6,9 +6,8 @@ Answers come in input order, however the plan grouped the texts. In a stream the
 while the last are computed, and a text that occurred before is not computed again.
 """
 
-import hashlib
 import sys
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distilora.artifact import Artifact
 from distilora.backends import Backend, open_backend
@@ -26,13 +24,13 @@ from distilora.errors import ConfigError, DataError
 from distilora.examples import Example
 from distilora.find_model import find_model
 from distilora.lanes import run_rows
+from distilora.once import Known, Once
 from distilora.progress import Progress
 from distilora.tables import Record, TableWriter, format_of, read_stream, read_table
 from distilora.tasks import Task, restore
 from distilora.tokens import Tokenised, read_tokenizer, tokenise, with_truncation
 
 STREAM = 512  # records tokenised together when streaming; twice as many are held
-REMEMBERED = 65_536  # texts of a stream whose outputs are kept, in case they occur again
 
 
 class Predictor:
@@ -78,8 +76,8 @@ class Predictor:
 
     def answers(self, chunks: Iterable[Sequence[Example]]) -> Iterator[list[dict[str, Any]]]:
         """Answers to cleaned examples, chunk by chunk; the next chunk is read and tokenised while one is computed."""
-        once, iterator = _Once(), iter(chunks)
-        waiting: tuple[Sequence[Example], list[_Known], list[_Known], Future[Tokenised]] | None = None
+        once, iterator = Once(), iter(chunks)
+        waiting: tuple[Sequence[Example], list[Known], list[Known], Future[Tokenised]] | None = None
         with ThreadPoolExecutor(1) as tokeniser:
             while True:
                 try:
@@ -118,7 +116,7 @@ class Predictor:
             yield from answers
 
     def _answered(
-        self, examples: Sequence[Example], known: "list[_Known]", new: "list[_Known]", coming: Future[Tokenised]
+        self, examples: Sequence[Example], known: list[Known], new: list[Known], coming: Future[Tokenised]
     ) -> list[dict[str, Any]]:
         rows, truncated = coming.result()
         if new:
@@ -147,36 +145,6 @@ class Predictor:
         if not any(part.strip() for part in cleaned):
             raise DataError(f"{place}: the text is blank; give one with words")
         return Example(cleaned, place=place)
-
-
-class _Known:
-    """What is known of a text: its outputs before the temperature, [...], and whether it was cut."""
-
-    __slots__ = ("outputs", "truncated")
-    outputs: NDArray[np.float32]
-    truncated: bool
-
-
-class _Once:
-    """Texts of a stream by their SHA-256, the latest REMEMBERED of them, so that none is computed twice."""
-
-    def __init__(self) -> None:
-        self._texts: OrderedDict[bytes, _Known] = OrderedDict()
-
-    def look_up(self, examples: Sequence[Example]) -> tuple[list[_Known], list[_Known], list[Example]]:
-        """What is known of each example; of these, what is new and has to be computed, and its examples."""
-        known, new, fresh = [], [], []
-        for example in examples:
-            key = hashlib.sha256("\0".join(example.texts).encode()).digest()
-            text = self._texts.get(key)
-            if text is None:
-                text = self._texts[key] = _Known()
-                new.append(text)
-                fresh.append(example)
-                if len(self._texts) > REMEMBERED:
-                    self._texts.popitem(last=False)
-            known.append(text)
-        return known, new, fresh
 
 
 def load(
