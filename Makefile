@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: train test test-slow check bench-main bench-first-answer bench-qlora bench-kill-resume bench-notebook bench-speed bench-inference docs clean
+.PHONY: train test test-slow check bench-main bench-first-answer bench-qlora bench-kill-resume bench-notebook bench-speed bench-inference bench-score-memory docs clean
 
 train: $(VENV)/.embedded
 	$(BIN)/distilora train recipes/imdb-embedded.yaml --overwrite $(ARGS)
@@ -48,6 +48,10 @@ bench-speed: $(VENV)/.test
 # half an hour, and 10 minutes of training without INFERENCE_RUN; also results/inference.md and .png
 bench-inference: $(VENV)/.test
 	cd bench && ../$(BIN)/python -m inference $(ARGS)
+
+# a million rows: minutes
+bench-score-memory: $(VENV)/.test
+	$(BIN)/python bench/score_memory.py $(ARGS)
 
 docs: $(VENV)/.embedded
 	$(BIN)/python -m distilora.reference > docs/configuration.md

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -83,6 +84,19 @@ def test_methods_are_compared_review_by_review(monkeypatch: pytest.MonkeyPatch) 
     assert claims["qlora_minus_lora"]["spread"] == pytest.approx([-0.25 - 1.96 * 0.25, -0.25 + 1.96 * 0.25])
     assert claims["weights_bytes_vs_full"]["value"] == pytest.approx(1 / 3)
     assert claims["peak_memory_vs_full"]["value"] == pytest.approx((300 / 900 + 301 / 901) / 2)
+
+
+def test_memory_of_scoring_is_compared_with_that_of_the_fewest_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    bench = importlib.import_module("score_memory")
+    peaks = {1_000_000: 168.0, 10_000: 160.0, 100_000: 176.0}
+    rows = [{"cell": f"rows-{rows}", "rows": rows, "peak_mb": peak} for rows, peak in peaks.items()]
+    growth, peak = bench.compute(rows)
+    assert (growth["name"], growth["value"], growth["spread"]) == ("memory_growth", 1.05, [1.05, 1.1])
+    assert growth["unit"] == "peak at 1,000,000 rows / peak at 10,000 rows"
+    assert (peak["name"], peak["value"], peak["spread"], peak["n"]) == ("peak_mb", 168.0, [160.0, 176.0], 3)
+    assert len(set(bench.texts(1_000))) == 1_000
+    assert bench.anonymous_mb(os.getpid()) > 10
 
 
 def test_speed_is_compared_round_by_round(monkeypatch: pytest.MonkeyPatch) -> None:

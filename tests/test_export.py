@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from distilora import export, hardware, parity, predict
-from distilora.artifact import read_artifact, read_check
+from distilora.artifact import SCHEMA, read_artifact, read_check
 from distilora.backends import open_backend
 from distilora.backends.onnx_backend import OnnxBackend
 from distilora.cli import main
@@ -71,7 +71,7 @@ def test_both_graphs_answer_as_the_run_does(graphs: Path, original: Predictor) -
 def test_what_is_recorded(graphs: Path, finished: Path) -> None:
     artifact, run = read_artifact(graphs), read_artifact(finished)
     found = artifact.parity
-    assert (artifact.weights, artifact.temperature, artifact.schema) == ("onnx", 1.0, 3)
+    assert (artifact.weights, artifact.temperature, artifact.schema) == ("onnx", 1.0, SCHEMA)
     assert (artifact.task, artifact.cleaning, artifact.max_length) == (run.task, run.cleaning, run.max_length)
     assert set(found["candidates"]) == {"onnx fp32", "onnx int8"}
     assert found["default"] == f"onnx {artifact.precision}"

@@ -157,7 +157,12 @@ def _check_names(folder: Path, names: Iterable[str]) -> None:
         plain = not any(sign in name for sign in "\\:\0") and all(
             part not in ("", ".", "..") for part in name.split("/")
         )
-        if not plain or not any((folder / name).resolve().is_relative_to(place) for place in homes):
+        try:
+            target = (folder / name).resolve() if plain else None
+            (folder / name).exists()
+        except (OSError, RuntimeError, ValueError):  # too long, a link to itself, no UTF-8
+            target = None
+        if target is None or not any(target.is_relative_to(place) for place in homes):
             raise ArtifactError(
                 f"{folder}/artifact.json: files: {name!r} does not lie in the model's folder; do not trust this model"
             )

@@ -33,6 +33,7 @@ from distilora.tables import format_of
 from distilora.tasks import Task
 
 MOST_COLUMNS = 10_000
+TYPED = ("jsonl",)  # kinds of files whose values have types, and whose rows name their own columns
 # What a column holds, from all its rows in jsonl files. `mixed` is several kinds, lists or objects: written as JSON text.
 # A column that a csv, tsv or txt file has, too, is `text`: texts stand there as they are, all else of jsonl as JSON.
 TYPES = {"null": "string", "text": "string", "mixed": "string", "flag": "bool_", "whole": "int64", "number": "float64"}
@@ -148,7 +149,7 @@ def make_plan(source: str, task: Task, text_column: str | None, shard_rows: int,
     if found in columns and not schemas:
         columns[found] = "text"  # rows that hold anything else there are rejected
     for one, kind, header in zip(inputs, kinds, headers, strict=False):
-        if kind != "jsonl" and found is not None and found not in header:
+        if kind not in TYPED and found is not None and found not in header:
             raise DataError(
                 f"{one.path}: no column {found!r} (columns: {', '.join(header)}); name one with --text-column"
             )
@@ -171,7 +172,7 @@ def _stretches(path: str, kind: str, rows: int, most: int, columns: dict[str, st
         mark, count = lines.mark, 0
         for found in islice(records(lines, kind, header), most):
             count += 1
-            if kind == "jsonl" and isinstance(found, Record):
+            if kind in TYPED and isinstance(found, Record):
                 for name, value in found.values.items():
                     columns[name] = _joined(columns.get(name, "null"), value)
                 if len(columns) > MOST_COLUMNS:

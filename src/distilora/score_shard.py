@@ -12,7 +12,7 @@ from distilora.examples import Example
 from distilora.files import write_bytes
 from distilora.predict import STREAM, Predictor, unlabelled
 from distilora.reading import Record, Reject
-from distilora.score_plan import Plan, Shard
+from distilora.score_plan import TYPED, Plan, Shard
 from distilora.storage import Place
 from distilora.tables import TableWriter
 
@@ -46,7 +46,7 @@ class Scorer:
         self.columns = [*plan.columns, *self.names.values()]
         answer = {self.names[name]: value for name, value in sample.items()}
         self.schema = plan.arrow_schema(answer) if kind == "parquet" else None
-        changed = {"mixed", "number"} if kind != "jsonl" and "jsonl" in plan.kinds else set()
+        changed = {"mixed", "number"} if kind != "jsonl" and set(TYPED) & set(plan.kinds) else set()
         if changed and len(set(plan.kinds)) > 1:
             changed.add("text")
         self.changed = [name for name, held in plan.columns.items() if held in changed]
