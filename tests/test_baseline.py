@@ -34,7 +34,9 @@ def test_training_counts_decide_also_for_a_class_that_does_not_occur() -> None:
 
 def test_everything_answered_as_one_class() -> None:
     said = judged([i % 5 for i in range(100)], [3] * 100, 5, {f"c{i}": 10 + (i == 3) for i in range(5)})
-    assert said.startswith("This model is no better than always answering 'c3': accuracy 20.00% against 20.00%, ")
+    assert said.startswith(
+        "As far as these 100 examples tell, this model is no better than always answering 'c3': accuracy 20.00% against 20.00%, "
+    )
     assert said.endswith("it answers 'c3' to everything.")
 
 

@@ -26,7 +26,7 @@ def test_an_unrelated_label_is_refused() -> None:
     with pytest.raises(DataError) as refused:
         measured_columns(TASK, source(), ("review", "label"), SourceConfig())
     assert str(refused.value) == (
-        "data.label_column: no column 'stars', the label of training (columns: review, label); name the label's with "
+        "data.label_column: no column 'stars', the label of training (columns: review, label); name one with "
         "--data.label_column"
     )
     given = SourceConfig(label_column="label")

@@ -136,7 +136,7 @@ def test_a_useless_model_is_called_so_first(tmp_path: Path) -> None:
     assert useless["verdict"]
     write_report(tmp_path / "report.html", "useless", [useless], notes=["Something else."])
     page = Page(tmp_path / "report.html").text
-    assert page.index("This model is no better than always answering 'neg'") < page.index("Something else.")
+    assert page.index("this model is no better than always answering 'neg'") < page.index("Something else.")
 
 
 def test_many_classes_stay_small_and_say_what_is_left_out(tmp_path: Path) -> None:
@@ -156,6 +156,18 @@ def test_many_classes_stay_small_and_say_what_is_left_out(tmp_path: Path) -> Non
     assert "All 150 classes" in page.text
     assert all(f"class {i}" in page.text for i in range(150))
     assert page.tags.count("details") == 1
+
+
+def test_a_chart_of_one_bar_is_left_out(tmp_path: Path) -> None:
+    blind = split()
+    figures = blind["figures"]
+    figures["confidence"] = [0] * 10 + [40] + [0] * 9
+    figures["reliability"] = figures["reliability"][:1]
+    write_report(tmp_path / "report.html", "blind", [blind])
+    page = Page(tmp_path / "report.html")
+    assert "How confident" not in page.text
+    assert "Reliability" not in page.text
+    assert page.tags.count("svg") == 3
 
 
 def test_one_class_and_no_history(tmp_path: Path) -> None:

@@ -63,8 +63,10 @@ def verdict(
     if _low(correlation) <= 0:
         answered = [row["label"] for row in classes if row["predicted"]]
         one = f"; it answers {answered[0]!r} to everything" if len(answered) == 1 else ""
+        count = sum(row["support"] for row in classes)
         return (
-            f"This model is no better than {always}: accuracy {accuracy['value']:.2%} against {baseline['accuracy']:.2%}, "
+            f"As far as these {count:,} examples tell, this model is no better than {always}: accuracy "
+            f"{accuracy['value']:.2%} against {baseline['accuracy']:.2%}, "
             f"Matthews correlation {correlation['value']:.3f}{_interval(correlation)}{one}."
         )
     if _low(accuracy) <= baseline["accuracy"]:

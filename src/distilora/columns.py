@@ -36,7 +36,7 @@ def measured_columns(
     else:
         raise DataError(
             f"data.label_column: no column {task.label_column!r}, the label of training (columns: {', '.join(columns)}); "
-            "name the label's with --data.label_column"
+            "name one with --data.label_column"
         )
     say(f"note: labels are read from column {label!r}")
     return found_text, label

@@ -34,7 +34,7 @@ def class_lines(evaluation: Mapping[str, Any]) -> list[str]:
         for row in shown
     ]
     width = max(len("class"), *map(len, names))
-    lines = [f"  {'class':<{width}}  precision  recall      F1   examples"]
+    lines = ["", f"  {'class':<{width}}  precision  recall      F1   examples"]
     for name, row in zip(names, shown, strict=True):
         shares = "  ".join(
             f"{share_text(row[key]):>{size}}" for key, size in (("precision", 9), ("recall", 6), ("f1", 6))

@@ -12,6 +12,7 @@ from distilora.metric_names import metric_name
 from distilora.metrics import CURVES
 
 INK, ACCENT, SOFT, WARN = "#1f2933", "#2563a6", "#c9d8e8", "#c2410c"
+NARROW = 4  # classes up to which the confusion matrix stands beside other pictures
 ROOMY = 8  # classes up to which a cell of the confusion matrix has room for its share
 
 
@@ -31,8 +32,8 @@ def pictures(split: Mapping[str, Any]) -> list[Picture]:
     view = confusion_view(figures, len(labels))
     if view is not None:
         shown = [labels[c] for c in view.classes]
-        drawn.append(Picture(view.caption, _confusion(view.matrix, shown), len(shown) > ROOMY))
-    if "reliability" in figures:
+        drawn.append(Picture(view.caption, _confusion(view.matrix, shown), len(shown) > NARROW))
+    if len(figures.get("reliability", ())) > 1:  # a single point, or bar, says nothing
         drawn.append(
             Picture("Reliability: on the diagonal, confidence is accuracy", _reliability(figures["reliability"]))
         )
@@ -40,7 +41,7 @@ def pictures(split: Mapping[str, Any]) -> list[Picture]:
         curves = figures["roc"]
         few = f"s of the {len(curves)} classes with the lowest AUROC, of {len(labels)}" if len(labels) > CURVES else ""
         drawn.append(Picture(f"ROC curve{few}", _roc(curves, labels)))
-    if "confidence" in figures:
+    if sum(count > 0 for count in figures.get("confidence", ())) > 1:
         drawn.append(Picture("How confident the answers are", _confidence(figures["confidence"])))
     by_length = [row for row in split["slices"] if row["slice"].endswith("tokens")]
     if len(by_length) > 1:
