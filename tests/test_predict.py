@@ -15,8 +15,9 @@ from conftest import tiny_reviews
 from distilora import predict
 from distilora.errors import ArtifactError, ConfigError, DataError
 from distilora.examples import Example
-from distilora.predict import Predictor, load, predict_table
+from distilora.predict import Predictor, load
 from distilora.rows import Rows
+from distilora.table_prediction import predict_table
 from distilora.tables import write_table
 
 TEXTS = [text for text, _ in tiny_reviews(40, 5)]
@@ -268,6 +269,7 @@ class Blocker(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Blocker())
 import numpy as np
 import distilora.predict
+from distilora.table_prediction import predict_table
 from distilora.artifact import read_artifact
 from distilora.errors import MissingExtra
 
@@ -280,7 +282,7 @@ class Backend:
 artifact = read_artifact(sys.argv[1])
 predictor = distilora.predict.Predictor(artifact, Backend())
 answers = predictor(json.loads(sys.argv[2]))
-distilora.predict.predict_table(predictor, sys.argv[3], sys.argv[4])
+predict_table(predictor, sys.argv[3], sys.argv[4])
 try:
     distilora.predict.load(sys.argv[1])
 except MissingExtra as error:

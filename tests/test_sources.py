@@ -169,7 +169,7 @@ def test_an_unknown_split_names_those_there_are(tmp_path: Path) -> None:
 
 
 def test_what_is_no_source(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no csv, tsv, jsonl or parquet file in this folder"):
+    with pytest.raises(DataError, match="no csv, tsv, jsonl, json, parquet or xlsx file in this folder"):
         open_source(str(tmp_path))
     for name in ("notes.txt", "notes.TXT", "notes.pdf"):
         (tmp_path / name).write_text("x")

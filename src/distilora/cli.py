@@ -1,16 +1,14 @@
 """The command `distilora`. Parses arguments, calls one function, prints; heavy imports wait until they are needed."""
 
-import errno
-import json
 import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from distilora import __version__
-from distilora.arguments import Parser, add_answering, add_run
+from distilora.arguments import Parser, add_run
 from distilora.errors import ConfigError, DistiloraError, Interrupted
 
 USAGE = """usage: distilora COMMAND ...
@@ -22,7 +20,8 @@ commands:
   train --resume RUN                                            go on with a run that was stopped
   evaluate RUN --data.path PATH [--data.split SPLIT]            measure a run on other labelled data
   predict RUN TEXT [TEXT ...] [--json]                          answer texts
-  predict RUN --input FILE --output FILE                        answer a csv, tsv, jsonl, parquet or txt file; - is stdin
+  predict RUN --input FILE --output FILE                        answer a csv, jsonl, parquet, xlsx ... file; - is a pipe
+  predict RUN [--json] < FILE                                   answer a text a line
   explain RUN TEXT [--method METHOD] [--output FILE.html]       which words, or sentences, an answer comes from
   score RUN INPUT --output DIR                                  answer tables of any size, resumably, on one machine or many
   export RUN --to merged --output DIR                           one plain Transformers model, nothing beside it needed
@@ -62,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
         if words[0] not in commands:
             raise ConfigError(f"{words[0]}: no such command; there are {', '.join(commands)}")
-        return commands[words[0]](words[1:])
+        code = commands[words[0]](words[1:])
+        sys.stdout.flush()  # what cannot be written is told here, not by the interpreter at its end
+        return code
     except DistiloraError as error:
         told = isinstance(error, Interrupted) and os.environ.get("RANK", "0") != "0"  # by the first process of the run
         if not told:
@@ -75,11 +76,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:  # what is written elsewhere has errors of its own
-        if error.errno != errno.ENOSPC:
+        if not _is_stuck(sys.stdout):
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.stderr.write("distilora: standard output: no space left; send it to another place\n")
+        sys.stderr.write(f"distilora: standard output: {error.strerror or error}; send it to another place\n")
         return 2
+
+
+def _is_stuck(stream: TextIO) -> bool:
+    """Whether a stream does not take what was written to it."""
+    try:
+        stream.flush()
+    except OSError:
+        return True
+    return False
 
 
 def _train(words: list[str]) -> int:
@@ -192,66 +202,15 @@ def _evaluate(words: list[str]) -> int:
 
 
 def _predict(words: list[str]) -> int:
-    parser = Parser(prog="distilora predict", description="Answers texts, or a table of them, with a finished run.")
-    add_run(parser)
-    parser.add_argument("texts", metavar="TEXT", nargs="*", help="texts to answer")
-    parser.add_argument("--input", metavar="FILE", help="csv, tsv, jsonl, parquet or txt (a text a line); - is stdin")
-    parser.add_argument("--output", metavar="FILE", help="csv, tsv, jsonl or parquet; appears when it is whole")
-    parser.add_argument(
-        "--input-format", choices=["csv", "tsv", "jsonl", "txt"], help="of standard input (default: txt)"
-    )
-    parser.add_argument("--text-column", metavar="NAME", help="column of the text, where its name does not tell")
-    parser.add_argument("--strict", action="store_true", help="a blank text is an error, not an empty answer")
-    add_answering(parser)
-    parser.add_argument("--json", action="store_true", help="print a JSON object for each text")
-    args = parser.parse_intermixed_args(words)  # a text may follow an option
-    if bool(args.texts) == bool(args.input):
-        raise ConfigError('predict: give either texts ("A fine film.") or --input FILE --output FILE')
-    if bool(args.input) != bool(args.output):
-        raise ConfigError("predict: --input and --output go together; give both")
+    from distilora.predict_command import predict_command
 
-    from distilora.predict import load, predict_table
-    from distilora.tables import TableWriter, format_of
-
-    if args.input:
-        TableWriter(args.output)  # refuses what cannot be written before the model is loaded
-        if args.input != "-":
-            format_of(args.input)
-            if not Path(args.input).is_file():
-                raise ConfigError(f"--input: no such file: {args.input}; check the path")
-            if Path(args.output).exists() and Path(args.output).samefile(args.input):
-                raise ConfigError("--output: the same file as --input; give another name")
-    predictor = load(args.run, args.precision, args.device, args.encoder, args.base, args.abstain_below, args.backend)
-    if args.input:
-        counts = predict_table(
-            predictor,
-            args.input,
-            args.output,
-            input_format=args.input_format,
-            text_column=args.text_column,
-            strict=args.strict,
-        )
-        blank = f", {counts['blank']:,} of them blank and without an answer" if counts["blank"] else ""
-        print(f"{args.output}: {counts['rows']:,} rows{blank}")
-        return 0
-    for text, answer in zip(args.texts, predictor(args.texts), strict=True):
-        print(json.dumps({"text": text, **answer}, ensure_ascii=False) if args.json else _answer_line(answer))
-    return 0
+    return predict_command(words)
 
 
 def _score(words: list[str]) -> int:
     from distilora.score_command import score_command
 
     return score_command(words)
-
-
-def _answer_line(answer: dict[str, Any]) -> str:
-    if "label" not in answer:
-        return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in answer.items())
-    shares = sorted(((p, n[2:]) for n, p in answer.items() if n.startswith("p_")), reverse=True)
-    line = f"{answer['label']}  " + "  ".join(f"{name} {p:.1%}" for p, name in shares)
-    line += "  (abstains)" if answer["abstain"] else ""
-    return line + ("  (longer than the model reads: cut)" if answer["truncated"] else "")
 
 
 def _explain(words: list[str]) -> int:

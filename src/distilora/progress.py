@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import Self, TextIO, TypeVar
 
 LINE_EVERY_S = 10.0
@@ -21,6 +22,12 @@ def say(text: str, stream: TextIO | None = None) -> None:
     """A line of information on stderr, unless progress is off."""
     if not _quiet:
         print(text, file=stream or sys.stderr, flush=True)
+
+
+@cache
+def say_once(text: str) -> None:
+    """Says a line once in the life of the process, however often a file is read again."""
+    say(text)
 
 
 class Progress:

@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from distilora.compression import decompressed
 from distilora.errors import DataError, MissingExtra, OutputError
-from distilora.tables import FORMATS, write_json
+from distilora.table_kinds import KINDS, kind_of
+from distilora.tables import write_json
 
 MAGIC = "*?["
 
@@ -46,7 +48,7 @@ def find_inputs(source: str) -> list[Input]:
     else:
         found = _on_disk(source)
     if not found:
-        raise DataError(f"{source}: no csv, tsv, jsonl or parquet file there; give a file, a folder of them, or a glob")
+        raise DataError(f"{source}: no {KINDS} file there; give a file, a folder of them, or a glob")
     empty = next((one for one in found if one.size == 0), None)
     if empty is not None:
         raise DataError(f"{empty.path}: the file is empty; give one with records, or take it away")
@@ -86,7 +88,7 @@ def _in_store(source: str) -> list[Input]:
 
 
 def _is_table(name: str) -> bool:
-    return name[0] not in "._" and FORMATS.get(Path(name).suffix.lower(), "txt") != "txt"
+    return name[0] not in "._" and kind_of(name) not in (None, "txt")
 
 
 def file_system(address: str) -> tuple[Any, str]:
@@ -106,15 +108,16 @@ def file_system(address: str) -> tuple[Any, str]:
 
 @contextmanager
 def opened(path: str) -> Iterator[BinaryIO]:
-    """A file opened for reading bytes. Raises DataError if it cannot be."""
+    """A file opened for reading bytes, those inside a .gz or .zst. Raises DataError if it cannot be."""
     try:
         if is_address(path):
             fs, inner = file_system(path)
             with fs.open(inner, "rb") as stream:
-                yield stream if hasattr(stream, "getbuffer") else io.BufferedReader(stream, 1 << 20)
+                buffered = stream if hasattr(stream, "getbuffer") else io.BufferedReader(stream, 1 << 20)
+                yield decompressed(buffered, path)
         else:
             with open(local(path), "rb") as stream:
-                yield stream
+                yield decompressed(stream, path)
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read ({error.strerror or error}); check that it is there and yours"

@@ -1,0 +1,33 @@
+"""Which kind of table a file is, by its name; `.gz` or `.zst` behind it says that it is compressed."""
+
+from pathlib import Path
+
+from distilora.compression import compression_of
+from distilora.errors import DataError
+
+FORMATS = {
+    ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet",
+    ".xlsx": "xlsx", ".txt": "txt",
+}  # fmt: skip
+KINDS = "csv, tsv, jsonl, json, parquet or xlsx"  # of tables that are read, for messages
+PACKED = ("parquet", "xlsx")  # compressed inside
+
+
+def kind_of(name: str | Path) -> str | None:
+    """The kind of table that a file's name says it is, `.gz` and `.zst` aside; None if it says none."""
+    path = Path(name)
+    if compression_of(path) is None:
+        return FORMATS.get(path.suffix.lower())
+    kind = FORMATS.get(Path(path.stem).suffix.lower())
+    return None if kind in PACKED else kind
+
+
+def format_of(path: str | Path, wanted: str | None = None) -> str:
+    """The table format of a path: `wanted`, else by its suffix. Raises DataError if neither tells."""
+    found = wanted or kind_of(path)
+    if found is None:
+        raise DataError(
+            f"{path}: unknown kind of file; give one ending in {', '.join(FORMATS)} (all but parquet and xlsx also with "
+            ".gz or .zst behind)"
+        )
+    return found
