@@ -14,6 +14,7 @@ from distilora.errors import DataError
 from distilora.reading import Lines, Record, Reject, checked_object, records
 
 PIECE = 1 << 20  # bytes
+BEGINNING = 1 << 16  # bytes looked at for the bracket of an array
 _WANTED = "each element must be an object"
 _LITERAL = 16  # characters of the longest token but a string or a number, such as -Infinity
 _BLANK = re.compile(r"\s*")
@@ -27,7 +28,7 @@ def json_records(stream: BinaryIO, name: str, first: int = 0) -> Iterator[Record
     """
     if not stream.seekable():
         stream = io.BytesIO(stream.read())
-    begins = stream.read(PIECE).removeprefix(codecs.BOM_UTF8).lstrip()
+    begins = stream.read(BEGINNING).removeprefix(codecs.BOM_UTF8).lstrip()
     stream.seek(0)
     for found in _elements(stream, name) if begins.startswith(b"[") else records(Lines(stream, name), "jsonl"):
         if found.row > first:

@@ -18,12 +18,17 @@ _FIXES = {
 
 
 def check_free(path: str | Path, overwrite: bool) -> None:
-    """Raises ConfigError if `path` is a folder, or a file that is there and not to be overwritten."""
+    """Raises ConfigError if `path` is a folder, or a file that is there and not to be overwritten, OutputError if its folder
+    takes no files."""
     path = Path(path)
     if path.is_dir():
         raise ConfigError(f"--output: {path} is a folder; give the name of a file")
     if path.exists() and not overwrite:
         raise ConfigError(f"--output: {path} exists already; give another name, or --overwrite")
+    if path.parent.is_dir() and not os.access(path.parent, os.W_OK):
+        raise OutputError(
+            f"--output: {path} cannot be written (its folder is read-only, or not yours); give another file"
+        )
 
 
 @contextmanager

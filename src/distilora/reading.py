@@ -1,6 +1,7 @@
 """Parses records one by one, good or bad: the one parser under `read_table`, which stops at a bad one, and scoring, which goes on.
 
-A `Mark` says how far a csv, tsv, jsonl or txt file has been read; reading goes on from it without reading what is before.
+A `Mark` says how far a csv, tsv, jsonl or txt file has been read; reading goes on from it without reading what is before
+(of a compressed file it is decompressed all the same; json and xlsx are read again).
 """
 
 import csv
@@ -13,6 +14,7 @@ from distilora.errors import DataError, MissingExtra
 from distilora.separators import BYTES, ROWS, SEPARATORS, find_separator
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}  # where a file does not speak against it
+TYPED = ("jsonl", "json", "xlsx")  # kinds whose records have columns and types of their own, known when all are read
 BATCH = 1024  # parquet rows held at a time
 LONGEST = 1 << 20  # bytes: where scoring looks for the end of a quote; beyond, the quote is taken for a stray one
 csv.field_size_limit(2**31 - 1)
@@ -117,9 +119,15 @@ class Lines:
 
 
 def records(lines: Lines, kind: str, header: Sequence[str] = ()) -> Iterator[Record | Reject]:
-    """The rows from where `lines` are on, in order; csv and tsv need their `header` (see `read_header`)."""
+    """The rows from where `lines` are on, in order; csv and tsv need their `header` (see `read_header`).
+
+    json and xlsx are read from their beginning, and the rows before `lines.row` passed over.
+    """
     if kind in DELIMITERS:
         yield from _csv(lines, kind, header)
+        return
+    if kind in ("json", "xlsx"):
+        yield from _whole(lines, kind)
         return
     lines.begin()
     for line in lines:
@@ -135,6 +143,15 @@ def records(lines: Lines, kind: str, header: Sequence[str] = ()) -> Iterator[Rec
             except DataError as error:
                 yield Reject(place, str(error), lines.row, lines.raw())
         lines.begin()
+
+
+def _whole(lines: Lines, kind: str) -> Iterator[Record | Reject]:
+    from distilora.json_array import json_records
+    from distilora.spreadsheet import xlsx_records
+
+    for found in (json_records if kind == "json" else xlsx_records)(lines.stream, lines.name, lines.row):
+        lines.row = found.row
+        yield found
 
 
 def _json(line: str) -> dict[str, Any]:

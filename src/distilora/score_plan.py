@@ -17,6 +17,7 @@ from distilora.progress import Progress
 from distilora.reading import (
     DELIMITERS,
     LONGEST,
+    TYPED,
     Lines,
     Mark,
     Record,
@@ -27,7 +28,7 @@ from distilora.reading import (
     records,
 )
 from distilora.storage import Input, find_inputs, is_address, local, opened
-from distilora.tables import format_of
+from distilora.tables import format_of, tell_separator
 from distilora.tasks import Task
 
 MOST_COLUMNS = 10_000
@@ -126,10 +127,10 @@ def make_plan(source: str, task: Task, text_column: str | None, shard_rows: int)
         columns = {field.name: str(field.type) for field in schema}
         serialised = base64.b64encode(schema.serialize().to_pybytes()).decode()
     found = getattr(unlabelled(task, columns, text_column), "text_column", None)
-    if kind == "jsonl" and found in columns:
+    if kind in TYPED and found in columns:
         columns[found] = "text"  # rows that hold anything else there are rejected
     for one, header in zip(inputs, headers, strict=True):
-        if kind != "jsonl" and found is not None and found not in header:
+        if kind not in TYPED and found is not None and found not in header:
             raise DataError(
                 f"{one.path}: no column {found!r} (columns: {', '.join(header)}); name one with --text-column"
             )
@@ -142,7 +143,7 @@ def _stretches(path: str, kind: str, rows: int, columns: dict[str, str]) -> Iter
         mark, count = lines.mark, 0
         for found in records(lines, kind, header):
             count += 1
-            if kind == "jsonl" and isinstance(found, Record):
+            if kind in TYPED and isinstance(found, Record):
                 for name, value in found.values.items():
                     columns[name] = _joined(columns.get(name, "null"), value)
                 if len(columns) > MOST_COLUMNS:
@@ -181,12 +182,13 @@ def _lines(path: str, kind: str, mark: Mark | None) -> Iterator[tuple[Lines, lis
         header = read_header(lines, kind) if kind in DELIMITERS else []
         if mark is not None:
             stream.seek(mark.offset)
-            lines = Lines(stream, path, mark, LONGEST)
+            lines = Lines(stream, path, mark, LONGEST, lines.separator)
         yield lines, header
 
 
 def _header(path: str, kind: str) -> list[str]:
-    with _lines(path, kind, None) as (_, header):
+    with _lines(path, kind, None) as (lines, header):
+        tell_separator(lines, kind)
         return header
 
 

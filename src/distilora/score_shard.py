@@ -11,10 +11,10 @@ from distilora.errors import DataError
 from distilora.examples import Example
 from distilora.files import write_bytes
 from distilora.predict import STREAM, Predictor, unlabelled
-from distilora.reading import Record, Reject
+from distilora.reading import TYPED, Record, Reject
 from distilora.score_plan import Plan, Shard
 from distilora.storage import Place
-from distilora.tables import TableWriter
+from distilora.tables import TableWriter, json_line
 
 PARTS = "parts"  # records of finished shards, and their rejects, until all are joined
 GROUP = 8192  # rows of a parquet row group
@@ -46,7 +46,7 @@ class Scorer:
         self.columns = [*plan.columns, *self.names.values()]
         answer = {self.names[name]: value for name, value in sample.items()}
         self.schema = plan.arrow_schema(answer) if kind == "parquet" else None
-        changed = ("mixed", "number") if kind != "jsonl" and plan.kind == "jsonl" else ()
+        changed = ("mixed", "number") if kind != "jsonl" and plan.kind in TYPED else ()
         self.changed = [name for name, held in plan.columns.items() if held in changed]
 
     def __call__(self, shard: Shard, tick: Callable[[int], None] = lambda rows: None) -> dict[str, int]:
@@ -139,5 +139,4 @@ def _line(path: str, found: Record | Reject, reason: str) -> bytes:
         told["values"] = found.values
     elif found.raw is not None:
         told["raw"] = found.raw
-    text = json.dumps(told, ensure_ascii=False, default=str) + "\n"
-    return text.encode("utf-8", "backslashreplace")
+    return json_line(told).encode("utf-8", "backslashreplace")

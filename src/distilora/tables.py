@@ -18,12 +18,10 @@ from typing import Any, BinaryIO, Self
 
 from distilora.compression import compression_of, decompressed
 from distilora.errors import DataError
-from distilora.json_array import json_records
 from distilora.progress import say_once
 from distilora.reading import BATCH, DELIMITERS, Lines, Record, Reject, arrow, parquet_records, read_header, records
 from distilora.separators import SEPARATORS
-from distilora.spreadsheet import xlsx_records
-from distilora.table_kinds import PACKED, format_of
+from distilora.table_kinds import format_of
 
 __all__ = [
     "BATCH",
@@ -56,21 +54,15 @@ def read_table(path: str | Path, separator: str | None = None) -> Iterator[Recor
         return
     try:
         with open(path, "rb") as stream:
-            if kind == "xlsx":
-                yield from _strict(xlsx_records(stream, str(path)))
-            else:
-                yield from read_stream(decompressed(stream, str(path)), kind, str(path), separator)
+            yield from read_stream(decompressed(stream, str(path)), kind, str(path), separator)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
 
 
 def read_stream(stream: BinaryIO, kind: str, name: str, separator: str | None = None) -> Iterator[Record]:
-    """Streams the records of an open binary file of kind csv, tsv, jsonl, json or txt."""
-    if kind in PACKED:
+    """Streams the records of an open binary file of any kind but parquet; an xlsx must be one that can be sought in."""
+    if kind == "parquet" or (kind == "xlsx" and not stream.seekable()):
         raise DataError(f"{name}: {kind} cannot be read from a stream; give a file")
-    if kind == "json":
-        yield from _strict(json_records(stream, name))
-        return
     lines = Lines(stream, name, separator=separator)
     header = read_header(lines, kind) if kind in DELIMITERS else ()
     if separator is None:
