@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:  # what is written elsewhere has errors of its own
-        if not _is_stuck(sys.stdout):
+        if error.filename is not None or not _is_stuck(sys.stdout):
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.stderr.write(f"distilora: standard output: {error.strerror or error}; send it to another place\n")
@@ -84,8 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _is_stuck(stream: TextIO) -> bool:
-    """Whether a stream does not take what was written to it."""
+    """Whether a stream takes no more. What it refused may be gone from its buffer, so the end of a line is tried."""
     try:
+        stream.write("\n")
         stream.flush()
     except OSError:
         return True

@@ -13,6 +13,7 @@ from typing import Any
 from distilora.arguments import Parser, add_answering, add_run
 from distilora.errors import ConfigError
 from distilora.progress import say
+from distilora.separators import separator_from
 
 WAYS = (
     'predict: give either texts ("A fine film."), or --input FILE --output FILE, or texts on standard input, one a line'
@@ -92,6 +93,8 @@ def _settle(args: Namespace) -> None:
         raise ConfigError("predict: --input and --output go together; give both (--output - is standard output)")
     if args.output_format and args.output != "-":
         raise ConfigError("--output-format: goes with --output -; a file's name tells its format")
+    if args.separator is not None:
+        args.separator = separator_from(args.separator, "--separator")
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit: {args.limit} given, at least 1 wanted")
 
