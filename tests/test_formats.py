@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 import openpyxl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import tiny_reviews, write_csv
 
@@ -20,6 +21,7 @@ from distilora.compression import decompressed
 from distilora.errors import ConfigError, DataError, MissingExtra
 from distilora.separators import find_separator, separator_from
 from distilora.sources import open_source
+from distilora.storage import find_inputs
 from distilora.tables import read_stream, read_table, write_table
 
 ROWS = [{"text": f"text {n}, so; long", "label": str(n % 2)} for n in range(3000)]
@@ -372,3 +374,39 @@ def test_every_kind_is_scored_as_it_is_predicted(name: str, finished: Path, tmp_
     assert [(int(row["n"]), row["label"]) for row in scored] == [(n, row["label"]) for n, row in enumerate(predicted)]
     assert [row["text"] for row in scored] == texts
     assert len(list(output.glob("shard-*"))) == 3
+
+
+def test_a_row_that_cannot_be_read_and_numbers_that_are_none(finished: Path, tmp_path: Path) -> None:
+    texts = [text for text, _ in tiny_reviews(4, 3)]
+    when = pa.array([0, 10**7, 1, 2], pa.int32()).cast(pa.date32())
+    table = pa.table({"text": [*texts[:3], " "], "when": when, "x": [float("nan"), 1.0, float("inf"), float("nan")]})
+    pq.write_table(table, tmp_path / "in.parquet")
+    words = [
+        "score",
+        str(finished),
+        str(tmp_path / "in.parquet"),
+        "--output",
+        str(tmp_path / "out"),
+        "--format",
+        "jsonl",
+    ]
+    try:
+        assert main(["--quiet", *words, "--device", "cpu"]) == 0
+    finally:
+        progress.quiet(False)
+    strict = json.JSONDecoder(parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    lines = (tmp_path / "out" / "shard-00000.jsonl").read_text().splitlines()
+    assert [(row["text"], row["x"]) for row in map(strict.decode, lines)] == [(texts[0], None), (texts[2], None)]
+    far, blank = map(strict.decode, (tmp_path / "out" / "rejects.jsonl").read_text().splitlines())
+    assert (far["row"], far["reason"][:38]) == (2, "column 'when': its date32[day] cannot ")
+    assert (blank["row"], blank["values"]["x"]) == (4, None)
+
+
+def test_json_in_a_folder(tmp_path: Path) -> None:
+    written(tmp_path / "train.json", b'[{"text": "a"}]')
+    written(tmp_path / "test.json.gz", gzip.compress(b'[{"text": "b"}]'))
+    assert [Path(one.path).name for one in find_inputs(str(tmp_path))] == ["test.json.gz", "train.json"]
+    assert open_source(str(tmp_path)).splits == ("test", "train")
+    written(tmp_path / "train.csv.gz", gzip.compress(b"text\nc\n"))  # beside which they are notes
+    assert [Path(one.path).name for one in find_inputs(str(tmp_path))] == ["train.csv.gz"]
+    assert open_source(str(tmp_path)).splits == ("train",)

@@ -148,6 +148,8 @@ def test_a_folder_of_split_files(tmp_path: Path) -> None:
     write_csv(tmp_path / "test_set.csv", ROWS[:1])
     (tmp_path / "README.md").write_text("about")
     (tmp_path / "notes.TXT").write_text("about")
+    (tmp_path / "dataset_infos.json").write_text("{}")  # a note on the tables beside it
+    (tmp_path / "._val.csv").write_text("what a Mac leaves")
     (tmp_path / "parts.csv").mkdir()
     source = open_source(str(tmp_path))
     assert set(source.splits) == {"train", "validation", "test"}

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from distilora.compression import decompressed
 from distilora.errors import DataError, MissingExtra, OutputError
-from distilora.table_kinds import KINDS, kind_of
+from distilora.table_kinds import KINDS, tables_of
 from distilora.tables import write_json
 
 MAGIC = "*?["
@@ -58,7 +58,7 @@ def find_inputs(source: str) -> list[Input]:
 def _on_disk(source: str) -> list[Input]:
     path = local(source)
     if path.is_dir():
-        paths = [file for file in path.iterdir() if _is_table(file.name) and file.is_file()]
+        paths = [path / name for name in tables_of(file.name for file in path.iterdir() if file.is_file())]
     elif path.is_file():
         paths = [path]
     elif any(sign in source for sign in MAGIC):
@@ -78,17 +78,14 @@ def _in_store(source: str) -> list[Input]:
             infos = list(fs.glob(path, detail=True).values())
         else:
             about = fs.info(path)
-            infos = (
-                [i for i in fs.ls(path) if _is_table(Path(i["name"]).name)] if about["type"] == "directory" else [about]
-            )
+            infos = [about]
+            if about["type"] == "directory":
+                inside = {Path(info["name"]).name: info for info in fs.ls(path) if info["type"] == "file"}
+                infos = [inside[name] for name in tables_of(inside)]
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error}); check the address and its credentials") from None
     files = sorted((info for info in infos if info["type"] == "file"), key=lambda info: str(info["name"]))
     return [Input(fs.unstrip_protocol(i["name"]), int(i["size"]), str(fs.ukey(i["name"]))) for i in files]
-
-
-def _is_table(name: str) -> bool:
-    return name[0] not in "._" and kind_of(name) not in (None, "txt")
 
 
 def file_system(address: str) -> tuple[Any, str]:

@@ -1,5 +1,6 @@
 """Which kind of table a file is, by its name; `.gz` or `.zst` behind it says that it is compressed."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from distilora.compression import compression_of
@@ -20,6 +21,16 @@ def kind_of(name: str | Path) -> str | None:
         return FORMATS.get(path.suffix.lower())
     kind = FORMATS.get(Path(path.stem).suffix.lower())
     return None if kind in PACKED else kind
+
+
+def tables_of(names: Iterable[str]) -> list[str]:
+    """The names in a folder that are of tables, sorted: neither texts nor notes, hidden or not.
+
+    A .json beside tables of other kinds is taken for a note on them.
+    """
+    kinds = {name: kind_of(name) for name in names if name[0] not in "._"}
+    tables = sorted(name for name, kind in kinds.items() if kind not in (None, "txt"))
+    return [name for name in tables if kinds[name] != "json"] or tables
 
 
 def format_of(path: str | Path, wanted: str | None = None) -> str:

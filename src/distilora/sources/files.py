@@ -8,7 +8,7 @@ from distilora.errors import DataError
 from distilora.reading import DELIMITERS
 from distilora.separators import separator_from
 from distilora.sources import Source
-from distilora.table_kinds import KINDS, kind_of
+from distilora.table_kinds import KINDS, kind_of, tables_of
 from distilora.tables import Record, read_table
 
 _SYNONYMS = {"valid": "validation", "val": "validation", "dev": "validation", "eval": "validation"}
@@ -22,9 +22,8 @@ def files_source(path: Path, separator: str | None = None) -> Source:
     """
     if path.is_dir():
         splits: dict[str, list[Path]] = {}
-        for file in sorted(path.iterdir()):
-            if file.is_file() and kind_of(file) not in (None, "txt"):
-                splits.setdefault(_split(file), []).append(file)
+        for name in tables_of(file.name for file in path.iterdir() if file.is_file()):
+            splits.setdefault(_split(path / name), []).append(path / name)
         if not splits:
             raise DataError(f"{path}: no {KINDS} file in this folder; name them after their splits")
     else:
