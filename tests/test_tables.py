@@ -369,3 +369,18 @@ def test_rows_into_a_stream(kind: str, tmp_path: Path) -> None:
     write_table(tmp_path / f"t.{kind}", rows)
     assert stream.getvalue() == (tmp_path / f"t.{kind}").read_bytes()
     assert not stream.closed
+
+
+def test_a_stream_that_takes_a_part_at_a_time(tmp_path: Path) -> None:
+    with open(tmp_path / "out", "wb", buffering=0) as stream:
+
+        class Narrow:
+            def write(self, data: bytes) -> int:
+                return stream.write(bytes(data[:100]))
+
+            def flush(self) -> None:
+                pass
+
+        with TableWriter("standard output", stream=Narrow(), kind="jsonl") as out:  # type: ignore[arg-type]
+            out.write([{"n": n} for n in range(1000)])
+    assert [json.loads(line)["n"] for line in (tmp_path / "out").read_text().splitlines()] == list(range(1000))

@@ -248,7 +248,9 @@ class _Utf8:
         self.stream = stream
 
     def write(self, text: str) -> None:
-        self.stream.write(text.encode())
+        left = memoryview(text.encode())
+        while left:  # one without a buffer, as under PYTHONUNBUFFERED, may take a part
+            left = left[self.stream.write(left) :]
 
     def flush(self) -> None:
         self.stream.flush()
