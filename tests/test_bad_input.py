@@ -282,7 +282,9 @@ def test_an_output_table_that_cannot_be_written(finished: Path, refused: Run, tm
     assert "its folder does not exist; create it first" in refused(*words, tmp_path / "no" / "x.csv")
     assert "unknown kind of file; give one ending in " in refused(*words, tmp_path / "x.xls")
     assert "predictions are tables; give a file ending in " in refused(*words, tmp_path / "x.txt")
-    assert refused(*words[:-1]) == "predict: --input and --output go together; give both"
+    assert refused(*words[:-1]) == (
+        "predict: --input and --output go together; give both (--output - is standard output)"
+    )
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -129,7 +129,7 @@ def test_predict_standard_input(
         ('{"text": "dull"}\n{"text": "superb ü"}', ["--input-format", "jsonl"]),
     ):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given.encode())))
-        assert main(["predict", str(finished), "--input", "-", "--output", str(output), *kind]) == 0
+        assert main(["predict", str(finished), "--input", "-", "--output", str(output), "--overwrite", *kind]) == 0
         assert capsys.readouterr().out == f"{output}: 2 rows\n"
         assert [record.values["text"] for record in read_table(output)] == ["dull", "superb ü"]
 
@@ -153,7 +153,10 @@ def test_predict_standard_input(
         ([], "the following arguments are required: RUN"),
     ],
 )
-def test_predict_refuses(finished: Path, words: list[str], named: str, capsys: Captured) -> None:
+def test_predict_refuses(
+    finished: Path, words: list[str], named: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO())))
     said = failed(["predict", *(str(finished) if word == "RUN" else word for word in words)], capsys)
     assert said.startswith(named)
 

@@ -104,7 +104,7 @@ def test_a_task_of_one_s_own(encoder: Path, tmp_path: Path) -> None:
     from conftest import tiny_config
 
     from distilora import MeasureConfig, evaluate, load, parse, train
-    from distilora.predict import predict_table
+    from distilora.table_prediction import predict_table
     from distilora.tables import read_table, write_table
 
     write_table(tmp_path / "train.jsonl", shares(240, 1))

@@ -92,7 +92,9 @@ def test_files_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("os.replace", full)
     for name in ("c.html", "c.json"):
-        with pytest.raises(OutputError, match=r"cannot be written \(No space left on device\); give another file$"):
+        with pytest.raises(
+            OutputError, match=r"cannot be written \(No space left on device\); make room, or give another file$"
+        ):
             write_explanation(NASTY, tmp_path / name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.HTML", "a.json", "b.html"]
 

@@ -18,8 +18,9 @@ from conftest import tiny_reviews
 from distilora import once, predict
 from distilora.errors import ArtifactError, ConfigError, DataError
 from distilora.examples import Example
-from distilora.predict import Predictor, load, predict_table
+from distilora.predict import Predictor, load
 from distilora.rows import Rows
+from distilora.table_prediction import predict_table
 from distilora.tables import write_table
 from distilora.tasks.classification import Classification
 
@@ -378,6 +379,7 @@ class Blocker(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Blocker())
 import numpy as np
 import distilora.predict
+from distilora.table_prediction import predict_table
 from distilora.artifact import read_artifact
 from distilora.errors import MissingExtra
 
@@ -390,7 +392,7 @@ class Backend:
 artifact = read_artifact(sys.argv[1])
 predictor = distilora.predict.Predictor(artifact, Backend())
 answers = predictor(json.loads(sys.argv[2]))
-distilora.predict.predict_table(predictor, sys.argv[3], sys.argv[4])
+predict_table(predictor, sys.argv[3], sys.argv[4])
 try:
     distilora.predict.load(sys.argv[1])
 except MissingExtra as error:

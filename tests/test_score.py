@@ -168,7 +168,7 @@ def test_shards_of_nothing_but_rejects(finished: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "no csv, tsv, jsonl or parquet file there"),
+        ({}, "no csv, tsv, jsonl, json, parquet or xlsx file there"),
         ({"a.csv": b""}, r"a\.csv: the file is empty"),
         ({"a.csv": b"text\n", "b.csv": b"text\n"}, "no records"),
         ({"a.csv": b"text\nfine\n", "b.parquet": b"PAR1"}, r"parquet beside other kinds \(csv, parquet\)"),

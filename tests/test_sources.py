@@ -148,6 +148,8 @@ def test_a_folder_of_split_files(tmp_path: Path) -> None:
     write_csv(tmp_path / "test_set.csv", ROWS[:1])
     (tmp_path / "README.md").write_text("about")
     (tmp_path / "notes.TXT").write_text("about")
+    (tmp_path / "dataset_infos.json").write_text("{}")  # a note on the tables beside it
+    (tmp_path / "._val.csv").write_text("what a Mac leaves")
     (tmp_path / "parts.csv").mkdir()
     source = open_source(str(tmp_path))
     assert set(source.splits) == {"train", "validation", "test"}
@@ -169,7 +171,7 @@ def test_an_unknown_split_names_those_there_are(tmp_path: Path) -> None:
 
 
 def test_what_is_no_source(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no csv, tsv, jsonl or parquet file in this folder"):
+    with pytest.raises(DataError, match="no csv, tsv, jsonl, json, parquet or xlsx file in this folder"):
         open_source(str(tmp_path))
     for name in ("notes.txt", "notes.TXT", "notes.pdf"):
         (tmp_path / name).write_text("x")

@@ -3,6 +3,9 @@
 import datetime
 import io
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -273,3 +276,111 @@ def test_json_holds_no_nan(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     write_json(tmp_path / "t.json", {"a": "é"})
     assert json.loads((tmp_path / "t.json").read_text("utf-8")) == {"a": "é"}
+
+
+def test_columns_without_a_name_are_kept(tmp_path: Path) -> None:
+    index = written(tmp_path / "pandas.csv", b",text,label\n0,fine,pos\n1,dull,neg\n")
+    assert read(index) == [
+        {"unnamed_1": "0", "text": "fine", "label": "pos"},
+        {"unnamed_1": "1", "text": "dull", "label": "neg"},
+    ]
+    assert read(written(tmp_path / "t.csv", b"text, ,,\na,b,c,\n")) == [
+        {"text": "a", "unnamed_2": "b", "unnamed_3": "c", "unnamed_4": ""}
+    ]
+    with pytest.raises(DataError, match="two columns called 'unnamed_1'; rename one"):
+        read(written(tmp_path / "t.csv", b",unnamed_1\na,b\n"))
+    with pytest.raises(DataError, match="no header; the first line must name the columns"):
+        read(written(tmp_path / "t.csv", b",,\na,b,c\n"))
+
+
+def test_two_parquet_columns_of_one_name(tmp_path: Path) -> None:
+    pq.write_table(pa.table([["a"], ["b"]], ["text", "text"]), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="two columns called 'text'; rename one"):
+        read(tmp_path / "t.parquet")
+
+
+BEYOND = {
+    "date": pa.array([1, 10**7], pa.int32()).cast(pa.date32()),
+    "time": pa.array([1, 2**60], pa.int64()).cast(pa.timestamp("us")),
+    "span": pa.array([1, 2**62], pa.int64()).cast(pa.duration("s")),
+}
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_a_parquet_value_beyond_what_python_holds(name: str, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a", "b"], name: BEYOND[name]}), tmp_path / "t.parquet")
+    records = read_table(tmp_path / "t.parquet")
+    assert next(records).values["text"] == "a"
+    with pytest.raises(DataError, match=rf"row 2: column '{name}': its .* cannot be read \(.*\); correct it, or leave"):
+        next(records)
+
+
+def test_what_json_has_no_number_for_is_null(tmp_path: Path) -> None:
+    rows = [
+        {"a": float("nan"), "b": [1.5, {"c": float("inf")}], "d": "NaN"},
+        {"a": 2.5, "b": -float("inf"), "d": datetime.date(2011, 6, 19)},
+    ]
+    write_table(tmp_path / "t.jsonl", rows)
+    lines = (tmp_path / "t.jsonl").read_text().splitlines()
+
+    def no_constant(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    assert [json.loads(line, parse_constant=no_constant) for line in lines] == [
+        {"a": None, "b": [1.5, {"c": None}], "d": "NaN"},
+        {"a": 2.5, "b": None, "d": "2011-06-19"},
+    ]
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Lets no file of this process grow beyond `size` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rows", [40, 40_000])  # what does not fit is noticed at the end, or before
+def test_nothing_is_left_behind_by_a_file_that_does_not_fit(kind: str, rows: int, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="File too large"), largest_file(100):
+        write_table(tmp_path / f"t.{kind}", [{"n": str(n)} for n in range(rows)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_move_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_table(tmp_path / "t.csv", [{"a": 1}])
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
+def test_rows_into_a_stream(kind: str, tmp_path: Path) -> None:
+    rows = [{"text": text} for text in HARD]
+    stream = io.BytesIO()
+    with TableWriter("standard output", stream=stream, kind=kind) as out:
+        out.write(rows[:1])
+        assert stream.getvalue()  # as they come
+        out.write(rows[1:])
+    write_table(tmp_path / f"t.{kind}", rows)
+    assert stream.getvalue() == (tmp_path / f"t.{kind}").read_bytes()
+    assert not stream.closed
+
+
+def test_a_stream_that_takes_a_part_at_a_time(tmp_path: Path) -> None:
+    with open(tmp_path / "out", "wb", buffering=0) as stream:
+
+        class Narrow:
+            def write(self, data: bytes) -> int:
+                return stream.write(bytes(data[:100]))
+
+            def flush(self) -> None:
+                pass
+
+        with TableWriter("standard output", stream=Narrow(), kind="jsonl") as out:  # type: ignore[arg-type]
+            out.write([{"n": n} for n in range(1000)])
+    assert [json.loads(line)["n"] for line in (tmp_path / "out").read_text().splitlines()] == list(range(1000))

@@ -1,16 +1,14 @@
 """The command `distilora`. Parses arguments, calls one function, prints; heavy imports wait until they are needed."""
 
-import errno
-import json
 import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from distilora import __version__
-from distilora.arguments import EVALUATE_OPTIONS, TRAIN_OPTIONS, Parser, add_answering, add_run, take_everywhere
+from distilora.arguments import EVALUATE_OPTIONS, TRAIN_OPTIONS, Parser, add_run, take_everywhere
 from distilora.errors import ConfigError, DistiloraError, Interrupted
 from distilora.hints import nearest
 
@@ -27,7 +25,8 @@ commands:
   train ... --dry-run                                           check everything, say what would be trained and for how long
   evaluate RUN --data.path PATH [--data.split SPLIT]            measure a run on other labelled data
   predict RUN TEXT [TEXT ...] [--json]                          answer texts
-  predict RUN --input FILE --output FILE                        answer a csv, tsv, jsonl, parquet or txt file; - is stdin
+  predict RUN --input FILE --output FILE                        answer a csv, jsonl, parquet, xlsx ... file; - is a pipe
+  predict RUN [--json] < FILE                                   answer a text a line
   explain RUN TEXT [--method METHOD] [--output FILE.html]       which words, or sentences, an answer comes from
   score RUN INPUT --output DIR                                  answer tables of any size, resumably, on one machine or many
   export RUN --to merged --output DIR                           one plain Transformers model, nothing beside it needed
@@ -80,7 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             words += _as_setting(everywhere.threads, words) if words[0] == "train" else []
             use_threads(everywhere.threads)  # before anything that has threads is loaded
-        return commands[words[0]](words[1:])
+        code = commands[words[0]](words[1:])
+        sys.stdout.flush()  # what cannot be written is told here, not by the interpreter at its end
+        return code
     except DistiloraError as error:
         told = isinstance(error, Interrupted) and os.environ.get("RANK", "0") != "0"  # by the first process of the run
         if not told:
@@ -93,10 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:  # what is written elsewhere has errors of its own
-        if error.errno != errno.ENOSPC:
+        if error.filename is not None or not _is_stuck(sys.stdout):
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.stderr.write("distilora: standard output: no space left; send it to another place\n")
+        sys.stderr.write(f"distilora: standard output: {error.strerror or error}; send it to another place\n")
         return 2
 
 
@@ -113,6 +114,16 @@ def _as_setting(threads: int, words: list[str]) -> list[str]:
     if any(word.split("=", 1)[0] == "--training.threads" for word in words):
         raise ConfigError("--threads: given beside --training.threads, which is the same; drop one of the two")
     return [f"--training.threads={threads}"]
+
+
+def _is_stuck(stream: TextIO) -> bool:
+    """Whether a stream takes no more. What it refused may be gone from its buffer, so the end of a line is tried."""
+    try:
+        stream.write("\n")
+        stream.flush()
+    except OSError:
+        return True
+    return False
 
 
 def _train(words: list[str]) -> int:
@@ -245,68 +256,15 @@ def _evaluate(words: list[str]) -> int:
 
 
 def _predict(words: list[str]) -> int:
-    parser = Parser(prog="distilora predict", description="Answers texts, or a table of them, with a finished run.")
-    add_run(parser)
-    parser.add_argument("texts", metavar="TEXT", nargs="*", help="texts to answer")
-    parser.add_argument("--input", metavar="FILE", help="csv, tsv, jsonl, parquet or txt (a text a line); - is stdin")
-    parser.add_argument("--output", metavar="FILE", help="csv, tsv, jsonl or parquet; appears when it is whole")
-    parser.add_argument(
-        "--input-format", choices=["csv", "tsv", "jsonl", "txt"], help="of standard input (default: txt)"
-    )
-    parser.add_argument("--text-column", metavar="NAME", help="column of the text, where its name does not tell")
-    parser.add_argument("--strict", action="store_true", help="a blank text is an error, not an empty answer")
-    add_answering(parser)
-    parser.add_argument("--json", action="store_true", help="print a JSON object for each text")
-    args = parser.parse_intermixed_args(words)  # a text may follow an option
-    if bool(args.texts) == bool(args.input):
-        raise ConfigError('predict: give either texts ("A fine film.") or --input FILE --output FILE')
-    if bool(args.input) != bool(args.output):
-        raise ConfigError("predict: --input and --output go together; give both")
+    from distilora.predict_command import predict_command
 
-    from distilora.predict import load, predict_table
-    from distilora.tables import TableWriter, format_of
-
-    if args.input:
-        TableWriter(args.output)  # refuses what cannot be written before the model is loaded
-        if args.input != "-":
-            format_of(args.input)
-            if not Path(args.input).is_file():
-                raise ConfigError(f"--input: no such file: {args.input}; check the path")
-            if Path(args.output).exists() and Path(args.output).samefile(args.input):
-                raise ConfigError("--output: the same file as --input; give another name")
-    predictor = load(args.run, args.precision, args.device, args.encoder, args.base, args.abstain_below, args.backend)
-    if args.input:
-        counts = predict_table(
-            predictor,
-            args.input,
-            args.output,
-            input_format=args.input_format,
-            text_column=args.text_column,
-            strict=args.strict,
-        )
-        blank = f", {counts['blank']:,} of them blank and without an answer" if counts["blank"] else ""
-        print(f"{args.output}: {counts['rows']:,} rows{blank}")
-        return 0
-    for text, answer in zip(args.texts, predictor(args.texts, args.strict), strict=True):
-        print(json.dumps({"text": text, **answer}, ensure_ascii=False) if args.json else _answer_line(answer))
-    return 0
+    return predict_command(words)
 
 
 def _score(words: list[str]) -> int:
     from distilora.score_command import score_command
 
     return score_command(words)
-
-
-def _answer_line(answer: dict[str, Any]) -> str:
-    if answer["truncated"] is None:
-        return "(blank: no answer)"
-    if "label" not in answer:
-        return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in answer.items())
-    shares = sorted(((p, n[2:]) for n, p in answer.items() if n.startswith("p_")), reverse=True)
-    line = f"{answer['label']}  " + "  ".join(f"{name} {p:.1%}" for p, name in shares)
-    line += "  (abstains)" if answer["abstain"] else ""
-    return line + ("  (longer than the model reads: cut)" if answer["truncated"] else "")
 
 
 def _explain(words: list[str]) -> int:

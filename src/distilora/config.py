@@ -30,8 +30,9 @@ class DataConfig:
     """Where the examples come from and how they are divided."""
 
     path: str = "stanfordnlp/imdb"
-    """A Hub dataset, 'embedded', a folder or .tar.gz laid out as aclImdb, a csv, tsv, jsonl or parquet file, or a
-    folder of such files named after their splits."""
+    """A Hub dataset, 'embedded', a folder or .tar.gz laid out as aclImdb, a csv, tsv, jsonl, json, parquet or xlsx file
+    (all but the last two also as .gz or .zst), a folder of such files named after their splits, or one that
+    save_to_disk wrote."""
     name: str | None = None
     """Configuration of the Hub dataset, where it has several."""
     revision: str | None = None
@@ -55,6 +56,8 @@ class DataConfig:
     """Column of the text; null: found by name (text, review, sentence, ...)."""
     label_column: str | None = None
     """Column of the label; null: found by name (label, sentiment, class, ...)."""
+    separator: str | None = None
+    """Separator of the cells of csv and tsv files, such as ';' or tab; null: found (comma, semicolon, tab, bar)."""
     group_column: str | None = None
     """Column whose equal values (a film, an author) must not fall on both sides of a split."""
     labels: tuple[str | int, ...] | None = None
@@ -254,6 +257,8 @@ class SourceConfig:
     """Column of the text; null: the one named in training, else found by name."""
     label_column: str | None = None
     """Column of the label; null: the one named in training, or the one whose label names the source declares."""
+    separator: str | None = None
+    """Separator of the cells of csv and tsv files, such as ';' or tab; null: found (comma, semicolon, tab, bar)."""
     strict: bool = False
     """A blank text is an error; otherwise it is skipped and counted."""
 

@@ -7,6 +7,7 @@ counted by `shared_copies` and reported, not removed: the official test split st
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,10 @@ from distilora.config import DataConfig
 from distilora.errors import ConfigError, DataError
 from distilora.examples import Examples, read_examples
 from distilora.progress import say
+from distilora.reading import DELIMITERS
 from distilora.sources import Source, open_source
 from distilora.splits import carve, sample
+from distilora.table_kinds import kind_of
 from distilora.tasks import Task
 from distilora.tasks.classification import (
     LABEL_COLUMNS,
@@ -47,7 +50,7 @@ def read_parts(config: DataConfig, task: Task | None = None) -> Parts:
 
     Raises DataError or ConfigError naming the field (and row) at fault.
     """
-    source = open_source(config.path, config.name, config.revision)
+    source = open_source(config.path, config.name, config.revision, separator=config.separator)
     test_source, test_split = _test_source(config, source)
     say(f"data: {source.name}, split {config.train_split}")
     task = task or _classification(config, source)
@@ -137,7 +140,9 @@ def shared_copies(parts: dict[str, Examples]) -> dict[str, dict[str, int]]:
 def _test_source(config: DataConfig, source: Source) -> tuple[Source | None, str]:
     """The source and split of the test, checked to exist but not read; 'heldout' and 'none' have no source."""
     if config.test_path is not None:
-        other = open_source(config.test_path, setting="data.test_path")
+        separable = kind_of(config.test_path) in DELIMITERS or Path(config.test_path).is_dir()
+        separator = config.separator if separable else None
+        other = open_source(config.test_path, setting="data.test_path", separator=separator)
         wanted = "test" if config.test_split == "auto" else config.test_split
         if len(other.splits) == 1 and config.test_split == "auto":
             wanted = other.splits[0]

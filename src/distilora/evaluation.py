@@ -129,7 +129,7 @@ def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Pa
     if config.output:
         refuse_what_is_no_evaluation(Path(config.output))
     artifact = read_artifact(run)
-    source = open_source(config.data.path, config.data.name, config.data.revision)
+    source = open_source(config.data.path, config.data.name, config.data.revision, separator=config.data.separator)
     split = name = config.data.split
     if len(source.splits) == 1 and Path(config.data.path).is_file():
         split, name = source.splits[0], Path(config.data.path).stem

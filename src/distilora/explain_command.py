@@ -18,6 +18,7 @@ def explain_command(words: Sequence[str]) -> int:
     parser.add_argument("--label", metavar="NAME", help="the label to explain (default: the one answered)")
     parser.add_argument("--steps", metavar="N", type=int, help="points of integrated gradients")
     parser.add_argument("--output", metavar="FILE", help=".html or .json; appears when it is whole")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output file")
     parser.add_argument("--json", action="store_true", help="print JSON, with all words")
     add_loading(parser)
     args = parser.parse_intermixed_args(words)
@@ -26,11 +27,13 @@ def explain_command(words: Sequence[str]) -> int:
 
     from distilora.explanation import check_choice, explain
     from distilora.explanation_page import check_output, table, write_explanation
+    from distilora.output_file import check_free
     from distilora.predict import load
 
     check_choice(args.method, args.level, args.steps)  # before the model is loaded
     if args.output:
         check_output(args.output)
+        check_free(args.output, args.overwrite)
     predictor = load(args.run, args.precision, args.device, args.encoder, args.base, backend=args.backend)
     explanation = explain(predictor, args.text, args.method, args.level, args.label, args.steps)
     if args.output:

@@ -3,8 +3,9 @@
 from html import escape
 from pathlib import Path
 
-from distilora.errors import ConfigError, OutputError
+from distilora.errors import ConfigError
 from distilora.explanation import Explanation, Weight
+from distilora.output_file import writing_file
 from distilora.tables import atomic_text, write_json
 
 FOR, AGAINST = "37, 99, 166", "194, 65, 12"  # red, green, blue
@@ -60,14 +61,12 @@ def write_explanation(explanation: Explanation, path: str | Path) -> None:
     Raises ConfigError for another ending or a missing folder, OutputError if the disk does not take it.
     """
     check_output(path)
-    try:
+    with writing_file(path):
         if Path(path).suffix.lower() == ".json":
             write_json(path, explanation.record())
             return
         with atomic_text(path) as stream:
             stream.write(page(explanation))
-    except OSError as error:
-        raise OutputError(f"--output: {path} cannot be written ({error.strerror}); give another file") from None
 
 
 def page(explanation: Explanation) -> str:

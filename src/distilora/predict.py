@@ -6,7 +6,6 @@ Answers come in input order, however the plan grouped the texts. In a stream the
 while the last are computed, and a text that occurred before is not computed again.
 """
 
-import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,9 +25,7 @@ from distilora.find_model import find_model
 from distilora.given import is_missing, is_sequence
 from distilora.lanes import run_rows
 from distilora.once import Known, Once
-from distilora.progress import Progress
 from distilora.regate import trusted
-from distilora.tables import Record, TableWriter, format_of, read_stream, read_table
 from distilora.tasks import Task, restore
 from distilora.tokens import Tokenised, read_tokenizer, tokenise
 
@@ -274,83 +271,6 @@ def _load_again(identity: tuple[Any, ...], settings: dict[str, Any]) -> Predicto
 
 def _identity(artifact: Artifact) -> tuple[Any, ...]:
     return artifact.task, artifact.temperature, artifact.encoder["sha256"], artifact.files
-
-
-def predict_table(
-    predictor: Predictor,
-    source: str,
-    output: str,
-    *,
-    input_format: str | None = None,
-    text_column: str | None = None,
-    strict: bool = False,
-) -> dict[str, int]:
-    """Streams a table through the model and writes it with the answer's columns added; order is kept.
-
-    A blank text gets null answers (an error under `strict`). `source` '-' is standard input, in `input_format`.
-    Returns counts of rows and blank rows. Raises DataError naming the row; then nothing is left at `output`.
-    """
-    counts = {"rows": 0, "blank": 0}
-    if source != "-":
-        read = read_table(source)
-        if input_format is not None and input_format != format_of(source):
-            raise DataError(f"--input-format: {input_format} given, but {source} is {format_of(source)}; drop it")
-    else:
-        read = read_stream(sys.stdin.buffer, input_format or "txt", "standard input")
-    names: dict[str, str] = {}
-    sample: dict[str, Any] = {}
-    read_so_far: deque[tuple[list[Record], list[bool]]] = deque()
-
-    def chunks() -> Iterator[list[Example]]:
-        while chunk := list(islice(read, STREAM)):
-            examples, blank = _read_examples(predictor, chunk, text_column, strict)
-            read_so_far.append((chunk, blank))
-            yield examples
-
-    with TableWriter(output) as out, Progress("predicting", None, "rows") as bar:
-        for answers in predictor.answers(chunks()):
-            chunk, blank = read_so_far.popleft()
-            if not sample:
-                sample = answers[0] if answers else predictor.answer([Example(("blank",))])[0]
-                names = {name: f"predicted_{name}" if name in chunk[0].values else name for name in sample}
-            taken = set(names.values())
-            if clash := next((r for r in chunk if taken & set(r.values)), None):
-                raise DataError(
-                    f"{clash.place}: column {(taken & set(clash.values)).pop()!r} is an answer's; rename it"
-                )
-            empty, given = dict.fromkeys(sample), iter(answers)
-            rows = [(record, empty if nothing else next(given)) for record, nothing in zip(chunk, blank, strict=True)]
-            out.write(
-                [{**record.values, **{names[k]: v for k, v in answer.items()}} for record, answer in rows],
-                like={names[k]: v for k, v in sample.items()},
-            )
-            counts["rows"] += len(chunk)
-            counts["blank"] += sum(blank)
-            bar.add(len(chunk))
-        if not counts["rows"]:
-            raise DataError(f"{source}: no records; give a file with some")
-    return counts
-
-
-def _read_examples(
-    predictor: Predictor, records: Sequence[Record], text_column: str | None, strict: bool
-) -> tuple[list[Example], list[bool]]:
-    """The cleaned example of each record whose text is not blank, and which are blank."""
-    task = unlabelled(predictor.task, records[0].values, text_column)
-    examples: list[Example] = []
-    blank: list[bool] = []
-    for record in records:
-        try:
-            example = task.read(record.values)
-        except DataError as error:
-            raise DataError(f"{record.place}: {error}") from None
-        texts = tuple(predictor.clean(text) for text in example.texts)
-        blank.append(not any(text.strip() for text in texts))
-        if not blank[-1]:
-            examples.append(Example(texts, place=record.place))
-        elif strict:
-            raise DataError(f"{record.place}: the text is blank; fill it, or drop --strict to leave its answer empty")
-    return examples, blank
 
 
 def unlabelled(task: Task, columns: Mapping[str, Any], text_column: str | None) -> Task:

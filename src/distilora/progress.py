@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import Self, TextIO, TypeVar
 
 LINE_EVERY_S = 10.0
@@ -26,6 +27,12 @@ def say(text: str, stream: TextIO | None = None) -> None:
 def warn(text: str) -> None:
     """A line on stderr that `quiet` does not hold back: answers may not be what the caller thinks they are."""
     print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+@cache
+def say_once(text: str) -> None:
+    """Says a line once in the life of the process, however often a file is read again."""
+    say(text)
 
 
 class Progress:

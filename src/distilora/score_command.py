@@ -16,7 +16,7 @@ def score_command(words: Sequence[str]) -> int:
     parser.add_argument(
         "source",
         metavar="INPUT",
-        help="parquet, csv, tsv, jsonl or txt: a file, a folder, a glob in quotes, or an address such as s3://bucket/in/*.csv",
+        help="parquet, csv, tsv, jsonl, json, xlsx or txt: a file, a folder, a glob in quotes, or an address such as s3://bucket/in/*.csv",
     )
     parser.add_argument(
         "--output", metavar="DIR", required=True, help="folder or address of the shards; new, or begun by this command"

@@ -19,6 +19,7 @@ from distilora.progress import Progress
 from distilora.reading import (
     DELIMITERS,
     LONGEST,
+    TYPED,
     Lines,
     Mark,
     Record,
@@ -29,12 +30,11 @@ from distilora.reading import (
     records,
 )
 from distilora.storage import Input, find_inputs, is_address, local, opened
-from distilora.tables import format_of
+from distilora.tables import format_of, tell_separator
 from distilora.tasks import Task
 
 MOST_COLUMNS = 10_000
-TYPED = ("jsonl",)  # kinds of files whose values have types, and whose rows name their own columns
-# What a column holds, from all its rows in jsonl files. `mixed` is several kinds, lists or objects: written as JSON text.
+# What a column holds, from all its rows in files of TYPED kinds. `mixed` is several kinds, lists or objects: written as JSON text.
 # A column that a csv, tsv or txt file has, too, is `text`: texts stand there as they are, all else of jsonl as JSON.
 TYPES = {"null": "string", "text": "string", "mixed": "string", "flag": "bool_", "whole": "int64", "number": "float64"}
 
@@ -211,12 +211,13 @@ def _lines(path: str, kind: str, mark: Mark | None) -> Iterator[tuple[Lines, lis
         header = read_header(lines, kind) if kind in DELIMITERS else []
         if mark is not None:
             stream.seek(mark.offset)
-            lines = Lines(stream, path, mark, LONGEST)
+            lines = Lines(stream, path, mark, LONGEST, lines.separator)
         yield lines, header
 
 
 def _header(path: str, kind: str) -> list[str]:
-    with _lines(path, kind, None) as (_, header):
+    with _lines(path, kind, None) as (lines, header):
+        tell_separator(lines, kind)
         return header
 
 

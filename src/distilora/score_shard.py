@@ -11,10 +11,10 @@ from distilora.errors import DataError
 from distilora.examples import Example
 from distilora.files import write_bytes
 from distilora.predict import STREAM, Predictor, unlabelled
-from distilora.reading import Record, Reject
-from distilora.score_plan import TYPED, Plan, Shard
+from distilora.reading import TYPED, Record, Reject
+from distilora.score_plan import Plan, Shard
 from distilora.storage import Place
-from distilora.tables import TableWriter
+from distilora.tables import TableWriter, json_line
 
 PARTS = "parts"  # records of finished shards, and their rejects, until all are joined
 GROUP = 8192  # rows of a parquet row group
@@ -142,5 +142,4 @@ def _line(path: str, found: Record | Reject, reason: str) -> bytes:
         told["values"] = found.values
     elif found.raw is not None:
         told["raw"] = found.raw
-    text = json.dumps(told, ensure_ascii=False, default=str) + "\n"
-    return text.encode("utf-8", "backslashreplace")
+    return json_line(told).encode("utf-8", "backslashreplace")

@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from distilora.compression import decompressed
 from distilora.errors import DataError, MissingExtra, OutputError
 from distilora.files import flush_file, flush_folder
-from distilora.tables import FORMATS, write_json
+from distilora.table_kinds import KINDS, tables_of
+from distilora.tables import write_json
 
 MAGIC = "*?["
 
@@ -46,7 +48,7 @@ def find_inputs(source: str) -> list[Input]:
     else:
         found = _on_disk(source)
     if not found:
-        raise DataError(f"{source}: no csv, tsv, jsonl or parquet file there; give a file, a folder of them, or a glob")
+        raise DataError(f"{source}: no {KINDS} file there; give a file, a folder of them, or a glob")
     empty = next((one for one in found if one.size == 0), None)
     if empty is not None:
         raise DataError(f"{empty.path}: the file is empty; give one with records, or take it away")
@@ -56,7 +58,7 @@ def find_inputs(source: str) -> list[Input]:
 def _on_disk(source: str) -> list[Input]:
     path = local(source)
     if path.is_dir():
-        paths = [file for file in path.iterdir() if _is_table(file.name) and file.is_file()]
+        paths = [path / name for name in tables_of(file.name for file in path.iterdir() if file.is_file())]
     elif path.is_file():
         paths = [path]
     elif any(sign in source for sign in MAGIC):
@@ -76,17 +78,14 @@ def _in_store(source: str) -> list[Input]:
             infos = list(fs.glob(path, detail=True).values())
         else:
             about = fs.info(path)
-            infos = (
-                [i for i in fs.ls(path) if _is_table(Path(i["name"]).name)] if about["type"] == "directory" else [about]
-            )
+            infos = [about]
+            if about["type"] == "directory":
+                inside = {Path(info["name"]).name: info for info in fs.ls(path) if info["type"] == "file"}
+                infos = [inside[name] for name in tables_of(inside)]
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error}); check the address and its credentials") from None
     files = sorted((info for info in infos if info["type"] == "file"), key=lambda info: str(info["name"]))
     return [Input(fs.unstrip_protocol(i["name"]), int(i["size"]), str(fs.ukey(i["name"]))) for i in files]
-
-
-def _is_table(name: str) -> bool:
-    return name[0] not in "._" and FORMATS.get(Path(name).suffix.lower(), "txt") != "txt"
 
 
 def file_system(address: str) -> tuple[Any, str]:
@@ -106,15 +105,16 @@ def file_system(address: str) -> tuple[Any, str]:
 
 @contextmanager
 def opened(path: str) -> Iterator[BinaryIO]:
-    """A file opened for reading bytes. Raises DataError if it cannot be."""
+    """A file opened for reading bytes, those inside a .gz or .zst. Raises DataError if it cannot be."""
     try:
         if is_address(path):
             fs, inner = file_system(path)
             with fs.open(inner, "rb") as stream:
-                yield stream if hasattr(stream, "getbuffer") else io.BufferedReader(stream, 1 << 20)
+                buffered = stream if hasattr(stream, "getbuffer") else io.BufferedReader(stream, 1 << 20)
+                yield decompressed(buffered, path)
         else:
             with open(local(path), "rb") as stream:
-                yield stream
+                yield decompressed(stream, path)
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read ({error.strerror or error}); check that it is there and yours"

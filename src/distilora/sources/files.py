@@ -5,32 +5,39 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distilora.errors import DataError
+from distilora.reading import DELIMITERS
+from distilora.separators import separator_from
 from distilora.sources import Source
-from distilora.tables import FORMATS, Record, read_table
+from distilora.table_kinds import KINDS, kind_of, tables_of
+from distilora.tables import Record, read_table
 
 _SYNONYMS = {"valid": "validation", "val": "validation", "dev": "validation", "eval": "validation"}
 
 
-def files_source(path: Path) -> Source:
+def files_source(path: Path, separator: str | None = None) -> Source:
     """The source in a file (one split, called after its name or else train) or a folder.
 
-    Raises DataError if the folder holds no table, or the file is of another kind.
+    `separator` is that of csv and tsv files; None: found. Raises DataError if the folder holds no table, the file is of
+    another kind, or nothing has a separator.
     """
     if path.is_dir():
         splits: dict[str, list[Path]] = {}
-        for file in sorted(path.iterdir()):
-            if file.is_file() and FORMATS.get(file.suffix.lower(), "txt") != "txt":
-                splits.setdefault(_split(file), []).append(file)
+        for name in tables_of(file.name for file in path.iterdir() if file.is_file()):
+            splits.setdefault(_split(path / name), []).append(path / name)
         if not splits:
-            raise DataError(f"{path}: no csv, tsv, jsonl or parquet file in this folder; name them after their splits")
+            raise DataError(f"{path}: no {KINDS} file in this folder; name them after their splits")
     else:
-        if FORMATS.get(path.suffix.lower(), "txt") == "txt":
-            raise DataError(f"{path}: unknown kind of file; give a csv, tsv, jsonl, parquet or .tar.gz")
+        if kind_of(path) in (None, "txt"):
+            raise DataError(f"{path}: unknown kind of file; give a {KINDS}, one of these as .gz or .zst, or a .tar.gz")
         splits = {_split(path) if _split(path) in ("train", "validation", "test") else "train": [path]}
+    if separator is not None:
+        separator = separator_from(separator, "data.separator")
+        if not any(kind_of(file) in DELIMITERS for files in splits.values() for file in files):
+            raise DataError(f"data.separator: given, but {path} holds no csv or tsv file; drop it")
 
     def read(split: str) -> Iterator[Record]:
         for file in splits[split]:
-            yield from read_table(file)
+            yield from read_table(file, separator)
 
     return Source(str(path), tuple(splits), read)
 

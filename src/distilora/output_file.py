@@ -1,0 +1,44 @@
+"""The file that a command writes: refused before anything is computed where it is taken, and named where it cannot be written."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from distilora.errors import ConfigError, OutputError
+
+_FIXES = {
+    errno.ENOSPC: "make room, or give another file",
+    errno.EDQUOT: "make room, or give another file",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f), or give another file",
+    errno.EACCES: "check its rights, or give another file",
+    errno.EPERM: "check its rights, or give another file",
+}
+
+
+def check_free(path: str | Path, overwrite: bool) -> None:
+    """Raises ConfigError if `path` is a folder, or a file that is there and not to be overwritten, OutputError if its folder
+    takes no files."""
+    path = Path(path)
+    if path.is_dir():
+        raise ConfigError(f"--output: {path} is a folder; give the name of a file")
+    if path.exists() and not overwrite:
+        raise ConfigError(f"--output: {path} exists already; give another name, or --overwrite")
+    if path.parent.is_dir() and not os.access(path.parent, os.W_OK):
+        raise OutputError(
+            f"--output: {path} cannot be written (its folder is read-only, or not yours); give another file"
+        )
+
+
+@contextmanager
+def writing_file(path: str | Path) -> Iterator[None]:
+    """Turns an OSError into an OutputError that names the file being written, the cause, and the fix."""
+    try:
+        yield
+    except BrokenPipeError:  # the reader of standard output went away, which is its right
+        raise
+    except OSError as error:
+        cause = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
+        fix = _FIXES.get(error.errno or 0, "give another file")
+        raise OutputError(f"--output: {path} cannot be written ({cause}); {fix}") from None
