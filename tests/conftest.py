@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -169,3 +170,17 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Fresh]":
     yield found
     found.forks.kill()
     found.forks.wait()
+
+
+@pytest.fixture
+def a_minute() -> Iterator[None]:
+    """TimeoutError where the test takes longer than a minute: quadratic steps need hours for 1 MB."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError("longer than a minute")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

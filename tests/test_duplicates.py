@@ -77,8 +77,26 @@ def test_the_threshold_is_inclusive() -> None:
 
 
 def test_short_texts_are_copies_only_as_a_whole() -> None:
-    texts = ["A fine film.", "a fine film", "a fine movie", "fine film a", "a fine film indeed, really", "", "!"]
-    assert pairs_of(texts) == {(0, 1), (5, 6)}
+    texts = ["A fine film.", "a fine film", "a fine movie", "fine film a", "a fine film indeed, really"]
+    assert pairs_of(texts) == {(0, 1)}
+
+
+def test_texts_without_words_are_told_apart_by_their_exact_key() -> None:
+    texts = ["👍", "👎", "!!!", "!", "", " !!!\n", "?! :-)", "👍👍", "👍"]
+    assert pairs_of(texts) == {(2, 5), (0, 8)}
+
+
+def test_texts_whose_script_has_no_spaces_are_told_apart() -> None:
+    texts = [
+        "この映画は素晴らしい",
+        "この映画はつまらない",
+        "电影很好看",
+        "电影很难看",
+        "หนังเรื่องนี้ดีมาก",
+        "หนังเรื่องนี้แย่มาก",
+        "电影很好看。",
+    ]
+    assert pairs_of(texts) == {(2, 6)}
 
 
 def test_a_chain_is_one_cluster() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import distilora
 from distilora.errors import ConfigError, DataError
-from distilora.explanation import Weight, explain
+from distilora.explanation import Weight, _places, explain
 from distilora.predict import Predictor, load
 from distilora.rows import Rows
 
@@ -158,6 +158,12 @@ def test_sentences_end_where_said(counting: Predictor) -> None:
         found = explain(counting, text, level="sentence")
         assert [part.word for part in found.parts] == expected
         assert all(found.text[part.start : part.end] == part.word for part in found.parts)
+
+
+@pytest.mark.usefixtures("a_minute")
+@pytest.mark.parametrize("text", ["!" * 1_000_000, '!"' * 500_000, "." + '"' * 1_000_000])
+def test_sentences_of_a_megabyte_are_found_in_linear_time(text: str) -> None:
+    assert _places(text, "sentence") == [(0, len(text))]
 
 
 def test_words_that_were_cut_have_no_weight(predictor: Predictor) -> None:

@@ -1,9 +1,10 @@
 """Finds exact and near copies of texts, so that a text and its copy never straddle two splits.
 
-A text is the set of its 5-word shingles (lower-cased words, so mark-up and punctuation do not count). Two texts are
-near copies when the Jaccard similarity of their sets, |A n B| / |A u B|, is at least `threshold`. Candidates share
-one of their 16 smallest shingle hashes (bottom-k sketch: Cohen & Kaplan, PODC 2007); a pair of similarity J is
-missed with probability about (1 - J)^16, 1.5e-5 at J = 0.5, and every candidate is then checked on the whole sets.
+A text is the set of its 5-word shingles (lower-cased words, so mark-up and punctuation do not count; a text that has
+nothing else is its exact key). Two texts are near copies when the Jaccard similarity of their sets, |A n B| / |A u B|,
+is at least `threshold`. Candidates share one of their 16 smallest shingle hashes (bottom-k sketch: Cohen & Kaplan, PODC
+2007); a pair of similarity J is missed with probability about (1 - J)^16, 1.5e-5 at J = 0.5, and every candidate is then
+checked on the whole sets.
 """
 
 import hashlib
@@ -30,15 +31,21 @@ class _WordHashes(dict[str, int]):
 
 
 def shingles(texts: Sequence[str], label: str = "near-duplicate search") -> list[NDArray[np.uint64]]:
-    """The sorted distinct hashes of each text's 5-word shingles; one hash of all words for a shorter text."""
+    """The sorted distinct hashes of each text's 5-word shingles; one hash of all words for a shorter text.
+
+    A text without words ("!!!", emoji) has the hash of its exact key alone.
+    """
     words = _WordHashes()
     multiplier = np.uint64(0x9E3779B97F4A7C15)
     found = []
     for text in track(texts, label, unit="texts"):
         hashes = np.fromiter((words[w] for w in _WORD.findall(text.lower())), np.uint64)
+        if not len(hashes):
+            found.append(fingerprints([text]))
+            continue
         width = min(SHINGLE, len(hashes))
         count = len(hashes) - width + 1
-        rolling = np.full(max(count, 1), len(hashes) if width < SHINGLE else 0, np.uint64)
+        rolling = np.full(count, len(hashes) if width < SHINGLE else 0, np.uint64)
         for i in range(width):
             rolling = rolling * multiplier + hashes[i : i + count]
         rolling ^= rolling >> np.uint64(30)  # splitmix64's finaliser: low hashes must be a random sample

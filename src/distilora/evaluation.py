@@ -24,12 +24,13 @@ from distilora.evaluation_folder import (
 from distilora.examples import Examples, read_examples
 from distilora.folder import writing
 from distilora.known_texts import examples_digest, seen_among, seen_file, target_name
+from distilora.matching import matched
 from distilora.progress import say
 from distilora.slices import slice_metrics
 from distilora.sources import Source, open_source
 from distilora.tables import Record, write_json, write_table
 from distilora.tasks import Task
-from distilora.tasks.classification import Classification
+from distilora.tasks.classification import Classification, check_columns
 from distilora.tokens import Tokenised
 
 EXCERPT = 600  # characters of a mistake's text
@@ -134,7 +135,8 @@ def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Pa
     if len(source.splits) == 1 and Path(config.data.path).is_file():
         split, name = source.splits[0], Path(config.data.path).stem
     predictor: Predictor = load(run, config.precision, config.device, config.encoder, config.base)
-    task, records = aligned(predictor.task, source, split, config)
+    matches: list[str] = []
+    task, records = aligned(predictor.task, source, split, config, matches)
     examples = read_examples(records, task.read, predictor.clean, name, config.data.strict)
     precision = predictor.backend.precision
     digest = examples_digest(task, examples)
@@ -148,8 +150,7 @@ def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Pa
     trained = _trained_classes(home) if inside else None
     measured = measure(task, examples, tokens, outputs, artifact.temperature, config.evaluation, trained)
     notes = [source.note] if source.note else []
-    notes += _other_columns(predictor.task, task)
-    notes += _seen_in_training(artifact, examples)
+    notes += [*matches, *_other_columns(predictor.task, task), *_seen_in_training(artifact, examples)]
     summary = {
         "run": str(run),
         "source": source.name,
@@ -209,10 +210,13 @@ def _seen_in_training(artifact: Artifact, examples: Examples) -> list[str]:
     return [note]
 
 
-def aligned(task: Task, source: Source, split: str, config: MeasureConfig) -> tuple[Task, Iterator[Record]]:
+def aligned(
+    task: Task, source: Source, split: str, config: MeasureConfig, notes: list[str] | None = None
+) -> tuple[Task, Iterator[Record]]:
     """The task set to this source's columns, and the records with the source's label names in place of its numbers.
 
-    Where only the names differ, labels are matched by their place, and that is said aloud.
+    Where only the names differ, labels are matched by their place, and that is said aloud and to `notes`.
+    Raises DataError naming the column at fault.
     """
     records = source.records(split, "data.split")
     if not isinstance(task, Classification):
@@ -221,21 +225,7 @@ def aligned(task: Task, source: Source, split: str, config: MeasureConfig) -> tu
     if first is None:
         raise DataError(f"data.path: {source.name} {split} has no records; give another split")
     text, label = measured_columns(task, source, first.values, config.data)
-    matched = Classification(task.labels, text, label)
+    check_columns(text, label)
+    matching = Classification(task.labels, text, label)
     names = source.label_names.get(label)
-    if names is None:
-        return matched, records
-    if set(names) <= set(task.labels):
-        return matched, (Record(r.place, {**r.values, label: _named(r.values.get(label), names)}) for r in records)
-    if len(names) != len(task.labels):
-        raise DataError(
-            f"data.label_column: {source.name} has labels {', '.join(names)}, the model {', '.join(task.labels)}; "
-            "give data with the same ones"
-        )
-    pairs = ", ".join(f"{theirs} = {ours}" for theirs, ours in zip(names, task.labels, strict=True))
-    say(f"labels are matched by their place: {pairs}")
-    return matched, records
-
-
-def _named(value: Any, names: Sequence[str]) -> Any:
-    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
+    return matching, matched(records, matching, names, source.name, [] if notes is None else notes)

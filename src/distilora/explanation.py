@@ -30,7 +30,7 @@ Level = Literal["word", "sentence"]
 STEPS = {"fp32": 7, "bf16": 14}
 MOST_STEPS = 1000
 _WORD = re.compile(r"\S+")
-_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*\s+")
+_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’)\]]*\s+")  # a run of marks is tried once, from its start
 
 
 class Weight(NamedTuple):
