@@ -133,3 +133,21 @@ def test_states_of_an_example_that_is_not_there(deep: Path, tmp_path: Path) -> N
     torch.testing.assert_close(cache.states(np.asarray([9, 1])), network.lower(rows.take([9, 1])))
     with pytest.raises(KeyError, match=r"\[5\] are another process's"):
         cache.states(np.asarray([4, 5]))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_is_trained_between_embeddings_and_blocks_is_trained(tmp_path: Path, precision: str) -> None:
+    encoder = write_tiny_encoder(tmp_path / "electra", "electra", embedding_size=16)
+    network = build(encoder, precision, targets=("embeddings_project",), last_blocks=None)
+    assert network.cut == 0
+    before = {name: p.detach().clone() for name, p in network.trained().items() if "embeddings_project" in name}
+    assert run(network, tmp_path / "run", precision).prefix == {"blocks": 0, "bytes": 0}
+    moved = [not torch.equal(network.trained()[name], value) for name, value in before.items()]
+    assert moved == [True, True]  # A and B
+
+
+def test_a_trained_norm_beside_the_blocks_leaves_nothing_to_cache(deep: Path) -> None:
+    network = build(deep)
+    assert network.cut == 2
+    network.model.base_model.embeddings.LayerNorm.bias.requires_grad_(True)
+    assert network.cut == 0

@@ -5,6 +5,7 @@ trained. In bf16 the frozen weights are stored in bf16; what is trained stays in
 so that no update is lost to rounding. On a CPU weights that stay as they are in the file stay there, too: they are mapped.
 """
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -164,9 +165,20 @@ def _hold(model: Any, encoder: Encoder, base: Held, precision: str, device: torc
         dequantise(model, encoder.architecture)
 
 
+# Types of PEFT's that change each token for itself, inside the layers: the tests have compared them with PEFT's own forward
+# pass. Others read a whole row (LILY), or wrap the model (prompts, SHADOW, XLORA), which packed rows do not go through.
+BY_TOKEN = frozenset(
+    "LORA ADALORA ADAMSS BEFT BOFT C3A DEFT DELORA FOURIERFT FROD GLORA GRALORA HIRA HRA IA3 LN_TUNING LOHA LOKR MISS OFT OSF "
+    "PEANUT PSOFT PVERA RANDLORA ROAD SHIRA SUPERTUNING TINYLORA TRAINABLE_TOKENS UNILORA VBLORA VERA WAVEFT".split()
+)
+
+
 def _with_adapter(model: Any, folder: Path) -> Any:
     from peft import PeftModel
 
+    kind = json.loads((folder / "adapter_config.json").read_text("utf-8"))["peft_type"]
+    if kind not in BY_TOKEN:
+        raise ValueError(f"PEFT's {kind} is not an adapter that is supported; merge it with PEFT, or train lora")
     return PeftModel.from_pretrained(model, folder, is_trainable=True, autocast_adapter_dtype=False)
 
 
@@ -243,7 +255,9 @@ def _place(network: Network, precision: str, device: torch.device) -> Network:
 def _adapted(network: Network) -> set[torch.nn.Parameter]:
     """The weights that low-rank updates are added to: kept in fp32 where the sum is formed before it is rounded."""
     layers: list[Any] = [module for module in network.modules() if hasattr(module, "lora_A")]
-    return {layer.base_layer.weight for layer in layers if len(layer.lora_A) > 0}
+    return {
+        layer.base_layer.weight for layer in layers if len(layer.lora_A) > 0 and hasattr(layer.base_layer, "weight")
+    }
 
 
 def _embeddings(network: Network) -> set[torch.nn.Parameter]:
