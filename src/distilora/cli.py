@@ -138,7 +138,9 @@ def _finish(done: tuple[str, dict[str, Any]]) -> int:
     costs, counted = summary["costs"], summary["parameters"]
     rows = _metric_rows(first)
     rows.append(("time", f"{costs['wall_s'] / 60:.1f} minutes"))
-    rows.append(("peak memory", f"{costs['peak_memory_mb']:,.0f} MB"))
+    from distilora.outcome import memory_rows
+
+    rows += memory_rows(costs)
     rows.append(("trainable parameters", f"{counted['trained']:,} of {counted['total']:,} ({counted['share']:.1%})"))
     print()
     _print_table(f"{folder}: {first['split']}, {first['examples']:,} examples (95% intervals)", rows)

@@ -25,6 +25,7 @@ from distilora.encoders import EMBEDDED, Encoder, load_weights
 from distilora.errors import ArtifactError, ConfigError, EncoderError
 from distilora.methods import METHODS, Saved, in_head
 from distilora.quantisation import check_device, dequantise, import_offline, quantise
+from distilora.seeds import seeded
 from distilora.tasks import Task
 
 Held = Literal["full", "4bit", "widened"]  # the base: as it is, in 4 bits, or in fp32 what the 4 bits say
@@ -53,8 +54,7 @@ def new_network(
     if adapter.last_blocks is not None and adapter.last_blocks > blocks:
         raise ConfigError(f"adapter.last_blocks: {adapter.last_blocks} given, but the encoder has {blocks}; give fewer")
     import_offline()
-    with hushed():
-        torch.manual_seed(seed)
+    with hushed(), seeded(seed, device):
         model = _transformers_model(encoder, task, attention, dropout)
         _hold(model, encoder, base or ("4bit" if method.quantised else "full"), precision, device)
         outer = method.inject(model, family, adapter, blocks)

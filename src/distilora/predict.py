@@ -197,6 +197,8 @@ def load(
     `base` is what a qlora run's adapter is put on: '4bit', as in training (auto), or 'full', the full-precision encoder.
     Answers with a score under `abstain_below` say `abstain`.
 
+    On a CPU the torch backend has glibc keep freed memory, for the whole process and from then on (hardware.py).
+
     Raises ArtifactError if the model is damaged, MissingExtra without the backend's package, ConfigError if the model is not
     to be had so, EncoderError without its encoder.
     """

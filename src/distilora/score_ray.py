@@ -15,6 +15,7 @@ from typing import Any
 
 from distilora.artifact import Artifact
 from distilora.errors import DistiloraError, EngineError, MissingExtra
+from distilora.hardware import cores
 from distilora.progress import quiet
 from distilora.score import Scoring
 from distilora.score_plan import Plan, Shard
@@ -146,6 +147,6 @@ def _answers(address: str) -> None:
 def _threads(ray: Any, settings: Scoring) -> int:
     """Cores of a worker: an equal share, and no more than the smallest machine has."""
     if not settings.address:
-        return max(1, len(os.sched_getaffinity(0)) // settings.workers)
-    cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    return max(1, min(sum(cores) // settings.workers, min(filter(None, cores), default=1)))
+        return max(1, cores() // settings.workers)
+    found = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    return max(1, min(sum(found) // settings.workers, min(filter(None, found), default=1)))

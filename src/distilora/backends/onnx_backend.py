@@ -1,6 +1,5 @@
 """The ONNX Runtime backend: a model.onnx (fp32) or model_quantized.onnx (int8) of an exported folder, without PyTorch."""
 
-import os
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from distilora.artifact import Artifact
 from distilora.config import Device, InferencePrecision
 from distilora.errors import ArtifactError, ConfigError
+from distilora.hardware import cores
 from distilora.rows import Rows
 
 FILES: dict[InferencePrecision, str] = {"fp32": "model.onnx", "int8": "model_quantized.onnx"}
@@ -39,7 +39,7 @@ class OnnxBackend:
             raise ConfigError(
                 f"precision: {precision} given, but {artifact.folder} holds {' and '.join(self.files)}; drop it"
             )
-        self.threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.threads = cores()
         self.lanes = self.threads
         self._opening = Lock()
 
