@@ -1,4 +1,5 @@
-"""Part of `make check`: every claim follows from its raw rows, every figure in README from a claim, and docs from code.
+"""Part of `make check`: every claim follows from its raw rows, every row is a cell's, every figure in README a claim's, and
+docs follow from code.
 
 A figure in README stands between `<!-- claim NAME.CLAIM FORMAT -->` and `<!-- /claim -->`; FORMAT is Python's, applied
 to the value.
@@ -9,6 +10,7 @@ import json
 import math
 import re
 import sys
+from typing import Any
 
 from claims import FIELDS, RESULTS, ROOT
 
@@ -20,6 +22,7 @@ def check_results() -> tuple[list[str], dict[tuple[str, str], float]]:
     faults, values = [], {}
     for path in sorted(RESULTS.glob("*.json")):
         held = json.loads(path.read_text("utf-8"))
+        faults += check_cells(path.stem, held["rows"])
         computed = {claim["name"]: claim for claim in importlib.import_module(path.stem).compute(held["rows"])}
         if set(computed) != {claim["name"] for claim in held["claims"]}:
             faults.append(
@@ -33,6 +36,21 @@ def check_results() -> tuple[list[str], dict[tuple[str, str], float]]:
                     faults.append(f"{path.name}: {claim['name']}.{field} is {claim.get(field)}, its rows give {value}")
             values[path.stem, claim["name"]] = claim["value"]
     return faults, values
+
+
+def check_cells(name: str, rows: list[dict[str, Any]]) -> list[str]:
+    """Rows of results/NAME.json that are not what results/NAME/cells holds, and cells that are left out of it."""
+    cells = {path.stem: json.loads(path.read_text("utf-8")) for path in (RESULTS / name / "cells").glob("*.json")}
+    names = [row["cell"] for row in rows]
+    faults = [f"{name}.json: two rows of the cell {cell}" for cell in sorted({n for n in names if names.count(n) > 1})]
+    faults += [f"{name}.json: no row of the cell {cell}" for cell in sorted(cells.keys() - set(names))]
+    for row in rows:
+        if row["cell"] not in cells:
+            faults.append(f"{name}.json: a row {row['cell']}, but no cell of that name")
+        elif row != (cell := cells[row["cell"]]):
+            fields = sorted(key for key in row.keys() | cell.keys() if row.get(key) != cell.get(key))
+            faults.append(f"{name}.json: the row {row['cell']} is not its cell: {', '.join(fields)}")
+    return faults
 
 
 def same(held: object, computed: object) -> bool:

@@ -1,16 +1,19 @@
-"""Bench of exact continuation: a run on real reviews, SIGKILLed at random moments, resumed each time, against one nobody touched.
+"""Bench of exact continuation: 20 runs on real reviews, each SIGKILLed once, resumed, and compared with one nobody touched.
 
-Cells: `untouched`, and chains. In a chain a run is killed five times: in a step, in a validation, while a checkpoint
-is written, while the model is saved; when and after how many of them is drawn from the chain's seed. Each life kills
-itself by a timer set at the entry of what was drawn, so that the moment inside it is random, too; what it was really
-in when it died is recorded. At the end the adapter must have the untouched one's bytes, and the metrics its values.
+    alone      the recipe on 240 reviews, two epochs, frozen blocks read from the prefix cache; what it ends with, and how
+               often and how long it was in each phase
+    kill-NN    the same run, killed at a moment drawn from the seed NN, gone on with by --resume to its end; the adapter must
+               have the bytes of `alone`, and the metrics its values
+
+A fifth of the kills each is aimed at the filling of the cache, a step, a validation, the writing of a checkpoint and the
+saving of the model: the entry is drawn from as many as `alone` had, and the moment from how long that one lasted. Where the
+process really was when it died, and whether the cache lay in its folder then, is recorded.
 """
 
 import hashlib
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,23 +25,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from claims import ROOT, Rows, run_cells
+from claims import RESULTS, ROOT, Rows, run_cells
 
-CHAINS, KILLS = 4, 5
-FEWER = ["--data.train_size", "480", "--data.validation_size", "100", "--data.heldout", "0.01",
-         "--training.checkpoint_every", "2", "--training.validations", "5"]  # fmt: skip
-SECONDS = {"step": 0.8, "validation": 2.5, "checkpoint": 0.06, "saving": 8.0}  # about how long each lasts
+KILLS = 20
+PHASES = ("cache", "step", "validation", "checkpoint", "saving")
+FEWER = ["--data.train_size", "240", "--data.validation_size", "48", "--data.heldout", "0.01", "--data.max_length", "128",
+         "--training.epochs", "2", "--training.validations", "4", "--training.checkpoint_every", "5",
+         "--evaluation.bootstrap", "100"]  # fmt: skip
+CLOCKS = ("seconds", "updating_seconds", "examples_per_s")  # what is not the same twice
 
 
 def compute(rows: Rows) -> Rows:
-    """Claims from rows: kills survived, and those in runs that ended as the untouched one did."""
-    (untouched,) = (row for row in rows if row["cell"] == "untouched")
-    chains = [row for row in rows if row["cell"] != "untouched"]
-    same = [row for row in chains if all(row[key] == untouched[key] for key in ("adapter_sha256", "metrics_sha256"))]
+    """Claims from rows: kills survived, and those in runs that ended as the one without any did; n counts runs compared."""
+    (alone,) = (row for row in rows if "kills" not in row)
+    chains = [row for row in rows if "kills" in row]
+    same = [row for row in chains if all(row[key] == alone[key] for key in ("adapter_sha256", "metrics_sha256"))]
 
     def claim(name: str, counted: Rows) -> dict[str, Any]:
         count = sum(len(row["kills"]) for row in counted)
-        return {"name": name, "value": count, "unit": "SIGKILLs", "goal": f">= {CHAINS * KILLS}", "spread": [count, count],
+        return {"name": name, "value": count, "unit": "SIGKILLs", "goal": f">= {KILLS}", "spread": [count, count],
                 "n": len(counted)}  # fmt: skip
 
     return [claim("kills", chains), claim("identical", same)]
@@ -47,9 +52,8 @@ def compute(rows: Rows) -> Rows:
 def ended(folder: Path) -> dict[str, str]:
     """What must be equal at the end: the adapter's bytes, and the metrics but for what the clock says."""
     metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
-    training = {
-        k: v for k, v in metrics["training"].items() if k not in ("seconds", "updating_seconds", "examples_per_s")
-    }
+    training = {k: v for k, v in metrics["training"].items() if k not in CLOCKS}
+    assert training["prefix_cache"]["bytes"], training["prefix_cache"]
     kept = [metrics["evaluations"], training, metrics["data"], metrics["round_trip"]]
     adapter = (folder / "model" / "adapter" / "adapter_model.safetensors").read_bytes()
     return {
@@ -64,46 +68,52 @@ def live(words: list[str], die: dict[str, Any] | None, log: Path) -> int:
     return subprocess.run(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL).returncode
 
 
-def untouched() -> dict[str, Any]:
-    started = time.monotonic()
+def started(folder: Path) -> list[str]:
+    return ["train", "recipes/imdb-embedded.yaml", "--output", str(folder), *FEWER]
+
+
+def alone() -> dict[str, Any]:
+    """The run nobody touches."""
+    before, cpu = time.monotonic(), os.times().children_user
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "run"
-        code = live(["train", "recipes/imdb-embedded.yaml", "--output", str(folder), *FEWER], None, Path(place) / "log")
+        folder, log = Path(place) / "run", Path(place) / "log"
+        code = live(started(folder), None, log)
         assert code == 0, code
-        return {**ended(folder), "wall_s": time.monotonic() - started, "cpu_s": os.times().children_user}
+        row = {**ended(folder), "lasted_s": json.loads(log.read_text("utf-8"))["lasted_s"]}
+    return {**row, "wall_s": time.monotonic() - before, "cpu_s": os.times().children_user - cpu}
 
 
-def chain(seed: int) -> dict[str, Any]:
-    rng = random.Random(seed)
-    started, cpu = time.monotonic(), os.times().children_user
-    place = Path(tempfile.mkdtemp())
-    folder, log = place / "run", place / "log"
-    words = ["train", "recipes/imdb-embedded.yaml", "--output", str(folder), *FEWER]
-    phases = [*rng.sample(["step", "validation", "checkpoint", "checkpoint"], 4), "saving"]
-    kills = []
-    for phase in phases:
-        die = {"phase": phase, "entry": rng.randint(1, 3 if phase in ("step", "checkpoint") else 1),
-               "after_s": rng.random() * SECONDS[phase]}  # fmt: skip
-        code = live(words, die, log)
+def kill(seed: int) -> dict[str, Any]:
+    """A run killed once and gone on with."""
+    rng, phase = random.Random(seed), PHASES[seed % len(PHASES)]
+    lasted = json.loads((RESULTS / "kill_resume" / "cells" / "alone.json").read_text("utf-8"))["lasted_s"][phase]
+    entry = rng.randint(1, len(lasted))
+    die = {"phase": phase, "entry": entry, "after_s": rng.random() * lasted[entry - 1]}
+    before, cpu = time.monotonic(), os.times().children_user
+    with tempfile.TemporaryDirectory() as place:
+        folder, log = Path(place) / "run", Path(place) / "log"
+        code = live(started(folder), die, log)
         assert code == -signal.SIGKILL, (code, die)
-        kills.append(
-            {**die, **json.loads(log.read_text("utf-8")), "left": sorted(p.name for p in folder.glob("**/*.tmp"))}
-        )
-        words = ["train", "--resume", str(folder)]
-    assert live(words, None, log) == 0
-    row = {**ended(folder), "seed": seed, "kills": kills}
-    shutil.rmtree(place)
-    return {**row, "wall_s": time.monotonic() - started, "cpu_s": os.times().children_user - cpu}
+        left = sorted(path.name for path in folder.glob("**/*.tmp"))
+        cache = sorted(path.name for path in folder.glob("cache/*"))
+        died = {**die, **json.loads(log.read_text("utf-8")), "left": left, "cache": cache}
+        code = live(["train", "--resume", str(folder)], None, log)
+        assert code == 0, (code, died)
+        assert not (folder / "cache").exists()
+        row = {**ended(folder), "seed": seed, "kills": [died]}
+    return {**row, "wall_s": time.monotonic() - before, "cpu_s": os.times().children_user - cpu}
 
 
 def life(words: list[str], die: dict[str, Any] | None, log: str) -> int:
     """In the process to be killed: the command, with the phases it goes through noted and the timer set."""
     from distilora import cli, fit, run
+    from distilora.prefix import Prefix
 
     now = {"in": "between", "updates": 0}
-    entered = dict.fromkeys(SECONDS, 0)
+    lasted: dict[str, list[float]] = {phase: [] for phase in PHASES}
+    entered = dict.fromkeys(PHASES, 0)
 
-    def kill() -> None:
+    def kill_it() -> None:
         Path(log).write_text(json.dumps(now), "utf-8")
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -112,24 +122,29 @@ def life(words: list[str], die: dict[str, Any] | None, log: str) -> int:
             before, now["in"] = now["in"], phase
             entered[phase] += 1
             if die and (die["phase"], die["entry"]) == (phase, entered[phase]):
-                threading.Timer(die["after_s"], kill).start()
+                threading.Timer(die["after_s"], kill_it).start()
+            begun = time.monotonic()
             try:
                 return does(*args, **settings)
             finally:
+                lasted[phase].append(round(time.monotonic() - begun, 4))
                 now["in"] = before
                 now["updates"] += phase == "step"
 
         return doing
 
-    fit._step = noted("step", fit._step)
-    fit._validate = noted("validation", fit._validate)
-    fit.save_checkpoint = noted("checkpoint", fit.save_checkpoint)
-    run.write_model = noted("saving", run.write_model)
-    return cli.main(words)
+    for phase, owner, name in (
+        ("cache", Prefix, "fill"), ("step", fit, "_step"), ("validation", fit, "_validate"),
+        ("checkpoint", fit, "save_checkpoint"), ("saving", run, "write_model"),
+    ):  # fmt: skip
+        setattr(owner, name, noted(phase, getattr(owner, name)))
+    code = cli.main(words)
+    Path(log).write_text(json.dumps({"lasted_s": lasted}), "utf-8")
+    return code
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--life"]:
         sys.exit(life(**json.loads(sys.argv[2])))
-    cells = {"untouched": untouched} | {f"chain-{seed}": partial(chain, seed) for seed in range(1, CHAINS + 1)}
+    cells = {"alone": alone} | {f"kill-{seed:02}": partial(kill, seed) for seed in range(1, KILLS + 1)}
     run_cells("kill_resume", cells, compute, "make bench-kill-resume", __doc__)

@@ -25,6 +25,9 @@ SEEDS = (0, 1, 2)
 def compute(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Claims from rows: medians over the training cells, spread from least to most."""
     train = [row for row in rows if row["cell"].startswith("train")]
+    # rows of before peak_anonymous_mb was measured have resident memory, mapped files included
+    own = all("peak_anonymous_mb" in row for row in train)
+    kind, unit = ("peak_anonymous_mb", "anonymous") if own else ("peak_memory_mb", "resident")
     test = [row for row in rows if row["cell"] == "test"]
 
     def claim(name: str, values: list[float], unit: str, goal: str) -> dict[str, Any]:
@@ -43,7 +46,7 @@ def compute(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         claim("train_minutes", [row["wall_s"] / 60 for row in train], "minutes", "<= 10"),
         claim("train_cpu_minutes", [row["cpu_s"] / 60 for row in train], "CPU minutes", "none"),
         claim("test_minutes", [row["wall_s"] / 60 for row in test], "minutes", "<= 6"),
-        claim("peak_memory_mb", [row["peak_memory_mb"] for row in train], "MB (10^6 bytes), resident", "none"),
+        claim("peak_memory_mb", [row[kind] for row in train], f"MB (10^6 bytes), {unit}", "none"),
     ]
 
 
@@ -62,7 +65,7 @@ def run_train(seed: int) -> dict[str, Any]:
         "seed": seed,
         "wall_s": wall,
         "cpu_s": cpu,
-        "peak_memory_mb": metrics["costs"]["peak_memory_mb"],
+        **{name: metrics["costs"][name] for name in ("peak_anonymous_mb", "cache_on_disk_mb", "peak_resident_mb")},
         "split": final["split"],
         "examples": final["examples"],
         "accuracy": final["metrics"]["accuracy"]["value"],

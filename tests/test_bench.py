@@ -27,6 +27,9 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     rows = [*seeds, {"cell": "test", "machine": "here", "commit": "abc", "wall_s": 120.0, "cpu_s": 100.0}]
     monkeypatch.setattr(claims, "RESULTS", tmp_path)
     claims.write_results("main", rows, main.compute(rows), "make bench-main")
+    (tmp_path / "main" / "cells").mkdir(parents=True)
+    for row in rows:
+        (tmp_path / "main" / "cells" / f"{row['cell']}.json").write_text(json.dumps(row), "utf-8")
     (tmp_path / "README.md").write_text("<!-- claim main.heldout_accuracy {:.1%} -->91.0%<!-- /claim -->", "utf-8")
     monkeypatch.setattr(module, "RESULTS", tmp_path)
     monkeypatch.setattr(module, "ROOT", tmp_path)
@@ -47,6 +50,34 @@ def test_a_claim_its_rows_do_not_give(check: ModuleType, tmp_path: Path) -> None
     assert ["heldout_accuracy.value" in fault for fault in check.check_results()[0]] == [True]
 
 
+def test_rows_that_are_not_their_cells(check: ModuleType, tmp_path: Path) -> None:
+    cells = tmp_path / "main" / "cells"
+    seed = json.loads((cells / "train-seed1.json").read_text("utf-8"))
+    (cells / "train-seed1.json").write_text(json.dumps({**seed, "accuracy": 0.5, "more": 1}), "utf-8")
+    (cells / "test.json").rename(cells / "test-again.json")
+    assert sorted(check.check_results()[0]) == [
+        "main.json: a row test, but no cell of that name",
+        "main.json: no row of the cell test-again",
+        "main.json: the row train-seed1 is not its cell: accuracy, more",
+    ]
+    held = json.loads((tmp_path / "main.json").read_text("utf-8"))
+    (tmp_path / "main.json").write_text(json.dumps({**held, "rows": [held["rows"][0], *held["rows"]]}), "utf-8")
+    assert "main.json: two rows of the cell train-seed0" in check.check_results()[0]
+
+
+def test_memory_is_named_after_what_was_measured(check: ModuleType) -> None:
+    compute = importlib.import_module("main").compute
+    rows = [{"cell": "train-seed0", "wall_s": 1.0, "cpu_s": 1.0, "accuracy": 0.9, "peak_memory_mb": 6732.0},
+            {"cell": "test", "wall_s": 1.0}]  # fmt: skip
+    (before,) = [claim for claim in compute(rows) if claim["name"] == "peak_memory_mb"]
+    rows[0] |= {"peak_anonymous_mb": 800.0, "peak_resident_mb": 6732.0}
+    (after,) = [claim for claim in compute(rows) if claim["name"] == "peak_memory_mb"]
+    assert [(c["value"], c["unit"].rpartition(", ")[2]) for c in (before, after)] == [
+        (6732.0, "resident"),
+        (800.0, "anonymous"),
+    ]
+
+
 def test_a_figure_its_claim_does_not_give(check: ModuleType, tmp_path: Path) -> None:
     values = check.check_results()[1]
     (tmp_path / "README.md").write_text("<!-- claim main.heldout_accuracy {:.1%} -->93.0%<!-- /claim -->", "utf-8")
@@ -63,7 +94,8 @@ def test_kills_in_a_run_that_ended_otherwise_do_not_count(monkeypatch: pytest.Mo
         {"cell": "chain-2", **same, "adapter_sha256": "b", "kills": [{}, {}]},
         {"cell": "chain-3", **same, "metrics_sha256": "n", "kills": [{}]},
     ]
-    assert {claim["name"]: claim["value"] for claim in compute(rows)} == {"kills": 6, "identical": 3}
+    claims = {claim["name"]: (claim["value"], claim["n"]) for claim in compute(rows)}
+    assert claims == {"kills": (6, 3), "identical": (3, 1)}
 
 
 def test_methods_are_compared_review_by_review(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,6 +160,88 @@ def test_a_loss_that_is_not_finite_is_said(encoder: Path, tmp_path: Path) -> Non
         run(network, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("at", "what"), [(9, r"validation loss is not finite after update 10"), (4, "validation loss"), (2, "loss is")]
+)
+def test_weights_that_explode_are_said(
+    encoder: Path, tmp_path: Path, at: int, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = learning_rate
+    monkeypatch.setattr("distilora.fit.learning_rate", lambda n, *more: 1e36 if n == at else usual(n, *more))
+    with pytest.raises(ConfigError, match=rf"^training\.learning_rate: the {what}.*; lower it, or set") as error:
+        run(build(encoder), tmp_path, checkpoint_every=1)
+    assert "\n" not in str(error.value)
+    left = sorted(int(path.name.rstrip("+")) for path in (tmp_path / "checkpoints").iterdir())
+    assert left[-1] <= at  # none of weights that are of no use
+
+
+def test_a_gradient_that_is_not_finite_is_said(encoder: Path, tmp_path: Path) -> None:
+    network = build(encoder)
+    weight = next(p for name, p in network.trained().items() if "classifier" in name)
+    before = weight.detach().clone()
+    weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(ConfigError, match=r"training\.learning_rate: the gradient is not finite"):
+        run(network, tmp_path)
+    assert torch.equal(weight, before)
+
+
+def state_of_accelerate() -> list[dict[str, object]]:
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    return [dict(state._shared_state) for state in (AcceleratorState, PartialState, GradientState)]
+
+
+def test_an_accelerator_of_the_caller_s_stays_as_it_was(encoder: Path, tmp_path: Path) -> None:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    before = state_of_accelerate()
+    try:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        mine = Accelerator(mixed_precision="bf16", cpu=True)
+        during = state_of_accelerate()
+        fitted = run(build(encoder), tmp_path / "beside", epochs=1)
+        assert state_of_accelerate() == during
+        assert mine.mixed_precision == "bf16"
+        AcceleratorState._reset_state(reset_partial_state=True)
+        alone = run(build(encoder), tmp_path / "alone", epochs=1)
+        assert state_of_accelerate()[:2] == [{}, {}]  # nothing of ours stays
+        np.testing.assert_array_equal(fitted.outputs, alone.outputs)
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        for state, kept in zip((AcceleratorState, PartialState, GradientState), before, strict=True):
+            state._shared_state.clear()
+            state._shared_state.update(kept)
+
+
+def test_random_numbers_of_the_caller_go_on(encoder: Path, tmp_path: Path) -> None:
+    import random
+
+    torch.manual_seed(11)
+    wanted = torch.rand(3), np.random.default_rng(11).random(), random.Random(11).random()
+    torch.manual_seed(11)
+    np.random.seed(11)
+    random.seed(11)
+    states = np.random.get_state()[1].tolist(), random.getstate()
+    network = build(encoder)
+    run(network, tmp_path / "one", epochs=1, dropout=0.1)
+    assert torch.equal(torch.rand(3), wanted[0])
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == states
+
+
+def test_dropout_is_drawn_from_the_seed_alone(encoder: Path, tmp_path: Path) -> None:
+    losses = []
+    for number, seed in enumerate((0, 0, 1)):
+        found = find_encoder(str(encoder))
+        network = new_network(
+            found, TASK, AdapterConfig(r=4), precision="fp32", device=torch.device("cpu"), dropout=0.5
+        )
+        torch.manual_seed(number)  # what the caller drew before is no matter
+        fitted = run(network, tmp_path / str(number), epochs=1, seed=seed)
+        losses.append([row["loss"] for row in fitted.state.history if "loss" in row])
+    assert losses[0] == losses[1] != losses[2]
+
+
 def test_a_tracker_that_is_not_installed(encoder: Path, reviews: Path, tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "run", reviews, encoder, training__tracker="trackio")
     with pytest.raises(ConfigError, match=r"training\.tracker: trackio is not installed; pip install trackio"):

@@ -129,7 +129,7 @@ def run_whole(seed: int) -> Row:
         for seconds, row in zip(at, judged, strict=True)
     ]
     return {"seed": seed, "points": points, "right": found["right"], "stages_s": metrics["costs"]["stages_s"],
-            "examples_per_s": metrics["training"]["examples_per_s"], "peak_rss_mb": metrics["costs"]["peak_memory_mb"],
+            "examples_per_s": metrics["training"]["examples_per_s"], "peak_rss_mb": metrics["costs"]["peak_resident_mb"],
             "wall_s": wall, "cpu_s": cpu}  # fmt: skip
 
 
@@ -157,7 +157,7 @@ def run_memory(contender: str) -> Row:
         *words, "--training.validations", "1", "--data.train_size", "96", "--data.truncation_side", "right"
     )
     metrics = found["metrics"]
-    return {"peak_mb": metrics["memory"]["peak_mb"], "resident_mb": metrics["costs"]["peak_memory_mb"],
+    return {"peak_mb": metrics["memory"]["peak_mb"], "resident_mb": metrics["costs"]["peak_resident_mb"],
             "activations_mb": metrics["memory"]["activations_mb"], "wall_s": wall, "cpu_s": cpu}  # fmt: skip
 
 
@@ -180,7 +180,7 @@ def run_scale(corpus: str | None, count: int) -> Row:
     metrics = found["metrics"]
     return {"reviews": metrics["data"]["train"], "tokens": metrics["data"]["train_tokens"], "corpus": bool(corpus),
             "reviews_per_s": metrics["training"]["examples_per_s"], "peak_mb": metrics["memory"]["peak_mb"],
-            "resident_mb": metrics["costs"]["peak_memory_mb"], "stages_s": metrics["costs"]["stages_s"],
+            "resident_mb": metrics["costs"]["peak_resident_mb"], "stages_s": metrics["costs"]["stages_s"],
             "wall_s": wall, "cpu_s": cpu}  # fmt: skip
 
 

@@ -7,10 +7,13 @@ enters by the queries' product with the keys' weights, and the values' weights c
     q' (W_k x) = (W_k' q)' x        sum_t p_t (W_v x_t) = W_v sum_t p_t x_t
 
 (a key's bias adds the same to all scores of a row and changes no probability). `packed_attention` is for Transformers'
-modules, by its attention registry, with dropout and sliding windows; on CUDA it is PyTorch's `varlen_attn`.
+modules, by its attention registry, with dropout and sliding windows; on CUDA it is PyTorch's `varlen_attn`, where there is one.
 """
 
-from collections.abc import Sequence
+import importlib
+import inspect
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -18,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import dropout as drop
 
 from distilora.packing import Group, Packed
+from distilora.progress import say
 
 REGISTERED = "distilora_packed"
 NEAR = 2 << 20  # bytes of probabilities computed at a time: about a core's second-level cache (LOG.md)
@@ -177,8 +181,8 @@ def packed_attention(
         raise ValueError(f"attention {REGISTERED!r} needs the layout of packed rows; call Network.encode")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))  # [size, heads, d]
-    if q.is_cuda and not dropout and q.dtype in (torch.float16, torch.bfloat16):
-        return _varlen(q, k, v, packed, scale, sliding_window)[None], None
+    if q.is_cuda and not dropout and q.dtype in (torch.float16, torch.bfloat16) and (kernel := varlen_kernel()):
+        return _varlen(kernel, q, k, v, packed, scale, sliding_window)[None], None
     out = torch.zeros_like(q)
     for group in packed.groups:
         shape = (len(group.lengths), group.longest, *q.shape[1:])
@@ -204,12 +208,26 @@ def _mask(group: Group, sliding_window: int | None, device: torch.device) -> Ten
     return mask
 
 
-def _varlen(q: Tensor, k: Tensor, v: Tensor, packed: Packed, scale: float, window: int | None) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
+@cache
+def varlen_kernel() -> Callable[..., Any] | None:
+    """PyTorch's `varlen_attn`; None, and that is said, where it is missing (before 2.10) or knows no window (before 2.11)."""
+    try:
+        kernel: Callable[..., Any] = importlib.import_module("torch.nn.attention.varlen").varlen_attn
+        if {"scale", "window_size"} <= inspect.signature(kernel).parameters.keys():
+            return kernel
+    except (ImportError, AttributeError):
+        pass
+    say(f"note: PyTorch {torch.__version__} has no attention for packed rows on CUDA; they are computed by groups, which takes "
+        "longer. PyTorch 2.11 or later has it.")  # fmt: skip
+    return None
 
+
+def _varlen(
+    kernel: Callable[..., Any], q: Tensor, k: Tensor, v: Tensor, packed: Packed, scale: float, window: int | None
+) -> Tensor:
     longest = int(packed.lengths.max(initial=0))
     reach = (-1, -1) if window is None else (window - 1, window - 1)
-    found = varlen_attn(
+    found = kernel(
         q[: packed.total], k[: packed.total], v[: packed.total], packed.bounds, packed.bounds, longest, longest,
         scale=scale, window_size=reach,
     )  # fmt: skip

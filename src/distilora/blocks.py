@@ -12,8 +12,13 @@ No gradient is formed for what is frozen, and a block under the lowest trained o
 only each row's first state, the last block computes those alone, without keys and values (attention.py); then
 
     dB = s dW A'    dA = s B' dW            with dW, the gradient of W + s B A, which is small work for one token a row
+
+All this holds for linear layers and for plain LoRA (rsLoRA differs in s alone). What PEFT can put in their place besides
+(DoRA, a bias beside B, other tuners, several adapters at once, hooks) is no W + s B A: `Block.exact` tells, and the network
+is then computed by Transformers' and PEFT's own modules.
 """
 
+import dataclasses
 import operator
 from collections.abc import Iterator
 from typing import Any, cast
@@ -39,12 +44,34 @@ class Layer:
     def update(self) -> tuple[nn.Parameter, nn.Parameter, float] | None:
         """A [r, in], B [out, r] and the scale of the active adapter; None without one."""
         module = self.module
-        if module is self.base or module.disable_adapters or module.merged or not module.active_adapters:
+        if module is self.base or module.disable_adapters or module.merged:
             return None
-        (name,) = module.active_adapters
-        if name not in module.lora_A:
+        names = [name for name in module.active_adapters if name in module.lora_A]
+        if not names:
             return None
+        (name,) = names
         return module.lora_A[name].weight, module.lora_B[name].weight, float(module.scaling[name])
+
+    @property
+    def exact(self) -> bool:
+        """Whether the layer now computes W x + b, or (W + s B A) x + b, and nothing else."""
+        module = self.module
+        if _hooked(module) or _hooked(self.base):
+            return False
+        if module is self.base:
+            return True
+        if module.merged:
+            return not module.disable_adapters  # PEFT would take the update out of W again
+        if module.disable_adapters:
+            return True
+        names = [name for name in module.active_adapters if name in module.lora_A]
+        return len(names) <= 1 and all(
+            name not in getattr(module, "lora_variant", {})
+            and not module.use_dora.get(name)
+            and type(module.lora_A[name]) is type(module.lora_B[name]) is nn.Linear
+            and module.lora_B[name].bias is None
+            for name in names
+        )
 
     def effective(self) -> Tensor:
         """W + s B A in fp32, or W itself where there is nothing to add, [out, in]."""
@@ -218,6 +245,7 @@ class Block:
             return module.get_submodule(name)
 
         self.heads = heads
+        self._path = _path(module, dataclasses.astuple(parts))
         query, key, value = find(parts.query), find(parts.key), find(parts.value)
         self.query_key_value = Projection([query, key, value])
         self.query = Projection([query])
@@ -227,6 +255,7 @@ class Block:
         self.lin1 = Projection([find(parts.lin1)])
         self.lin2 = Projection([find(parts.lin2)], gelu=True)
         self.norm2 = find(parts.norm2)
+        self._projections = (self.query_key_value, self.out, self.lin1, self.lin2)
 
     def __call__(self, x: Tensor, packed: Packed) -> Tensor:
         """States after the block, [size, D]."""
@@ -238,6 +267,13 @@ class Block:
         trained = [tensor for _, tensor in self.key_value.trained()]
         read = cast(Any, _AttendFirst).apply(self.query(start), x, self.key_value, packed, self.heads, *trained)
         return self._rest(start, read)
+
+    @property
+    def exact(self) -> bool:
+        """Whether this arithmetic is that of the modules as they are now, adapters included."""
+        return all(
+            parent._modules.get(name) is child and not _hooked(child) for parent, name, child in self._path
+        ) and all(layer.exact for projection in self._projections for layer in projection.layers)
 
     def _rest(self, x: Tensor, attended: Tensor) -> Tensor:
         h = _norm(self.norm1, self.out(attended), x)
@@ -257,7 +293,49 @@ def blocks_of(model: Any, family: Architecture) -> list[Block] | None:
     if (getattr(config, "activation", None) or getattr(config, "hidden_act", None)) != "gelu":
         return None
     heads = getattr(config, "n_heads", None) or config.num_attention_heads
-    return [Block(module, parts, heads) for module in model.base_model.get_submodule(family.blocks)]
+    modules = list(model.base_model.get_submodule(family.blocks))
+    if not all(map(_understood, modules)):
+        return None
+    return [Block(module, parts, heads) for module in modules]
+
+
+_LINEAR = {"torch.nn.modules.linear.Linear", "bitsandbytes.nn.modules.Linear4bit"}
+_LORA = {"peft.tuners.lora.layer.Linear", "peft.tuners.lora.bnb.Linear4bit"}
+_BESIDE = {
+    "torch.nn.modules.normalization.LayerNorm", "torch.nn.modules.dropout.Dropout", "torch.nn.modules.linear.Identity",
+    "torch.nn.modules.activation.GELU",
+}  # fmt: skip
+
+
+def _understood(module: nn.Module) -> bool:
+    """Whether a block is built of Transformers' modules, linear layers, norms, dropout, and LoRA's layers alone.
+
+    Any other tuner of PEFT's, `modules_to_save` and parametrisations put classes of their own in their place.
+    """
+    kind = f"{type(module).__module__}.{type(module).__qualname__}"
+    if kind in _LORA:
+        base = type(cast(Any, module).base_layer)
+        return f"{base.__module__}.{base.__qualname__}" in _LINEAR
+    if kind not in _LINEAR | _BESIDE and not kind.startswith("transformers."):
+        return False
+    return all(map(_understood, module.children()))
+
+
+def _path(module: nn.Module, names: tuple[str, ...]) -> list[tuple[nn.Module, str, nn.Module]]:
+    """(parent, name, child) of every step from a block down to the modules of these dotted names."""
+    steps = {}
+    for full in names:
+        parent = module
+        for name in full.split("."):
+            child = parent.get_submodule(name)
+            steps[id(parent), name] = (parent, name, child)
+            parent = child
+    return list(steps.values())
+
+
+def _hooked(module: nn.Module) -> bool:
+    """Whether something was put around the module's forward pass, which is not called here."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
 def _tensors(layer: Layer) -> list[Tensor]:

@@ -153,7 +153,11 @@ def _restore_random_state(state: dict[str, Any]) -> None:
 
 
 def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    """Has the disk hold a file, or the names in a folder, where the system can be asked to (Windows: not of a folder)."""
+    folder = path.is_dir()
+    if folder and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:

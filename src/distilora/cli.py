@@ -198,7 +198,9 @@ def _finish(done: tuple[str, dict[str, Any]]) -> int:
     costs, counted = summary["costs"], summary["parameters"]
     rows: list[tuple[str, str]] = []
     rows.append(("time", f"{costs['wall_s'] / 60:.1f} minutes"))
-    rows.append(("peak memory", f"{costs['peak_memory_mb']:,.0f} MB"))
+    from distilora.outcome import memory_rows
+
+    rows += memory_rows(costs)
     rows.append(("trainable parameters", f"{counted['trained']:,} of {counted['total']:,} ({counted['share']:.1%})"))
     print()
     _print_evaluation(f"{folder}: {first['split']}, {first['examples']:,} examples (95% intervals)", first, rows)

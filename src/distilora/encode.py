@@ -4,7 +4,8 @@ How a batch is laid out is known to this module alone; a head sees states of row
 three ways through the blocks, with the same results up to rounding:
 
     packed, our arithmetic (blocks.py)     post-norm families on a CPU, nothing random between the layers
-    packed, Transformers' modules          other devices, dropout, ModernBERT; attention.py tells the rows apart
+    packed, Transformers' modules          other devices, dropout, adapters other than LoRA, ModernBERT; attention.py tells
+                                           the rows apart
     padded, Transformers' modules          families without its attention registry, or `encoder.attention` eager or sdpa
 """
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from distilora.architectures import Architecture
 from distilora.attention import REGISTERED
 from distilora.blocks import Block, blocks_of, plain
+from distilora.methods import in_head
 from distilora.packing import ROUND, Packed
 from distilora.rows import Rows
 from distilora.tasks import Task
@@ -105,21 +107,25 @@ class Network(nn.Module):
 
     @property
     def computes_blocks(self) -> bool:
-        """Whether our own arithmetic is used now."""
-        return self.blocks is not None and plain(self.model)
+        """Whether our own arithmetic is used now: nothing is random, and the adapters are what it knows (`Block.exact`)."""
+        return self.blocks is not None and plain(self.model) and all(block.exact for block in self.blocks)
 
     @property
     def cut(self) -> int:
-        """Number of blocks below everything that is trained in the encoder, at most all but the last one."""
-        trained = {id(parameter) for parameter in self.trained().values()}
-        embeddings = self.model.base_model.get_submodule(self.architecture.embeddings)
-        if any(id(parameter) in trained for parameter in embeddings.parameters()):
-            return 0
-        blocks = list(self.model.base_model.get_submodule(self.architecture.blocks))
-        for number, block in enumerate(blocks[:-1]):
-            if any(id(parameter) in trained for parameter in block.parameters()):
-                return number
-        return len(blocks) - 1
+        """Number of blocks below everything that is trained in the encoder, at most all but the last one.
+
+        0 if anything is trained that is neither in a block nor in the head: it may come before the blocks.
+        """
+        base, within = self.model.base_model, self.architecture.blocks + "."
+        lowest = len(base.get_submodule(self.architecture.blocks)) - 1
+        for name, parameter in base.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            if name.startswith(within):
+                lowest = min(lowest, int(name.removeprefix(within).split(".")[0]))
+            elif not in_head(name, self.architecture):
+                return 0
+        return lowest
 
     def encode(self, rows: Rows, adapter: str | None = None, entering: Tensor | None = None) -> States:
         """States of the rows.
@@ -212,7 +218,8 @@ class Network(nn.Module):
         base = self.model.base_model
         x = base.get_submodule(self.architecture.embeddings)(input_ids=ids, position_ids=positions)
         if hasattr(base, "embeddings_project"):  # ELECTRA's, where embeddings are narrower than the blocks
-            x = base.embeddings_project(x)
+            with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):  # it may be adapted, in fp32
+                x = base.embeddings_project(x)
         return cast(Tensor, x[0].to(dtype))
 
     def _padded(self, rows: Rows) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ run -> merged in memory -> written -> parity gate -> artifact.json, check.npz ->
 import dataclasses
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -207,13 +208,17 @@ def _special(artifact: Artifact, encoder: str | None) -> dict[str, str]:
 
 
 def _move_all(source: Path, target: Path) -> None:
+    mode = _usual_mode(target)
     for file in source.iterdir():
         if file.is_file():
-            file.chmod(0o666 & ~_umask())  # safetensors keeps what it writes to its owner
+            file.chmod(mode)  # safetensors keeps what it writes to its owner
         file.rename(target / file.name)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _usual_mode(folder: Path) -> int:
+    """The mode of a new file there. Asking for the umask itself would change it for a moment, for all threads."""
+    probe = folder / f".mode.{os.getpid()}.tmp"
+    os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    return mode

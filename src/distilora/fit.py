@@ -12,6 +12,7 @@ import shlex
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from distilora.accelerating import accelerating
 from distilora.backends.torch_backend import run_network
 from distilora.checkpoint import Best, State, load_checkpoint, save_checkpoint
 from distilora.config import Precision, TrainingConfig
@@ -30,8 +32,9 @@ from distilora.methods import parameter_groups
 from distilora.plan import Update, plan
 from distilora.prefix import Prefix, Prefixes
 from distilora.progress import Progress, say
-from distilora.ranks import WAIT, Ranks
+from distilora.ranks import Ranks
 from distilora.rows import Rows
+from distilora.seeds import seeded
 from distilora.stop import Stop, noting_signals
 
 CACHE = "cache"  # in the run's folder, while it trains
@@ -79,17 +82,32 @@ def fit(
         base: what the network was made of (the encoder's checksum, the method); a checkpoint made of other is refused.
         ranks: the processes that share the work; None: this one alone.
 
-    Raises Interrupted after SIGINT or SIGTERM, with the command that resumes; ConfigError if the loss is not finite.
+    Raises Interrupted after SIGINT or SIGTERM, with the command that resumes; ConfigError if the loss, the gradient or the
+    weights are not finite. However it ends, the cache is deleted, trackers are ended, and the caller's random numbers go on.
     """
-    from accelerate import Accelerator
-    from accelerate.utils import InitProcessGroupKwargs, LoggerType
-
     ranks = ranks or Ranks()
-    accelerator = Accelerator(
-        mixed_precision="no", cpu=config.device == "cpu", project_dir=run,
-        log_with=LoggerType(config.tracker) if config.tracker != "none" and ranks.first else None,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)],
-    )  # fmt: skip
+    with (
+        seeded(config.seed, network.device),
+        accelerating(config, run, ranks) as accelerator,
+        closing(Prefixes(network, train.rows, validation.rows, config, budget, run / CACHE, ranks)) as caches,
+    ):
+        return _fit(network, train, validation, config, run, budget, resume, base, ranks, accelerator, caches)
+
+
+def _fit(
+    network: Network,
+    train: Labelled,
+    validation: Labelled,
+    config: TrainingConfig,
+    run: Path,
+    budget: int,
+    resume: bool,
+    base: str,
+    ranks: Ranks,
+    accelerator: Any,
+    caches: Prefixes,
+) -> Fitted:
+    """`fit`, once all that must be ended is begun."""
     trained = network.trained()
     optimizer = torch.optim.AdamW(parameter_groups(trained, network.architecture, config), lr=0.0)
     optimizer = accelerator.prepare(optimizer)  # the network is shared by `ranks`, not wrapped
@@ -109,10 +127,11 @@ def fit(
     meter = Meter(network)
 
     def checkpoint() -> None:
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in trained.values()):
+            raise _not_finite("weights are", state.update)
         if ranks.first:
             save_checkpoint(run / "checkpoints", state, trained, optimizer, best)
 
-    caches = Prefixes(network, train.rows, validation.rows, config, budget, run / CACHE, ranks)
     planned: tuple[int, list[Update]] = (-1, [])
     resumed_seconds, started = state.seconds, time.monotonic()
     with noting_signals() as stop, Progress("training", train.rows.groups * config.epochs,
@@ -129,6 +148,8 @@ def fit(
                 if stop.agreed:
                     continue
                 loss = float(network.task.loss(torch.from_numpy(outputs), validation.targets).mean())
+                if not (math.isfinite(loss) and np.isfinite(outputs).all()):
+                    raise _not_finite("validation loss is", state.update)
                 headline = network.task.headline(outputs, validation.targets)
                 _judge(state, best, loss, headline, outputs, trained)
                 accelerator.log({"validation/loss": loss, f"validation/{headline[0]}": headline[1]}, step=state.update)
@@ -157,9 +178,6 @@ def fit(
             if state.update % config.checkpoint_every == 0 and state.update not in validate_at:
                 checkpoint()
 
-    caches.close()
-    accelerator.end_training()
-    ranks.part()
     if stop.agreed:
         raise Interrupted(
             f"stopped after update {state.update:,} of {total:,}; continue with: distilora train --resume {shlex.quote(str(run))}",
@@ -216,12 +234,21 @@ def _step(
     ranks.add_up([total, stopped, *(p.grad for p in trained if p.grad is not None)])
     stop.agreed = bool(stopped > 0)
     if not math.isfinite(float(total)):
-        raise ConfigError("training.learning_rate: the loss is not finite; lower it, or set training.precision to fp32")
+        raise _not_finite("loss is")
     norm = accelerator.clip_grad_norm_(trained, config.max_grad_norm)
+    if not math.isfinite(float(norm)):
+        raise _not_finite("gradient is")
     optimizer.step()
     meter.update(trained, optimizer)
     optimizer.zero_grad()
     return float(total), float(norm)
+
+
+def _not_finite(what: str, update: int | None = None) -> ConfigError:
+    after = "" if update is None else f" after update {update:,}"
+    return ConfigError(
+        f"training.learning_rate: the {what} not finite{after}; lower it, or set training.precision to fp32"
+    )
 
 
 def _validate(

@@ -121,13 +121,16 @@ def keep_freed_memory() -> str | None:
     """Tells glibc to keep freed memory instead of handing it back; what it was told, or None without glibc.
 
     A step asks for and frees the same large tensors over and over. By default each of them is mapped anew and every page
-    of it faulted in again: attention over 8 x 256 tokens took 47 ms so, and 5.5 ms without (LOG.md). Only this process.
+    of it faulted in again: attention over 8 x 256 tokens took 47 ms so, and 5.5 ms without (LOG.md). This holds for the
+    whole process from then on, the caller's own work included; glibc cannot be asked what it did before.
     """
     global _allocator
     if _allocator is None and sys.platform == "linux":
         try:
             libc = ctypes.CDLL("libc.so.6")
-            done = libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30) and libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+            # an older glibc takes no threshold above half of a heap's greatest size, 32 MB
+            mapped = libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30) or libc.mallopt(_M_MMAP_THRESHOLD, 1 << 25)
+            done = mapped and libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
         except (OSError, AttributeError):
             return None
         _allocator = "glibc, keeps freed memory" if done else None
@@ -214,8 +217,8 @@ def commit() -> str | None:
     return head + ("+" if dirty else "")
 
 
-def peak_memory_mb() -> float:
-    """Peak resident memory of this process so far, MB (10^6 bytes)."""
+def peak_resident_mb() -> float:
+    """Peak resident memory of this process so far, MB (10^6 bytes): pages of mapped files and of libraries included."""
     try:
         import resource
     except ImportError:  # Windows

@@ -64,6 +64,11 @@ class Peak:
         if self.device.type == "cuda":
             self.mb = torch.cuda.max_memory_allocated(self.device) / 1e6
         else:
+            self.stop()
+
+    def stop(self) -> None:
+        """Ends the looking; `mb` stays as it is from then on. Once is enough, again does no harm."""
+        if not self._done.is_set():
             self._done.set()
             self._thread.join()
             self.mb = max(self.mb, anonymous_mb() - self.above)

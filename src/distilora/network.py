@@ -26,6 +26,7 @@ from distilora.errors import ArtifactError, ConfigError, EncoderError
 from distilora.methods import METHODS, Saved, in_head
 from distilora.plain_model import plain_folder, plain_run
 from distilora.quantisation import check_device, dequantise, import_offline, quantise
+from distilora.seeds import seeded
 from distilora.tasks import Task
 
 Held = Literal["full", "4bit", "widened"]  # the base: as it is, in 4 bits, or in fp32 what the 4 bits say
@@ -55,8 +56,7 @@ def new_network(
     if adapter.last_blocks is not None and adapter.last_blocks > blocks:
         raise ConfigError(f"adapter.last_blocks: {adapter.last_blocks} given, but the encoder has {blocks}; give fewer")
     import_offline()
-    with hushed():
-        torch.manual_seed(seed)
+    with hushed(), seeded(seed, device):
         model = _transformers_model(encoder, task, attention, dropout)
         _hold(model, encoder, base or ("4bit" if method.quantised else "full"), precision, device)
         outer = method.inject(model, family, adapter, blocks)
@@ -188,11 +188,22 @@ def _hold(model: Any, encoder: Encoder, base: Held, precision: str, device: torc
         dequantise(model, encoder.architecture)
 
 
+# Types of PEFT's that change each token for itself, inside the layers: the tests have compared them with PEFT's own forward
+# pass. Others read a whole row (LILY), or wrap the model (prompts, SHADOW, XLORA), which packed rows do not go through.
+BY_TOKEN = frozenset(
+    "LORA ADALORA ADAMSS BEFT BOFT C3A DEFT DELORA FOURIERFT FROD GLORA GRALORA HIRA HRA IA3 LN_TUNING LOHA LOKR MISS OFT OSF "
+    "PEANUT PSOFT PVERA RANDLORA ROAD SHIRA SUPERTUNING TINYLORA TRAINABLE_TOKENS UNILORA VBLORA VERA WAVEFT".split()
+)
+
+
 def _with_adapter(model: Any, folder: Path) -> Any:
     from peft import PeftModel
 
     if not (folder / ADAPTER).is_file():  # PEFT would unpickle adapter_model.bin, or ask the Hub
         raise ValueError(f"no {ADAPTER} in {folder.name}/; copy the model again")
+    kind = json.loads((folder / "adapter_config.json").read_text("utf-8"))["peft_type"]
+    if kind not in BY_TOKEN:
+        raise ValueError(f"PEFT's {kind} is not an adapter that is supported; merge it with PEFT, or train lora")
     return PeftModel.from_pretrained(model, folder, is_trainable=True, autocast_adapter_dtype=False)
 
 
@@ -265,7 +276,9 @@ def _place(network: Network, precision: str, device: torch.device) -> Network:
 def _adapted(network: Network) -> set[torch.nn.Parameter]:
     """The weights that low-rank updates are added to: kept in fp32 where the sum is formed before it is rounded."""
     layers: list[Any] = [module for module in network.modules() if hasattr(module, "lora_A")]
-    return {layer.base_layer.weight for layer in layers if len(layer.lora_A) > 0}
+    return {
+        layer.base_layer.weight for layer in layers if len(layer.lora_A) > 0 and hasattr(layer.base_layer, "weight")
+    }
 
 
 def _embeddings(network: Network) -> set[torch.nn.Parameter]:

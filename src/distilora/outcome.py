@@ -170,11 +170,22 @@ def _facts(outcome: Outcome, summary: dict[str, Any]) -> dict[str, str]:
         "best checkpoint": f"after update {outcome.fitted.state.best_update:,} of {outcome.fitted.updates:,}, by validation loss",
         "time": f"{costs['wall_s'] / 60:.1f} minutes ({costs['cpu_s'] / 60:.1f} CPU minutes), of which training and validation "
         f"{outcome.fitted.state.seconds / 60:.1f}",
-        "peak memory": f"{costs['peak_memory_mb']:,.0f} MB, all in all",
+        **dict(memory_rows(costs)),
         "memory of training": _memory(summary["memory"], training.device),
         "device and precision": f"{training.device}, {training.precision}",
         "round trip": f"{summary['round_trip']['texts']} texts given back by a fresh process",
     }
+
+
+def memory_rows(costs: dict[str, Any]) -> list[tuple[str, str]]:
+    """(name, figure) of what a run held in memory and on disk, for the terminal and the report."""
+    if costs.get("peak_anonymous_mb") is None:  # not Linux
+        rows = [("peak memory, mapped files included", f"{costs['peak_resident_mb'] or float('nan'):,.0f} MB")]
+    else:
+        rows = [("peak memory", f"{costs['peak_anonymous_mb']:,.0f} MB (the process's own, without mapped files)")]
+    if costs["cache_on_disk_mb"]:
+        rows.append(("frozen-prefix cache", f"{costs['cache_on_disk_mb']:,.0f} MB on disk while it trained"))
+    return rows
 
 
 def _memory(measured: dict[str, float | None], device: str) -> str:

@@ -240,6 +240,7 @@ def load(
 
     On another kind of processor than it was measured on, int8 is measured again (regate.py); where it fails, fp32 answers
     in its place if the folder holds it and `precision` is auto, with a warning.
+    On a CPU the torch backend has glibc keep freed memory, for the whole process and from then on (hardware.py).
 
     Raises ArtifactError if the model is damaged or its int8 fails here, MissingExtra without the backend's package,
     ConfigError if the model is not to be had so, EncoderError without its encoder.

@@ -2,16 +2,20 @@
 
 Blocks below everything that is trained give the same states each time. They are computed in micro-batches of the plan, before
 the first update, and written to a file that is mapped into memory, in the precision of the run: nothing is rounded that
-was not rounded before. The file belongs to one process and one run, and is deleted at its end; a run that was killed
+was not rounded before. The file belongs to one process and one run, and is deleted however it ends; a run that was killed
 computes it again, in the same micro-batches, so that it goes on with the same numbers.
+
+Processes that share a run have caches all of them, or none: with a cache each computes the examples it owns, without one
+every `count`-th of a micro-batch, and between the two some would be computed twice and others never.
 """
 
 import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -48,20 +52,24 @@ class Prefix:
         self._states: Tensor | None = None
 
     def fits(self, size: int) -> bool:
-        """Whether the disk has room for `size` bytes of caches."""
+        """Whether the disk has room for `size` bytes of caches. Raises OSError if there cannot be a file."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         return size <= ROOM * shutil.disk_usage(self._file.parent).free
 
-    def fill(self, token_budget: int, precision: str, label: str, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Computes and writes all states; False if `stop` said so before the end. Raises OSError on a full disk."""
+    def reserve(self) -> None:
+        """Takes the room on disk and maps it. Raises OSError if the disk does not give it."""
         self._file.unlink(missing_ok=True)
         with open(self._file, "wb") as stream:
             if self.bytes:
-                _reserve(stream.fileno(), self.bytes)
+                _reserve(stream, self.bytes)
         shape = (self.tokens, self._width)
         size = self.tokens * self._width
         states = torch.from_file(str(self._file), shared=True, size=size, dtype=self._dtype) if size else torch.empty(0)
         self._states = states.view(shape)
+
+    def fill(self, token_budget: int, precision: str, label: str, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Computes and writes all states; False if `stop` said so before the end. Call `reserve` first."""
+        assert self._states is not None, "reserve() first"
         self._network.eval()
         with Progress(label, len(self._owned)) as bar:
             for update in plan(self._lengths[self._owned], token_budget):
@@ -117,8 +125,10 @@ class Prefixes:
     ) -> None:
         network.train()
         self.folder, self.budget, self.precision = folder, budget, config.precision
+        self._ranks, self._device = ranks, network.device
         self.summary: dict[str, Any] = {"blocks": network.cut, "bytes": 0}
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed; each process sees to its own disk
+        ranks.wait(self._device)  # before any writes there, in case the disk is shared
         if not network.computes_blocks or not network.cut:
             return
 
@@ -133,36 +143,60 @@ class Prefixes:
             self.train = prefix("train", train, np.flatnonzero(self.owner == ranks.index))
 
     def fill(self, stop: Stop) -> float:
-        """Computes them, if the disk has room; returns early when stopped. Seconds spent on that of training."""
-        wanted = {"validation": self.validation, "train": self.train}
-        size = sum(cache.bytes for cache in wanted.values() if cache)
-        if size and not all(cache.fits(size) for cache in wanted.values() if cache):
+        """Computes them, if all processes' disks have room; returns early when stopped. Seconds spent on that of training."""
+        caches = {"validation": self.validation, "train": self.train}
+        if not any(caches.values()):
+            return 0.0
+        size = sum(cache.bytes for cache in caches.values() if cache)
+        if not self._reserved([cache for cache in caches.values() if cache], size):
             say(f"warning: no room for a frozen-prefix cache of {size / 1e6:,.0f} MB below {self.folder}; the blocks below "
                 "what is trained are computed again in every epoch")  # fmt: skip
+            self.close()
             self.train = self.validation = self.owner = None
             return 0.0
-        if size:
-            say(
-                f"frozen-prefix cache: {self.summary['blocks']} blocks computed once, {size / 1e6:,.0f} MB, deleted at the end"
-            )
+        say(
+            f"frozen-prefix cache: {self.summary['blocks']} blocks computed once, {size / 1e6:,.0f} MB, deleted at the end"
+        )
         self.summary["bytes"] = size
-        for name, cache in wanted.items():
+        started = time.monotonic()
+        for name, cache in caches.items():
             started = time.monotonic()
             if cache:
                 cache.fill(self.budget, self.precision, f"lower blocks of {name}", lambda: bool(stop.signal))
         return time.monotonic() - started  # of the last one
 
+    def _reserved(self, caches: list[Prefix], size: int) -> bool:
+        """Whether every process has the room for its caches, taken. All ask twice, whatever their own answer."""
+        try:
+            fits = all(cache.fits(size) for cache in caches)
+        except OSError:
+            fits = False
+        if not self._ranks.all(fits, self._device):
+            return False
+        try:
+            for cache in caches:
+                cache.reserve()
+            reserved = True
+        except OSError:
+            reserved = False
+        return self._ranks.all(reserved, self._device)
+
     def close(self) -> None:
-        """Deletes them."""
+        """Deletes this process's files, and the folder with the last of them."""
         for cache in (self.train, self.validation):
             if cache:
                 cache.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):  # another process's may be there still
+            self.folder.rmdir()
 
 
-def _reserve(handle: int, size: int) -> None:
+def _reserve(stream: BinaryIO, size: int) -> None:
     """Takes the room on disk now, so that a full disk is an error here and no crash while the file is mapped."""
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(handle, 0, size)
-    else:
-        os.ftruncate(handle, size)
+        os.posix_fallocate(stream.fileno(), 0, size)
+        return
+    zeros = bytes(1 << 20)  # macOS and Windows: a file made longer without them would have holes
+    for start in range(0, size, len(zeros)):
+        stream.write(zeros[: size - start])
+    stream.flush()
+    os.fsync(stream.fileno())

@@ -73,6 +73,14 @@ class Ranks:
         self.add_up([flag])
         return bool(flag > 0)
 
+    def all(self, here: bool, device: torch.device) -> bool:
+        """Whether it holds for every process."""
+        return not self.any(not here, device)
+
+    def wait(self, device: torch.device) -> None:
+        """Returns once every process has come here."""
+        self.any(False, device)
+
     def part(self) -> None:
         """Ends what the processes share; each goes on alone."""
         if self.count > 1 and torch.distributed.is_initialized():

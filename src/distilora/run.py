@@ -74,6 +74,9 @@ def train(
         resume: go on from that folder's latest checkpoint.
         checked: what `preflight.check_run` found for the same arguments; None: it is called here.
 
+    For the whole process, and from then on, glibc keeps freed memory (hardware.py). Random numbers, threads and an
+    Accelerator of the caller's stay as they were.
+
     Raises ConfigError, DataError, EncoderError or MissingExtra for what is asked for and cannot be had, before
     anything is written; OutputError if another process writes the folder or the disk is full; Interrupted when stopped;
     RoundTripError if the saved model does not give back its outputs.
@@ -149,6 +152,8 @@ class Run:
         if resume and self.config.training.device == "cpu":
             say_if_on_other_threads(self.folder)
         self._above = memory.after_imports_mb()
+        self._peak = memory.Peak(torch.device("cpu"), every_s=0.05)  # the whole run's, of the host
+        self._peak.__enter__()
 
     def __getattr__(self, name: str) -> Any:
         """Says which stage leaves what is not there yet."""
@@ -164,6 +169,7 @@ class Run:
 
     def close(self) -> None:
         """Lets go of the folder and of its threads; a run that was not finished can be gone on with by `resume`."""
+        self._peak.stop()
         self._while_open.close()
         let_go(self.folder)
 
@@ -250,13 +256,21 @@ class Run:
         outcome = Outcome(
             self.config, self.encoder, self.artifact, padding, self.parts, len(self.train_tokens.rows.ids),
             self.parameters, self.fitted, self.round_trip, self.measured,
-            fingerprints([" ".join(e.texts) for e in trained_on]), self._clock.costs(),
+            fingerprints([" ".join(e.texts) for e in trained_on]), {**self._clock.costs(), **self._memory()},
         )  # fmt: skip
         with writing(self.folder):
             summary = write_outcome(self.folder, outcome)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         self.close()
         return summary
+
+    def _memory(self) -> dict[str, float]:
+        """Of this process: `peak_anonymous_mb` is its own, without what is mapped from files, such as the cache."""
+        return {
+            "peak_anonymous_mb": round(self._peak.mb, 1),
+            "cache_on_disk_mb": round(self.fitted.prefix["bytes"] / 1e6, 1),
+            "peak_resident_mb": round(hardware.peak_resident_mb(), 1),
+        }
 
     def _measure(self, examples: Examples, tokens: Tokenised, outputs: Any) -> Measured:
         trained = class_counts(self.parts.task, self.parts.train)
@@ -281,7 +295,6 @@ class _Clock:
             "wall_s": round(time.monotonic() - self.start, 2),
             "cpu_s": round(time.process_time() - self.cpu, 2),
             "stages_s": self.stages,
-            "peak_memory_mb": round(hardware.peak_memory_mb(), 1),
         }
 
 
