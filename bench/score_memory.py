@@ -1,6 +1,6 @@
 """Bench of `distilora score`'s memory: its peak by the number of rows, which should not matter.
 
-Cells, each in a process of its own, on csv files in which every row is another short text:
+Cells, each in a process of its own, on csv files in which every row is another short text, into shards as by default:
 
     rows-N    N rows scored with a tiny model, which is trained first. Its own weights and activations are next to
               nothing, so that what is seen is what scoring itself holds. The peak is that of RssAnon, the memory
@@ -22,7 +22,6 @@ from claims import ROOT, Rows, run_cells
 
 ROWS = (10_000, 100_000, 1_000_000)
 EVERY_S = 0.05
-SHARD_ROWS = 5_000  # two shards at the fewest rows
 
 
 def compute(rows: Rows) -> Rows:
@@ -68,7 +67,7 @@ def measure(count: int) -> dict[str, Any]:
             stream.write("text\n")
             stream.writelines(text + "\n" for text in texts(count))
         words = ["--quiet", "score", str(run), str(source), "--output", str(Path(place) / "out"), "--device", "cpu",
-                 "--precision", "fp32", "--format", "csv", "--shard-rows", str(SHARD_ROWS)]  # fmt: skip
+                 "--precision", "fp32"]  # fmt: skip
         before, started, peak = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic(), 0.0
         child = subprocess.Popen([sys.executable, "-m", "distilora", *words], stdout=subprocess.DEVNULL)
         while child.poll() is None:

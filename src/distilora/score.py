@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from distilora.artifact import read_artifact
+from distilora.artifact import Artifact, read_artifact
 from distilora.errors import ConfigError, DataError, OutputError
 from distilora.files import sha256
 from distilora.folder import hold, let_go, writing
@@ -62,35 +62,21 @@ def score(settings: Scoring) -> dict[str, Any]:
         if state is None:
             refuse_others(place)
         sweep(place)
-        here = settings.engine == "local"
+        scorer: Scorer | None = None
         if state is None or settings.overwrite or state["state"] == "cleared":
-            find_inputs(settings.source)  # what is wrong with these is said before the model is loaded
-            device = "cpu" if settings.device == "auto" and not here else settings.device  # workers have no GPU unasked
-            numerics = resolve(artifact, settings.backend, settings.precision, device, settings.base)
-            settings = settings.computing(numerics)
-            predictor = load_alike(settings.run, settings) if here else None
-            task = restore(artifact.task["name"], artifact.task["settings"])
-            plan = make_plan(settings.source, task, settings.text_column, settings.shard_rows, settings.limit)
-            job = Job(model, settings.kept(), numerics, plan)
-            scorer = Scorer(predictor, plan, place, settings.kind) if predictor else None
-            # All that can be wrong was checked. First this, so that one killed while clearing is not taken for a finished
-            # one that lacks its shards.
-            if state is not None:
-                place.write_json(STATE, {"state": "cleared"})
-                clear(place, everything=True)
-            place.write_json(STATE, job.tree("running"))
+            job, scorer = _begin(settings, artifact, model, place)
             done: dict[int, dict[str, int]] = {}
         else:
-            job, scorer = same_job(state, settings, model), None
+            job = same_job(state, settings, model)
             if state["state"] == "finished":
                 clear(place)
                 _refuse_rejects_alone(settings, place, state["counts"])
                 rows = state["counts"]["rows"] + state["counts"]["rejects"]
                 return {**state["counts"], "resumed": rows, "seconds": 0.0}
-            settings = settings.computing(job.numerics)
             done = _finished_shards(place, job.plan, settings.kind)
+        settings = settings.computing(job.numerics)
         todo = [shard for shard in job.plan.shards if shard.number not in done]
-        if todo and here and scorer is None:
+        if todo and settings.engine == "local" and scorer is None:
             scorer = Scorer(_load_again(settings), job.plan, place, settings.kind)
         resumed = sum(job.plan.shards[number].rows for number in done)
         with Progress("scoring", job.plan.rows, "rows", done=resumed) as bar:
@@ -105,6 +91,25 @@ def score(settings: Scoring) -> dict[str, Any]:
         counts = _finish(place, job, settings.kind)
         _refuse_rejects_alone(settings, place, counts)
     return {**counts, "resumed": resumed, "seconds": time.monotonic() - begun}
+
+
+def _begin(settings: Scoring, artifact: Artifact, model: str, place: Place) -> tuple[Job, Scorer | None]:
+    """A new job, written to the place when all that can be wrong with it was checked, and what computes it here."""
+    here = settings.engine == "local"
+    find_inputs(settings.source)  # what is wrong with these is said before the model is loaded
+    device = "cpu" if settings.device == "auto" and not here else settings.device  # workers have no GPU unasked
+    numerics = resolve(artifact, settings.backend, settings.precision, device, settings.base)
+    predictor = load_alike(settings.run, settings.computing(numerics)) if here else None
+    task = restore(artifact.task["name"], artifact.task["settings"])
+    plan = make_plan(settings.source, task, settings.text_column, settings.shard_rows, settings.limit)
+    job = Job(model, settings.kept(), numerics, plan)
+    scorer = Scorer(predictor, plan, place, settings.kind) if predictor else None
+    if find_state(place) is not None:
+        # First this, so that one killed while clearing is not taken for a finished one that lacks its shards.
+        place.write_json(STATE, {"state": "cleared"})
+        clear(place, everything=True)
+    place.write_json(STATE, job.tree("running"))
+    return job, scorer
 
 
 def load_alike(run: str, settings: Scoring) -> Predictor:
