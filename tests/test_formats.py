@@ -19,10 +19,12 @@ from distilora import json_array, progress
 from distilora.cli import main
 from distilora.compression import decompressed
 from distilora.errors import ConfigError, DataError, MissingExtra
+from distilora.score_plan import make_plan
 from distilora.separators import find_separator, separator_from
 from distilora.sources import open_source
 from distilora.storage import find_inputs
 from distilora.tables import read_stream, read_table, write_table
+from distilora.tasks.classification import Classification
 
 ROWS = [{"text": f"text {n}, so; long", "label": str(n % 2)} for n in range(3000)]
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
@@ -410,3 +412,32 @@ def test_json_in_a_folder(tmp_path: Path) -> None:
     written(tmp_path / "train.csv.gz", gzip.compress(b"text\nc\n"))  # beside which they are notes
     assert [Path(one.path).name for one in find_inputs(str(tmp_path))] == ["train.csv.gz"]
     assert open_source(str(tmp_path)).splits == ("train",)
+
+
+def test_scoring_with_a_separator_given(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = [text for text, _ in tiny_reviews(5, 3)]
+    path = written(
+        tmp_path / "in.csv", "".join(["n:text\n", *(f"{n}:{text}\n" for n, text in enumerate(texts))]).encode()
+    )
+    words = [
+        "score",
+        str(finished),
+        str(path),
+        "--output",
+        str(tmp_path / "out"),
+        "--device",
+        "cpu",
+        "--shard-rows",
+        "2",
+    ]
+    try:
+        assert main(["--quiet", *words, "--separator", ":"]) == 0
+        assert main(["--quiet", *words]) == 2
+    finally:
+        progress.quiet(False)
+    assert "was begun with --separator :, now None" in capsys.readouterr().err
+    rows = [row for shard in sorted((tmp_path / "out").glob("shard-*")) for row in read(shard)]
+    assert [(row["n"], row["text"]) for row in rows] == [(str(n), text) for n, text in enumerate(texts)]
+    write_table(tmp_path / "in.jsonl", [{"text": "a"}])
+    with pytest.raises(DataError, match=r"^--separator: given, but .* holds no csv or tsv file; drop it"):
+        make_plan(str(tmp_path / "in.jsonl"), Classification(("neg", "pos"), "text", None), None, 10, separator=";")

@@ -101,7 +101,9 @@ def _begin(settings: Scoring, artifact: Artifact, model: str, place: Place) -> t
     numerics = resolve(artifact, settings.backend, settings.precision, device, settings.base)
     predictor = load_alike(settings.run, settings.computing(numerics)) if here else None
     task = restore(artifact.task["name"], artifact.task["settings"])
-    plan = make_plan(settings.source, task, settings.text_column, settings.shard_rows, settings.limit)
+    plan = make_plan(
+        settings.source, task, settings.text_column, settings.shard_rows, settings.limit, settings.separator
+    )
     job = Job(model, settings.kept(), numerics, plan)
     scorer = Scorer(predictor, plan, place, settings.kind) if predictor else None
     if find_state(place) is not None:

@@ -22,6 +22,7 @@ def score_command(words: Sequence[str]) -> int:
         "--output", metavar="DIR", required=True, help="folder or address of the shards; new, or begun by this command"
     )
     parser.add_argument("--text-column", metavar="NAME", help="column of the text, where its name does not tell")
+    parser.add_argument("--separator", metavar="C", help="of a csv or tsv's cells, such as ';' or tab (default: found)")
     parser.add_argument("--limit", metavar="N", type=int, help="score the first N rows of all (default: every row)")
     parser.add_argument("--shard-rows", metavar="N", type=int, default=50_000, help="rows of a shard (default: 50000)")
     parser.add_argument("--format", dest="kind", choices=["parquet", "csv", "jsonl"], default="parquet",

@@ -15,6 +15,7 @@ from distilora.folder import LOCK
 from distilora.numerics import Numerics
 from distilora.score_plan import Plan
 from distilora.score_shard import PARTS
+from distilora.separators import separator_from
 from distilora.storage import Place, find_inputs
 
 STATE = "score.json"
@@ -34,6 +35,7 @@ class Scoring:
     source: str
     output: str
     text_column: str | None = None
+    separator: str | None = None
     limit: int | None = None
     shard_rows: int = 50_000
     kind: Kind = "parquet"
@@ -52,6 +54,8 @@ class Scoring:
         for name in ("limit", "shard_rows", "workers"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')}: {value} given, at least 1 wanted")
+        if self.separator is not None:
+            separator_from(self.separator, "--separator")
         if not 0 <= self.abstain_below <= 1:
             raise ConfigError(f"--abstain-below: {self.abstain_below!r} given, a probability from 0 to 1 wanted")
         for name, has in (("address", "a cluster"), ("workers", "workers")):
@@ -67,7 +71,10 @@ class Scoring:
 
     def kept(self) -> dict[str, Any]:
         """The settings that rows depend on, beside the numerics; the others may change between a kill and going on."""
-        return {name: getattr(self, name) for name in ("text_column", "limit", "shard_rows", "kind", "abstain_below")}
+        return {
+            name: getattr(self, name)
+            for name in ("text_column", "separator", "limit", "shard_rows", "kind", "abstain_below")
+        }
 
     def loading(self) -> dict[str, Any]:
         """How `load` is told to load the model."""

@@ -29,6 +29,7 @@ from distilora.reading import (
     read_header,
     records,
 )
+from distilora.separators import separator_from
 from distilora.storage import Input, find_inputs, is_address, local, opened
 from distilora.tables import format_of, tell_separator
 from distilora.tasks import Task
@@ -59,6 +60,7 @@ class Plan:
     text_column: str | None
     shards: list[Shard]
     schema: str = ""  # of parquet inputs, serialised
+    separator: str | None = None  # of csv and tsv files; None: found in each
 
     @property
     def rows(self) -> int:
@@ -78,7 +80,7 @@ class Plan:
     def read(self, shard: Shard) -> Iterator[Record | Reject]:
         """The rows of a shard. Raises DataError if the file has fewer now."""
         path, count = self.inputs[shard.file].path, 0
-        for found in islice(_rows_from(path, self.kinds[shard.file], shard.mark), shard.rows):
+        for found in islice(_rows_from(path, self.kinds[shard.file], shard.mark, self.separator), shard.rows):
             count += 1
             yield found
         if count < shard.rows:
@@ -96,7 +98,14 @@ class Plan:
         return pa.schema([*fields, *(pa.field(name, pa.scalar(value).type) for name, value in answer.items())])
 
 
-def make_plan(source: str, task: Task, text_column: str | None, shard_rows: int, limit: int | None = None) -> Plan:
+def make_plan(
+    source: str,
+    task: Task,
+    text_column: str | None,
+    shard_rows: int,
+    limit: int | None = None,
+    separator: str | None = None,
+) -> Plan:
     """Reads all inputs once, cheaply (of parquet the metadata), or no more than `limit` rows of them.
 
     Raises DataError naming the file or column that cannot be scored.
@@ -106,6 +115,10 @@ def make_plan(source: str, task: Task, text_column: str | None, shard_rows: int,
     if "parquet" in kinds and len(set(kinds)) > 1:
         named = ", ".join(sorted(set(kinds)))
         raise DataError(f"{source}: parquet beside other kinds ({named}); score each by a glob, such as '*.parquet'")
+    if separator is not None:
+        separator = separator_from(separator, "--separator")
+        if DELIMITERS.keys().isdisjoint(kinds):
+            raise DataError(f"--separator: given, but {source} holds no csv or tsv file; drop it")
     columns: dict[str, str] = {}
     headers: list[Sequence[str]] = []  # of the files that are read
     schemas: list[Any] = []
@@ -122,10 +135,10 @@ def make_plan(source: str, task: Task, text_column: str | None, shard_rows: int,
                 rows = min(rows, left)
                 stretches = iter([(Mark(at), min(shard_rows, rows - at)) for at in range(0, rows, shard_rows)])
             else:
-                headers.append(["text"] if kind == "txt" else _header(one.path, kind))
+                headers.append(["text"] if kind == "txt" else _header(one.path, kind, separator))
                 for name in headers[-1]:
                     columns.setdefault(name, "null")
-                stretches = _stretches(one.path, kind, shard_rows, left, columns)
+                stretches = _stretches(one.path, kind, shard_rows, left, columns, separator)
             for mark, count in stretches:
                 shards.append(Shard(len(shards), file, count, mark))
                 bar.add(count)
@@ -153,7 +166,7 @@ def make_plan(source: str, task: Task, text_column: str | None, shard_rows: int,
             raise DataError(
                 f"{one.path}: no column {found!r} (columns: {', '.join(header)}); name one with --text-column"
             )
-    return Plan(inputs, kinds, columns, found, shards, serialised)
+    return Plan(inputs, kinds, columns, found, shards, serialised, separator)
 
 
 def _holds_text(kind: Any) -> bool:
@@ -163,12 +176,14 @@ def _holds_text(kind: Any) -> bool:
     return bool(types.is_string(kind) or types.is_large_string(kind) or str(kind) == "string_view")
 
 
-def _stretches(path: str, kind: str, rows: int, most: int, columns: dict[str, str]) -> Iterator[tuple[Mark, int]]:
+def _stretches(
+    path: str, kind: str, rows: int, most: int, columns: dict[str, str], separator: str | None
+) -> Iterator[tuple[Mark, int]]:
     """Where each stretch of `rows` rows begins, and how many it holds, until there are `most` rows.
 
     Notes in `columns` what jsonl columns hold.
     """
-    with _lines(path, kind, None) as (lines, header):
+    with _lines(path, kind, None, separator) as (lines, header):
         mark, count = lines.mark, 0
         for found in islice(records(lines, kind, header), most):
             count += 1
@@ -204,10 +219,10 @@ def _joined(kind: str, value: Any) -> str:
 
 
 @contextmanager
-def _lines(path: str, kind: str, mark: Mark | None) -> Iterator[tuple[Lines, list[str]]]:
+def _lines(path: str, kind: str, mark: Mark | None, separator: str | None) -> Iterator[tuple[Lines, list[str]]]:
     """A file's lines from a mark on (None: its first row), and its header."""
     with opened(path) as stream:
-        lines = Lines(stream, path, longest=LONGEST)
+        lines = Lines(stream, path, longest=LONGEST, separator=separator)
         header = read_header(lines, kind) if kind in DELIMITERS else []
         if mark is not None:
             stream.seek(mark.offset)
@@ -215,20 +230,21 @@ def _lines(path: str, kind: str, mark: Mark | None) -> Iterator[tuple[Lines, lis
         yield lines, header
 
 
-def _header(path: str, kind: str) -> list[str]:
-    with _lines(path, kind, None) as (lines, header):
-        tell_separator(lines, kind)
+def _header(path: str, kind: str, separator: str | None) -> list[str]:
+    with _lines(path, kind, None, separator) as (lines, header):
+        if separator is None:
+            tell_separator(lines, kind)
         return header
 
 
-def _rows_from(path: str, kind: str, mark: Mark) -> Iterator[Record | Reject]:
+def _rows_from(path: str, kind: str, mark: Mark, separator: str | None) -> Iterator[Record | Reject]:
     if kind == "parquet" and is_address(path):
         with opened(path) as stream:
             yield from parquet_records(stream, path, mark.row)
     elif kind == "parquet":
         yield from parquet_records(local(path), path, mark.row)
     else:
-        with _lines(path, kind, mark) as (lines, header):
+        with _lines(path, kind, mark, separator) as (lines, header):
             yield from records(lines, kind, header)
 
 
