@@ -441,3 +441,16 @@ def test_scoring_with_a_separator_given(finished: Path, tmp_path: Path, capsys: 
     write_table(tmp_path / "in.jsonl", [{"text": "a"}])
     with pytest.raises(DataError, match=r"^--separator: given, but .* holds no csv or tsv file; drop it"):
         make_plan(str(tmp_path / "in.jsonl"), Classification(("neg", "pos"), "text", None), None, 10, separator=";")
+
+
+def test_json_text_in_a_cell_is_json(finished: Path, tmp_path: Path) -> None:
+    written(
+        tmp_path / "in.jsonl",
+        b'{"text": "a superb film", "x": [NaN, 1]}\n{"text": "a dull film", "x": {"y": Infinity}}\n',
+    )
+    words = ["score", str(finished), str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out"), "--format", "csv"]
+    try:
+        assert main(["--quiet", *words, "--device", "cpu"]) == 0
+    finally:
+        progress.quiet(False)
+    assert [row["x"] for row in read(tmp_path / "out" / "shard-00000.csv")] == ["[null, 1]", '{"y": null}']

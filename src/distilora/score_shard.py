@@ -1,6 +1,5 @@
 """One shard: read, answered, written. Whoever computes it, wherever and whenever, the same file comes out."""
 
-import json
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from distilora.predict import STREAM, Predictor, unlabelled
 from distilora.reading import TYPED, Record, Reject
 from distilora.score_plan import Plan, Shard
 from distilora.storage import Place
-from distilora.tables import TableWriter, json_line
+from distilora.tables import TableWriter, json_line, json_text
 
 PARTS = "parts"  # records of finished shards, and their rejects, until all are joined
 GROUP = 8192  # rows of a parquet row group
@@ -116,7 +115,7 @@ class Scorer:
             if held == "number" and value is not None:
                 row[name] = float(value)
             elif value is not None and not (held == "text" and isinstance(value, str)):
-                row[name] = json.dumps(value, ensure_ascii=False)
+                row[name] = json_text(value)
         return row
 
 

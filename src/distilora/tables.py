@@ -30,6 +30,7 @@ __all__ = [
     "atomic_text",
     "format_of",
     "json_line",
+    "json_text",
     "read_stream",
     "read_table",
     "tell_separator",
@@ -84,11 +85,16 @@ def _strict(found: Iterator[Record | Reject]) -> Iterator[Record]:
 
 
 def json_line(record: Mapping[str, Any]) -> str:
-    """A record as a line of JSON Lines; what JSON has no value for is null (NaN, infinity) or text (a date)."""
+    """A record as a line of JSON Lines."""
+    return json_text(dict(record)) + "\n"
+
+
+def json_text(value: Any) -> str:
+    """A value as JSON; what JSON has no value for is null (NaN, infinity) or text (a date)."""
     try:
-        return json.dumps(dict(record), ensure_ascii=False, default=str, allow_nan=False) + "\n"
+        return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
     except ValueError:
-        return json.dumps(_finite(record), ensure_ascii=False, default=str, allow_nan=False) + "\n"
+        return json.dumps(_finite(value), ensure_ascii=False, default=str, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:
