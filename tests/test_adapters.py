@@ -69,9 +69,9 @@ def adapted(encoder: Path, config: Any) -> Network:
     found = find_encoder(str(encoder))
     head = AdapterConfig(method="head")
     model = new_network(found, TASK, head, precision="fp32", device=torch.device("cpu"), dropout=0.0).model
+    torch.manual_seed(1)
     with hushed():
         outer = get_peft_model(model, config)
-    torch.manual_seed(1)
     with torch.no_grad():
         for parameter in outer.parameters():
             if parameter.requires_grad and parameter.is_floating_point():

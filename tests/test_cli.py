@@ -282,7 +282,7 @@ def test_encoder_refuses(words: list[str], capsys: Captured) -> None:
 
 
 COMMANDS = {  # words, and what does the work
-    "train": (["--output", "x"], "distilora.run.train"),
+    "train": (["--output", "x"], "distilora.preflight.check_run"),
     "evaluate": (["RUN", "--data.path", "x.csv"], "distilora.evaluation.evaluate"),
     "predict": (["RUN", "a text"], "distilora.predict.load"),
     "explain": (["RUN", "a text"], "distilora.predict.load"),
@@ -339,8 +339,9 @@ def test_threads_are_set_before_what_has_threads_is_loaded() -> None:
 
 
 def test_resuming_on_other_threads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from distilora import hardware, run
+    from distilora import hardware, preflight, run
 
+    monkeypatch.setattr(preflight, "check_run", lambda config, **more: None)
     (tmp_path / "run.yaml").write_text("training: {threads: 2}")
     seen = []
     monkeypatch.setattr(run, "train", lambda config, **more: seen.append(config.training.threads) or {})

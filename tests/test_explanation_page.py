@@ -119,7 +119,7 @@ def test_the_command_says_what_was_cut(finished: Path, tmp_path: Path, capsys: C
     output = tmp_path / "why.json"
     for text, cut in (("superb film " * 40, 18), ("superb film", 0)):
         words = ["explain", str(finished), text, "--device", "cpu", "--precision", "fp32"]
-        assert main([*words, "--output", str(output)]) == 0
+        assert main([*words, "--output", str(output), "--overwrite"]) == 0
         line = capsys.readouterr().out
         assert line.endswith(" 80 words, 18 of them cut off unread\n" if cut else " 2 words\n")
         assert json.loads(output.read_text())["cut"] == cut

@@ -137,7 +137,7 @@ class TestHeldOutTexts:
     ("lines", "said"),
     [
         (["text,mood", "a superb film,pos"],
-         "no column called label, labels, sentiment, class or alike (columns: text, mood); ADVICE"),
+         "no column 'label', the label of training (columns: text, mood); ADVICE"),
         (["words,label", "a superb film,pos"], "no column called text, review, review_text, reviewtext or alike (columns: words, "
          "label); ADVICE"),
         (["text,label", "a superb film,good"],

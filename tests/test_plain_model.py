@@ -46,6 +46,7 @@ def saved(encoder: Encoder, folder: Path, precision: str = "fp32", **adapter: ob
     """A network whose trained weights matter, saved to the folder."""
     settings = AdapterConfig(**{"r": 4, "alpha": 6.0, **adapter})
     network = new_network(encoder, TASK, settings, precision=precision, device=CPU, dropout=0.0).eval()
+    torch.manual_seed(2)
     with torch.no_grad():
         for parameter in network.trained().values():
             parameter.add_(torch.randn_like(parameter), alpha=0.2)

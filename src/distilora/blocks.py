@@ -303,7 +303,7 @@ _LINEAR = {"torch.nn.modules.linear.Linear", "bitsandbytes.nn.modules.Linear4bit
 _LORA = {"peft.tuners.lora.layer.Linear", "peft.tuners.lora.bnb.Linear4bit"}
 _BESIDE = {
     "torch.nn.modules.normalization.LayerNorm", "torch.nn.modules.dropout.Dropout", "torch.nn.modules.linear.Identity",
-    "torch.nn.modules.activation.GELU",
+    "torch.nn.modules.activation.GELU", "torch.nn.modules.module.Module",  # the last in plain_model.py, where it only holds others
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from distilora import __version__
+from distilora import __version__, progress
 from distilora.arguments import EVALUATE_OPTIONS, TRAIN_OPTIONS, Parser, add_run, take_everywhere
 from distilora.errors import ConfigError, DistiloraError, Interrupted
 from distilora.hints import nearest
@@ -50,13 +50,12 @@ EVALUATE_USAGE = "distilora evaluate RUN --data.path PATH [--data.split SPLIT] [
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code. Errors meant for the user are one line on stderr."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    was_quiet = progress.is_quiet()
     try:
         everywhere = take_everywhere(words)
         words = everywhere.words
         if everywhere.quiet:
-            from distilora.progress import quiet
-
-            quiet()
+            progress.quiet()
         if not words or words[0] in ("-h", "--help", "help"):
             print(USAGE, end="")
             return 0 if words else 2
@@ -99,6 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.stderr.write(f"distilora: standard output: {error.strerror or error}; send it to another place\n")
         return 2
+    finally:
+        progress.quiet(was_quiet)  # a caller from Python is not quiet for ever
 
 
 def _no_command(word: str, commands: list[str]) -> ConfigError:

@@ -53,7 +53,7 @@ def predict_command(words: Sequence[str]) -> int:
     predictor = load(args.run, args.precision, args.device, args.encoder, args.base, args.abstain_below, args.backend)
     if args.texts:
         texts = args.texts[: args.limit]
-        for text, answer in zip(texts, predictor(texts), strict=True):
+        for text, answer in zip(texts, predictor(texts, args.strict), strict=True):
             print(json.dumps({"text": text, **answer}, ensure_ascii=False) if args.json else answer_line(answer))
         return 0
     from distilora.table_prediction import answered, input_records, predict_table

@@ -18,6 +18,11 @@ def quiet(on: bool = True) -> None:
     _quiet = on
 
 
+def is_quiet() -> bool:
+    """Whether progress is off."""
+    return _quiet
+
+
 def say(text: str, stream: TextIO | None = None) -> None:
     """A line of information on stderr, unless progress is off."""
     if not _quiet:

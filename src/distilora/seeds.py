@@ -9,7 +9,7 @@ import torch
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Has PyTorch draw from `seed` meanwhile, on the CPU and on `device`; afterwards the caller's numbers go on."""
-    on_mps = device.type == "mps"
+    on_mps = device.type == "mps" and torch.backends.mps.is_available()
     before = torch.mps.get_rng_state() if on_mps else None
     number = torch.cuda.current_device() if device.type == "cuda" and device.index is None else device.index
     with torch.random.fork_rng(devices=[number] if device.type == "cuda" else []):
