@@ -12,6 +12,7 @@ from distilora.config import EvaluationConfig
 from distilora.evaluation import measure
 from distilora.examples import Example, Examples
 from distilora.metric_names import metric_text
+from distilora.pictures import pictures
 from distilora.report import write_report
 from distilora.rows import rows_of
 from distilora.tasks.classification import Classification
@@ -156,6 +157,13 @@ def test_many_classes_stay_small_and_say_what_is_left_out(tmp_path: Path) -> Non
     assert "All 150 classes" in page.text
     assert all(f"class {i}" in page.text for i in range(150))
     assert page.tags.count("details") == 1
+
+
+def test_a_large_matrix_has_a_row_for_itself() -> None:
+    for count, wide in ((4, False), (5, True), (21, True)):
+        drawn = pictures(split(tuple(f"c{i}" for i in range(count)), count=60))
+        assert [picture.wide for picture in drawn] == [wide] + [False] * (len(drawn) - 1)
+        assert all(svg.startswith("<svg") for _, svg in drawn)  # a pair, as the notebook takes them
 
 
 def test_a_chart_of_one_bar_is_left_out(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The report's pictures, as SVG that stands in a page and needs nothing else."""
 
 import io
+import re
 import statistics
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,16 +13,22 @@ from distilora.metric_names import metric_name
 from distilora.metrics import CURVES
 
 INK, ACCENT, SOFT, WARN = "#1f2933", "#2563a6", "#c9d8e8", "#c2410c"
+WIDTH = 4.2  # inches of a picture that stands beside others
 NARROW = 4  # classes up to which the confusion matrix stands beside other pictures
 ROOMY = 8  # classes up to which a cell of the confusion matrix has room for its share
 
 
 class Picture(NamedTuple):
-    """An SVG with its caption; a wide one takes a row of the page for itself."""
+    """An SVG with its caption."""
 
     caption: str
     svg: str
-    wide: bool = False
+
+    @property
+    def wide(self) -> bool:
+        """Whether it was drawn wider than others, to take a row of the page for itself."""
+        drawn = re.search(r'width="([\d.]+)pt"', self.svg)
+        return drawn is not None and float(drawn[1]) > 72 * WIDTH + 1  # points to the inch
 
 
 def pictures(split: Mapping[str, Any]) -> list[Picture]:
@@ -32,7 +39,7 @@ def pictures(split: Mapping[str, Any]) -> list[Picture]:
     view = confusion_view(figures, len(labels))
     if view is not None:
         shown = [labels[c] for c in view.classes]
-        drawn.append(Picture(view.caption, _confusion(view.matrix, shown), len(shown) > NARROW))
+        drawn.append(Picture(view.caption, _confusion(view.matrix, shown)))
     if len(figures.get("reliability", ())) > 1:  # a single point, or bar, says nothing
         drawn.append(
             Picture("Reliability: on the diagonal, confidence is accuracy", _reliability(figures["reliability"]))
@@ -54,7 +61,7 @@ def _label(name: str) -> str:
     return (name if len(name) <= 20 else name[:19] + "…").replace("$", r"\$")
 
 
-def _figure(width: float = 4.2, height: float = 3.2) -> tuple[Any, Any]:
+def _figure(width: float = WIDTH, height: float = 3.2) -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -97,12 +104,13 @@ def curves(history: Sequence[Mapping[str, float]]) -> list[Picture]:
     axes.plot(*zip(*validation, strict=True), "o-", color=WARN, label="validation")
     axes.set(xlabel="update", ylabel="loss", ylim=(0, None))
     axes.legend(frameon=False, fontsize=9)
-    return [Picture("Loss in training and on validation", _svg(figure), True)]
+    return [Picture("Loss in training and on validation", _svg(figure))]
 
 
 def _confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
-    size = len(matrix) if len(matrix) <= ROOMY else 0.65 * len(matrix)
-    figure, axes = _figure(max(3.6, 0.7 * size), max(3.0, 0.6 * size))
+    count = len(matrix)
+    width = max(3.6, 0.7 * count) if count <= NARROW else max(5.0, 0.9 * count if count <= ROOMY else 0.45 * count)
+    figure, axes = _figure(width, 0.85 * width)
     shares = [[cell / max(sum(row), 1) for cell in row] for row in matrix]
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for i, row in enumerate(matrix):
