@@ -54,13 +54,13 @@ _CALLED = {
     ("training.tracker",): "report_to logger",
     ("evaluation.bootstrap",): "n_bootstrap resamples",
     ("evaluation.mistakes",): "num_mistakes",
-    ("output",): "out out_dir output_dir output_path run_name save_dir",
+    ("output",): "o out out_dir output_dir output_path run_name save_dir",
     ("overwrite",): "force overwrite_output_dir",
     ("resume",): "resume_from_checkpoint checkpoint continue",
     ("threads", "workers"): "n_jobs",
-    ("threads",): "num_threads cpus",
+    ("threads",): "j num_threads cpus",
     ("workers", "threads"): "num_workers",
-    ("quiet",): "silent verbose",
+    ("quiet",): "q silent verbose",
 }  # fmt: skip
 ALIASES = {alias: settings for settings, aliases in _CALLED.items() for alias in aliases.split()}
 
