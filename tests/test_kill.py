@@ -19,6 +19,7 @@ from test_checkpoint import Trained, fresh, save, step
 from distilora import checkpoint
 from distilora.checkpoint import Best, State, load_checkpoint, save_checkpoint
 from distilora.folder import claim, let_go
+from distilora.run import train
 
 DRIVER = """
 import importlib, json, os, signal, sys, time
@@ -51,23 +52,34 @@ for place, number, seconds in [*kills, [None, 0, 0]]:
 KILLS = [  # the nth call of a function in its process, and how long it may take
     ("fit._step", 3, 0.03), ("fit._step", 9, 0.03), ("fit.save_checkpoint", 2, 0.02), ("fit._validate", 1, 0.02),
     ("fit.save_checkpoint", 1, 0.02), ("fit._step", 33, 0.03), ("fit._validate", 1, 0.02), ("run.write_model", 1, 0.3),
-    ("run.verified", 1, 3.0), ("run.measure", 1, 0.3), ("run.write_outcome", 1, 0.3),
+    ("run.verified", 1, 3.0), ("run.measure", 1, 0.3), ("run.write_outcome", 1, 0.3), ("prefix._reserve", 1, 0.05),
+    ("prefix._reserve", 2, 0.1),
 ]  # fmt: skip
 
 
+def _stage(kill: tuple[str, int, float]) -> int:
+    """Where in a run: a cache is filled again after each kill, but not once training is over."""
+    return {"prefix": 0, "fit": 1, "run": 2}[kill[0].partition(".")[0]]
+
+
 @pytest.mark.slow
-def test_killed_again_and_again(finished: Path, encoder: Path, reviews: Path, tmp_path: Path) -> None:
-    out, rng = tmp_path / "run", random.Random(1)
-    config = tiny_config(out, reviews, encoder, training__checkpoint_every=5, training__tracker="tensorboard")
-    kills = [(place, number, rng.uniform(0, seconds)) for place, number, seconds in KILLS]
+def test_killed_again_and_again(encoder: Path, reviews: Path, tmp_path: Path) -> None:
+    """With a frozen block: its states are computed once, for both validations and eight epochs."""
+    untouched, out, rng = tmp_path / "untouched", tmp_path / "run", random.Random(1)
+    changes = {"adapter__last_blocks": 1, "training__checkpoint_every": 5, "training__tracker": "tensorboard"}
+    train(tiny_config(untouched, reviews, encoder, **changes))
+    assert json.loads((untouched / "metrics.json").read_text())["training"]["prefix_cache"]["bytes"] > 0
+    config = tiny_config(out, reviews, encoder, **changes)
+    kills = [(place, number, rng.uniform(0, seconds)) for place, number, seconds in sorted(KILLS, key=_stage)]
     words = [write_recipe(tmp_path / "recipe.yaml", config), str(out), json.dumps(kills)]
     done = subprocess.run([sys.executable, "-c", DRIVER, *words], capture_output=True, text=True, timeout=300)
     met = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
     assert met == [[place, signal.SIGKILL] for place, *_ in kills] + [[None, 0]], done.stderr
-    assert told(out) == told(finished)
+    assert told(out) == told(untouched)
     assert temporary(out) == []
     assert not (out / "checkpoints").exists()
-    assert curves(out) == curves(finished)
+    assert not (out / "cache").exists()
+    assert curves(out) == curves(untouched)
 
 
 class Killed(BaseException):

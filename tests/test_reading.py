@@ -1,5 +1,6 @@
 """Reading tables that hold bad rows: from any place on, and no quote swallows the rest."""
 
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,3 +35,17 @@ def test_a_stray_quote_does_not_swallow_the_file(tmp_path: Path) -> None:
         found = list(records(Lines(stream, "rows", longest=200), "csv", ["id", "text"]))
     assert [type(one) for one in found] == [Reject] + [Record] * 1000
     assert "a quote is not closed within 200 bytes" in found[0].reason
+
+
+def test_the_caller_s_limit_of_a_cell_stays(tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    path.write_text("a," + "x" * 300_000 + "\n")
+    before = csv.field_size_limit(1000)
+    try:
+        with open(path, "rb") as stream:
+            (found,) = records(Lines(stream, "rows"), "csv", ["id", "text"])
+        assert csv.field_size_limit() == 1000
+    finally:
+        csv.field_size_limit(before)
+    assert isinstance(found, Record)
+    assert len(found.values["text"]) == 300_000

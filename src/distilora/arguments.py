@@ -16,6 +16,7 @@ EVERYWHERE = {
 TRAIN_OPTIONS = {
     "RECIPE.yaml": "settings as YAML, `stage: {field: value}`; options win over it; recipes/ holds commented examples",
     "--overwrite": "replace the run that the output folder holds",
+    "--dry-run": "check everything and say what would be trained and for how long; train and write nothing",
     "--resume RUN": "go on with a run that was stopped, by the settings in its folder",
     "--threads N": "short for --training.threads N",
     "--quiet": EVERYWHERE["--quiet"],

@@ -17,7 +17,7 @@ DELIMITERS = {"csv": ",", "tsv": "\t"}  # where a file does not speak against it
 TYPED = ("jsonl", "json", "xlsx")  # kinds whose records have columns and types of their own, known when all are read
 BATCH = 1024  # parquet rows held at a time
 LONGEST = 1 << 20  # bytes: where scoring looks for the end of a quote; beyond, the quote is taken for a stray one
-csv.field_size_limit(2**31 - 1)
+_LONGEST_CELL = 2**31 - 1  # characters
 
 
 class Record(NamedTuple):
@@ -174,6 +174,15 @@ def checked_object(value: Any, text: str, wanted: str) -> dict[str, Any]:
     return value
 
 
+def next_cells(reader: Iterator[list[str]]) -> list[str] | None:
+    """The next row of a csv reader, None at the end; cells may be of any length, and the caller's limit for others stays."""
+    before = csv.field_size_limit(_LONGEST_CELL)  # of the whole process
+    try:
+        return next(reader, None)
+    finally:
+        csv.field_size_limit(before)
+
+
 def read_header(lines: Lines, kind: str) -> list[str]:
     """The column names in the first row of a csv or tsv file, and in `lines.separator` what separates them.
 
@@ -183,7 +192,7 @@ def read_header(lines: Lines, kind: str) -> list[str]:
     if lines.separator is None:
         lines.separator = find_separator(lines.ahead(ROWS, BYTES), DELIMITERS[kind])
     try:
-        header = next(csv.reader(lines, delimiter=lines.separator, strict=True), None)
+        header = next_cells(csv.reader(lines, delimiter=lines.separator, strict=True))
     except csv.Error as error:
         raise DataError(f"{lines.name}: row 1: {error}; check its quotes") from None
     if lines.bad:
@@ -212,7 +221,7 @@ def _csv(lines: Lines, kind: str, header: Sequence[str]) -> Iterator[Record | Re
     while True:
         lines.begin()
         try:
-            cells = next(reader, None)
+            cells = next_cells(reader)
             fault = ""
         except csv.Error as error:
             cells, fault = [], f"{error}; check its quotes"
