@@ -13,11 +13,10 @@ from distilora.cli import main
 from distilora.config import AdapterConfig, TrainingConfig
 from distilora.encode import Network
 from distilora.encoders import Encoder, find_encoder
-from distilora.errors import ConfigError, DataError
+from distilora.errors import ConfigError
 from distilora.methods import METHODS, in_head, parameter_groups
 from distilora.network import new_network
-from distilora.resolve import resolve
-from distilora.run import train
+from distilora.resolve import resolve, say_what_is_used
 from distilora.tasks.classification import Classification
 
 TASK = Classification(("neg", "pos"), "text", "label")
@@ -196,7 +195,7 @@ def test_a_rate_that_is_high_for_the_method(
     method: str, rate: float, warned: bool, encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changes = {"adapter__method": method, "training__learning_rate": rate}
-    with pytest.raises(DataError, match=r"missing\.csv"):  # said before the data are read
-        train(tiny_config(tmp_path / "run", tmp_path / "missing.csv", encoder, **changes))
+    config = tiny_config(tmp_path / "run", tmp_path / "reviews.csv", encoder, **changes)
+    say_what_is_used(resolve(config), find_encoder(str(encoder)))
     said = f"warning: training.learning_rate {rate:g} is high for {METHODS[method].phrase}; "
     assert (f"{said}{METHODS[method].learning_rate:g} is usual\n" in capsys.readouterr().err) == warned

@@ -53,7 +53,7 @@ def test_before_torch_is_loaded(files: Path, finished: Path, encoder: Path, revi
         ("--data.test_path", "blank_label.csv"): "row 9: data.label_column: label '' was not seen in training",
         ("--data.test_path", "ragged.csv"): "row 2: 3 cells under 2 columns",
         ("--data.test_path", "nowhere.csv"): "data.test_path: no such file or folder",
-        ("--data.labels", "[neg,good]"): "row 2: data.label_column: label 'pos' was not seen in training (labels: neg, good)",
+        ("--data.labels", "[neg,good]"): "row 2: data.labels: 'pos' is not in the list (neg, good)",
         ("--data.validation_split", "dev"): "data.validation_split: ",
         ("--data.group_column", "film"): "row 1: data.group_column: no column 'film' (columns: text, label)",
         ("--data.max_length", "600"): "data.max_length: 600 given, but ",

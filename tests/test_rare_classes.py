@@ -85,7 +85,7 @@ def test_what_cannot_be_held_out_and_the_advice(tmp_path: Path) -> None:
     test = write_csv(tmp_path / "test.csv", tiny_reviews(6, 2))
     assert len(parts_of(path.parent, **given, test_path=str(test)).train) == 2
     write_csv(path, tiny_reviews(20))
-    assert len(parts_of(path).train) == 14
+    assert len(parts_of(path).train) == 15
 
 
 def test_what_cannot_be_validated_on_and_the_advice(tmp_path: Path) -> None:
