@@ -2,7 +2,7 @@
 docs follow from code.
 
 A figure in README stands between `<!-- claim NAME.CLAIM FORMAT -->` and `<!-- /claim -->`; FORMAT is Python's, applied
-to the value.
+to the value, or, of NAME.CLAIM.low and NAME.CLAIM.high, to an end of its spread.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from typing import Any
 
 from claims import FIELDS, RESULTS, ROOT
 
-FIGURE = re.compile(r"<!-- claim (\w+)\.(\w+) (\{[^}]*\}\S*) -->(.*?)<!-- /claim -->", re.DOTALL)
+FIGURE = re.compile(r"<!-- claim (\w+)\.(\w+(?:\.low|\.high)?) (\{[^}]*\}\S*) -->(.*?)<!-- /claim -->", re.DOTALL)
 
 
 def check_results() -> tuple[list[str], dict[tuple[str, str], float]]:
@@ -35,6 +35,8 @@ def check_results() -> tuple[list[str], dict[tuple[str, str], float]]:
                 if not same(claim.get(field), value):
                     faults.append(f"{path.name}: {claim['name']}.{field} is {claim.get(field)}, its rows give {value}")
             values[path.stem, claim["name"]] = claim["value"]
+            for end, value in zip(("low", "high"), claim["spread"], strict=True):
+                values[path.stem, f"{claim['name']}.{end}"] = value
     return faults, values
 
 
@@ -88,5 +90,5 @@ def check_docs() -> list[str]:
 if __name__ == "__main__":
     found, claimed = check_results()
     found += check_readme(claimed) + check_docs()
-    print("\n".join(found) or f"{len(claimed)} claims follow from their rows")
+    print("\n".join(found) or f"{sum('.' not in name for _, name in claimed)} claims follow from their rows")
     sys.exit(bool(found))

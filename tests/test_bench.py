@@ -84,6 +84,18 @@ def test_a_figure_its_claim_does_not_give(check: ModuleType, tmp_path: Path) -> 
     assert check.check_readme(values) == ["README: main.heldout_accuracy shown as 93.0%, its claim gives 91.0%"]
 
 
+def test_the_ends_of_a_spread(check: ModuleType, tmp_path: Path) -> None:
+    values = check.check_results()[1]
+    spread = (
+        "<!-- claim main.heldout_accuracy.low {:.0%} -->90%<!-- /claim --> to "
+        "<!-- claim main.heldout_accuracy.high {:.0%} -->HIGH<!-- /claim -->"
+    )
+    (tmp_path / "README.md").write_text(spread.replace("HIGH", "92%"), "utf-8")
+    assert check.check_readme(values) == []
+    (tmp_path / "README.md").write_text(spread.replace("HIGH", "91%"), "utf-8")
+    assert check.check_readme(values) == ["README: main.heldout_accuracy.high shown as 91%, its claim gives 92%"]
+
+
 def test_kills_in_a_run_that_ended_otherwise_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCH))
     compute = importlib.import_module("kill_resume").compute
