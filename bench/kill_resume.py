@@ -76,7 +76,10 @@ def started(folder: Path) -> list[str]:
         from distilora.sources import open_source
         from distilora.tables import write_table
 
-        write_table(REVIEWS, [r.values for r in islice(open_source("embedded").records("train"), 0, None, EVERY)])
+        write_table(
+            REVIEWS,
+            [r.values for r in islice(open_source("embedded").records("train", "data.train_split"), 0, None, EVERY)],
+        )
     return ["train", "recipes/imdb-embedded.yaml", "--output", str(folder), *FEWER]
 
 
