@@ -34,7 +34,7 @@ EVERY = 62  # of the recipe's reviews one in so many is read: 403
 REVIEWS = Path(tempfile.gettempdir()) / "distilora-bench-kill-resume.csv"
 FEWER = ["--data.path", str(REVIEWS), "--data.train_size", "240", "--data.validation_size", "48", "--data.max_length", "128",
          "--training.epochs", "2", "--training.validations", "4", "--training.checkpoint_every", "5",
-         "--evaluation.bootstrap", "100"]  # fmt: skip
+         "--evaluation.bootstrap", "100", "--training.threads", "1"]  # fmt: skip
 CLOCKS = ("seconds", "updating_seconds", "examples_per_s")  # what is not the same twice
 
 
