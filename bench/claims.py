@@ -40,7 +40,11 @@ def commit() -> str:
         ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     dirty = subprocess.run(
-        ["git", "status", "--porcelain", "--untracked-files=no"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!results"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
 
