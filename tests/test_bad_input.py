@@ -104,6 +104,10 @@ FILES: dict[str, tuple[str, bytes, tuple[str, ...], list[str]]] = {  # name, con
     "a broken archive": ("r.tar.gz", b"\x1f\x8b\x08 cut", LABELLED, ["r.tar.gz: broken archive (", "; download it again"]),
     "a label not seen": ("r.csv", table(("fine", "meh")), ("evaluate",),
                          ["r.csv: row 41: data.label_column: label 'meh' was not seen in training (labels: neg, pos); correct it"]),
+    "UTF-16": ("r.csv", table().decode().encode("utf-16"), ("train", "predict"),
+               ["r.csv: it is UTF-16; convert the file with iconv -f utf-16 -t utf-8, or save it as UTF-8"]),
+    "numbers for labels": ("r.csv", b"text,label\n" + b"".join(b"text %d,0.%d\n" % (i, i) for i in range(10, 60)), ("train",),
+                           ["data.label_column: 'label' holds 50 different values in 50 rows; classes are wanted"]),
     "a label left out": ("r.csv", table(("fine", "")), LABELLED, ["r.csv: row 41: data.label_column: ", "; "]),
     "one class": ("r.csv", b"text,label\na,pos\nb,pos\n", ("train",),
                   ["data.label_column: only the class 'pos' found; two or more are needed"]),
@@ -249,6 +253,18 @@ def test_no_such_command(refused: Run) -> None:
     assert refused("--seed", "3", "train") == f"--seed: the command comes first (distilora COMMAND ...); {there_are}"
 
 
+@pytest.mark.parametrize("seed", ["-1", "99999999999999999999"])
+@pytest.mark.parametrize("field", ["data.seed", "training.seed"])
+def test_a_seed_that_is_none(field: str, seed: str, commands: dict, refused: Run, reviews: Path) -> None:
+    line = refused(*commands["train"](reviews), f"--{field}", seed)
+    assert line == f"{field}: {seed} given, a whole number from 0 to 2**63 - 1 wanted"
+
+
+def test_a_folder_to_predict(finished: Path, refused: Run, tmp_path: Path) -> None:
+    line = refused("predict", finished, "--input", tmp_path, "--output", tmp_path / "out.csv")
+    assert line.startswith(f"--input: {tmp_path} is a folder; answer its files with distilora score RUN ")
+
+
 def test_an_output_folder_that_is_taken(commands: dict, refused: Run, reviews: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
@@ -278,7 +294,7 @@ def test_an_output_table_that_cannot_be_written(finished: Path, refused: Run, tm
     words = ["predict", finished, "--input", path, "--output"]
     assert refused(*words, path) == "--output: the same file as --input; give another name"
     assert "its folder does not exist; create it first" in refused(*words, tmp_path / "no" / "x.csv")
-    assert "unknown kind of file; give one ending in " in refused(*words, tmp_path / "x.xls")
+    assert "predictions are tables; give a file ending in " in refused(*words, tmp_path / "x.xls")
     assert "predictions are tables; give a file ending in " in refused(*words, tmp_path / "x.txt")
     assert refused(*words[:-1]) == (
         "predict: --input and --output go together; give both (--output - is standard output)"

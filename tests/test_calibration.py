@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from distilora.calibration import HIGH, LOW, fit_temperature
+from distilora.calibration import HIGH, LOW, at_limit, fit_temperature
 from distilora.tasks.classification import softmax
 
 
@@ -36,4 +36,5 @@ def test_it_stays_within_bounds() -> None:
     wrong = fit_temperature(logits, logits.argmin(1).tolist())
     assert LOW <= right < 0.1
     assert HIGH * 0.9 < wrong <= HIGH
+    assert [at_limit(value) for value in (LOW, 1.0, 1.3, HIGH)] == [True, False, False, True]
     assert fit_temperature(100 * logits, targets.tolist()) == pytest.approx(HIGH, rel=0.01)  # no overflow on the way

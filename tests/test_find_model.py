@@ -141,3 +141,15 @@ def test_what_lacks_a_file(file: str, said: str, plain: Path) -> None:
     (plain / "config.json").write_text("{")
     with pytest.raises(ArtifactError, match=r"config\.json is damaged"):
         find_model(plain)
+
+
+def test_a_run_that_is_not_finished_is_said(finished: Path, tmp_path: Path, capsys: Captured) -> None:
+    folder = shutil.copytree(finished, tmp_path / "run")
+    assert find_model(folder).folder == folder / "model"
+    assert capsys.readouterr().err == ""
+    (folder / "metrics.json").unlink()
+    find_model(folder)
+    told = f"warning: {folder}: this run is not finished; finish it with: distilora train --resume {folder}\n"
+    assert capsys.readouterr().err == told
+    with pytest.raises(ArtifactError, match="int given; give the folder of a run"):
+        find_model(3)

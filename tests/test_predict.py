@@ -220,6 +220,8 @@ def test_strict(predictor: Predictor, finished: Path, monkeypatch: pytest.Monkey
     assert load(finished, "fp32", "cpu", strict=True).strict
     with pytest.raises(DataError, match=r"^text 1: the text is blank"):
         predictor("", strict=True)
+    with pytest.raises(TypeError, match="positional"):
+        predictor("a fine film", "a dull one")
     monkeypatch.setattr(predict, "STREAM", 4)
     stream = predictor.stream(iter([*["fine"] * 9, None]), strict=True)
     with pytest.raises(DataError, match=r"^text 10: the text is missing"):

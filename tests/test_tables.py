@@ -134,7 +134,7 @@ def test_a_stream_is_read_as_it_comes() -> None:
         ("t.csv", b'a,b\n"1"2,3\n', "row 1: .*; check its quotes"),
         ("t.csv", b"a,b,a\n1,2,3\n", "two columns called 'a'; rename one"),
         ("t.csv", b"a\nx\ncaf\xe9\n", "line 3: byte 4 is not UTF-8; convert"),
-        ("t.csv", "a,b\n1,2\n".encode("utf-16"), "line 1: byte 1 is not UTF-8; convert"),
+        ("t.csv", "a,b\n1,2\n".encode("utf-16"), "it is UTF-16; convert the file with iconv -f utf-16"),
         ("t.txt", b"x\n\xff\n", "line 2: byte 1 is not UTF-8"),
         ("t.jsonl", b'{"a": 1}\n{"a": \n', "row 2: not JSON .*; each line must hold one object"),
         ("t.jsonl", b'{"a": 1}\n\n[1]\n', "row 3: list found; each line must hold one object"),
@@ -244,7 +244,7 @@ def test_jsonl_takes_any_columns_and_dates(tmp_path: Path) -> None:
 
 
 def test_where_no_table_can_go(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="unknown kind of file"):
+    with pytest.raises(DataError, match="predictions are tables"):
         TableWriter(tmp_path / "t.xls")
     with pytest.raises(DataError, match="predictions are tables"):
         TableWriter(tmp_path / "t.txt")

@@ -9,7 +9,7 @@ from conftest import tiny_reviews, tiny_tokenizer
 from distilora import tokens
 from distilora.errors import ArtifactError
 from distilora.examples import Example
-from distilora.tokens import BATCH, read_tokenizer, tokenise, with_truncation
+from distilora.tokens import BATCH, read_tokenizer, tokenise, unknown_only, with_truncation
 
 WORDS = "the film was superb but the ending is dull".split()
 
@@ -109,3 +109,12 @@ def test_a_large_corpus_is_mapped_from_a_file(monkeypatch: pytest.MonkeyPatch) -
     assert np.array_equal(mapped.rows.take([699, 3]).ids, wanted.rows.take([699, 3]).ids)
     with pytest.raises(ValueError, match="read-only"):
         mapped.rows.ids[0] = 1
+
+
+def test_texts_of_which_nothing_is_known_are_counted() -> None:
+    tokenizer = with_truncation(tiny_tokenizer(), 64, "right")
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])  # as every published one has them
+    texts = ["a superb film", "😀😍👍", "фильм", "a 😀", "Ω Ω Ω"]
+    rows = tokenise(tokenizer, [Example((text,)) for text in texts]).rows
+    assert unknown_only(tokenizer, rows) == 3
+    assert unknown_only(tokenizer, rows.take([0, 3])) == 0

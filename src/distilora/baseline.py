@@ -60,10 +60,10 @@ def verdict(
         return ""
     accuracy, correlation = metrics["accuracy"], metrics["mcc"]
     always = f"always answering {baseline['label']!r}"
+    count = sum(row["support"] for row in classes)
     if _low(correlation) <= 0:
         answered = [row["label"] for row in classes if row["predicted"]]
         one = f"; it answers {answered[0]!r} to everything" if len(answered) == 1 else ""
-        count = sum(row["support"] for row in classes)
         return (
             f"As far as these {count:,} examples tell, this model is no better than {always}: accuracy "
             f"{accuracy['value']:.2%} against {baseline['accuracy']:.2%}, "
@@ -72,9 +72,9 @@ def verdict(
     if _low(accuracy) <= baseline["accuracy"]:
         f1 = metrics["macro_f1"]["value"]
         return (
-            f"This model is right no more often than {always}: accuracy {accuracy['value']:.2%} against "
-            f"{baseline['accuracy']:.2%}; it does tell the classes apart (macro F1 {f1:.2%} against "
-            f"{baseline['macro_f1']:.2%})."
+            f"As far as these {count:,} examples tell, this model is right no more often than {always}: accuracy "
+            f"{accuracy['value']:.2%}{_interval(accuracy, '.2%')} against {baseline['accuracy']:.2%}; "
+            f"it does tell the classes apart (macro F1 {f1:.2%} against {baseline['macro_f1']:.2%})."
         )
     return ""
 
@@ -83,5 +83,5 @@ def _low(measured: Mapping[str, Any]) -> float:
     return float(measured["value"] if measured["low"] is None else measured["low"])
 
 
-def _interval(measured: Mapping[str, Any]) -> str:
-    return "" if measured["low"] is None else f" ({measured['low']:.3f} to {measured['high']:.3f})"
+def _interval(measured: Mapping[str, Any], kind: str = ".3f") -> str:
+    return "" if measured["low"] is None else f" ({measured['low']:{kind}} to {measured['high']:{kind}})"

@@ -24,7 +24,12 @@ def fit_temperature(logits: NDArray[np.float32], targets: Sequence[Any]) -> floa
         return float(np.mean(np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(wanted)), wanted]))
 
     found = float(np.exp(minimize_scalar(loss, bounds=(np.log(LOW), np.log(HIGH)), method="bounded").x))
-    if not 1.01 * LOW < found < HIGH / 1.01:
+    if at_limit(found):
         say(f"warning: the temperature is at its limit, {found:.3g}: {len(wanted):,} validation examples do not tell how sure "
             "the model may be; its probabilities are not calibrated")  # fmt: skip
     return found
+
+
+def at_limit(temperature: float) -> bool:
+    """Whether a temperature is as low or as high as `fit_temperature` goes: then it says nothing."""
+    return not 1.01 * LOW < temperature < HIGH / 1.01

@@ -20,6 +20,9 @@ MethodName = Literal["lora", "qlora", "full", "head"]
 Base = Literal["auto", "4bit", "full"]
 
 
+SEEDS = 2**63  # PyTorch takes 64 bits with a sign
+
+
 def _check(holds: bool, name: str, value: object, wanted: str) -> None:
     if not holds:
         raise ConfigError(f"{name}: {value!r} given, {wanted} wanted")
@@ -86,6 +89,7 @@ class DataConfig:
         _check(0 <= self.heldout < 1, "data.heldout", self.heldout, "a share from 0 to below 1")
         _check(self.validation_size >= 2, "data.validation_size", self.validation_size, "at least 2")
         _check(self.max_length >= 8, "data.max_length", self.max_length, "at least 8")
+        _check(0 <= self.seed < SEEDS, "data.seed", self.seed, "a whole number from 0 to 2**63 - 1")
         _check(self.train_size is None or self.train_size >= 2, "data.train_size", self.train_size, "at least 2")
         _check(self.labels is None or len(set(self.labels)) == len(self.labels) >= 2, "data.labels", self.labels,
                "two or more different names")  # fmt: skip
@@ -202,6 +206,7 @@ class TrainingConfig:
         """Raises ConfigError if a field is out of range."""
         for name in ("epochs", "update_size", "validations", "checkpoint_every"):
             _check(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "at least 1")
+        _check(0 <= self.seed < SEEDS, "training.seed", self.seed, "a whole number from 0 to 2**63 - 1")
         _check(self.threads is None or self.threads >= 1, "training.threads", self.threads, "at least 1, or null")
         _check(self.max_grad_norm > 0, "training.max_grad_norm", self.max_grad_norm, "a positive number")
         _check(self.token_budget is None or self.token_budget >= 8, "training.token_budget", self.token_budget,

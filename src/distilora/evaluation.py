@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from distilora.artifact import Artifact, read_artifact
 from distilora.baseline import majority_baseline, verdict
+from distilora.calibration import at_limit
 from distilora.columns import measured_columns
 from distilora.config import EvaluationConfig, MeasureConfig
 from distilora.errors import DataError
@@ -80,6 +81,7 @@ def measure(
         result["verdict"] = verdict(metrics, result["classes"], result["baseline"])
     if task.calibrated:
         raw = task.metrics(outputs, targets)
+        result["temperature_at_limit"] = at_limit(temperature)
         result["before_temperature"] = {k: raw[k]["value"] for k in ("ece", "log_loss", "brier") if k in raw}
         result["mistakes"] = _mistakes(task, examples, answers, settings.mistakes)
     lengths = tokens.rows.group_lengths

@@ -14,7 +14,7 @@ from distilora.architectures import architecture
 from distilora.artifact import Artifact, model_folder, read_artifact
 from distilora.errors import ArtifactError, MissingExtra
 from distilora.files import sha256
-from distilora.progress import say
+from distilora.progress import say, warn
 
 _HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _FILES = ["*.json", "*.safetensors", "*.onnx", "*.npz"]
@@ -26,6 +26,10 @@ def find_model(name: str | Path) -> Artifact:
     Raises ArtifactError if there is none, or it is damaged or no classifier, EncoderError if its family is not supported,
     MissingExtra without huggingface_hub.
     """
+    if not isinstance(name, str | Path):
+        raise ArtifactError(
+            f"model: {type(name).__name__} given; give the folder of a run or model, or a name on the Hub"
+        )
     folder = Path(name).expanduser()
     if not folder.exists() and isinstance(name, str) and _HUB.fullmatch(name):
         folder = _from_hub(name)
@@ -33,6 +37,8 @@ def find_model(name: str | Path) -> Artifact:
         (f / "artifact.json").is_file() for f in (folder, folder / "model")
     ):
         return _plain(folder, str(name))
+    if (folder / "model" / "artifact.json").is_file() and not (folder / "metrics.json").is_file():
+        warn(f"{folder}: this run is not finished; finish it with: distilora train --resume {shlex.quote(str(folder))}")
     return read_artifact(model_folder(folder))
 
 

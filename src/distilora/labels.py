@@ -14,6 +14,7 @@ from distilora.errors import DataError
 from distilora.scales import graded
 from distilora.tables import Record
 
+MOST_CLASSES_OF_FEW = 20  # classes of which more than half may have one example
 _WHOLE = re.compile(r"\s*(-?(?:0|[1-9][0-9]{0,17}))(?:\.0+)?\s*")  # not 007, which is a code
 _DECIMAL = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?")
 _DIGITS = re.compile(r"([0-9]{1,18})")
@@ -38,11 +39,14 @@ def whole_number(name: str) -> int | None:
 def names_in(records: Iterable[Record], column: str) -> dict[str, str]:
     """The names in a label column and where each stands first.
 
-    Raises DataError naming the row if a label is blank or of no use, or if booleans stand beside numbers.
+    Raises DataError naming the row if a label is blank or of no use, or if booleans stand beside numbers, and if nearly every
+    row has a label of its own.
     """
     places: dict[str, str] = {}
     boolean = number = ""
+    rows = 0
     for record in records:
+        rows += 1
         value = record.values.get(column)
         if value is None or value != value or not str(value).strip():
             raise DataError(f"{record.place}: data.label_column: {column!r} is blank; fill it, or drop the row")
@@ -61,6 +65,11 @@ def names_in(records: Iterable[Record], column: str) -> dict[str, str]:
                 "one way"
             )
         places.setdefault(name, record.place)
+    if len(places) > MOST_CLASSES_OF_FEW and 2 * len(places) > rows:
+        raise DataError(
+            f"data.label_column: {column!r} holds {len(places):,} different values in {rows:,} rows; classes are wanted: sort "
+            "numbers into ranges, or name another column"
+        )
     return places
 
 

@@ -91,14 +91,14 @@ class Predictor:
         settings = {**self._loading, "abstain_below": self.abstain_below, "strict": self.strict}
         return _load_again, (_identity(self.artifact), settings)
 
-    def __call__(self, texts: str | Iterable[Any], strict: bool | None = None) -> Any:
+    def __call__(self, texts: str | Iterable[Any], *, strict: bool | None = None) -> Any:
         """Answers to one text (a dict), a sequence (a list: lists, pandas Series, NumPy arrays) or any other iterable.
 
         The latter is answered by an iterator, see `stream`. A sequence is checked whole before anything is computed.
         Raises DataError, naming the place, for what is no text, and under `strict` (None: as loaded) for a blank one.
         """
         if isinstance(texts, str):
-            return self([texts], strict)[0]
+            return self([texts], strict=strict)[0]
         if not is_sequence(texts):
             return self.stream(texts, strict)
         examples = list(self._examples(texts, 1, strict))

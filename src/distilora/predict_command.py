@@ -15,6 +15,7 @@ from distilora.errors import ConfigError
 from distilora.progress import say
 from distilora.separators import separator_from
 
+MOST_SHOWN = 8  # labels of an answer on the terminal
 WAYS = (
     'predict: give either texts ("A fine film."), or --input FILE --output FILE, or texts on standard input, one a line'
 )
@@ -53,7 +54,7 @@ def predict_command(words: Sequence[str]) -> int:
     predictor = load(args.run, args.precision, args.device, args.encoder, args.base, args.abstain_below, args.backend)
     if args.texts:
         texts = args.texts[: args.limit]
-        for text, answer in zip(texts, predictor(texts, args.strict), strict=True):
+        for text, answer in zip(texts, predictor(texts, strict=args.strict), strict=True):
             print(json.dumps({"text": text, **answer}, ensure_ascii=False) if args.json else answer_line(answer))
         return 0
     from distilora.table_prediction import answered, input_records, predict_table
@@ -111,6 +112,10 @@ def _check_files(args: Namespace) -> None:
 
     if args.output not in (None, "-"):
         TableWriter(args.output)
+    if args.input != "-" and Path(args.input).is_dir():
+        raise ConfigError(
+            f"--input: {args.input} is a folder; answer its files with distilora score RUN {args.input} --output DIR"
+        )
     input_records(args.input, args.input_format, args.separator)
     if args.input != "-" and not Path(args.input).is_file():
         raise ConfigError(f"--input: no such file: {args.input}; check the path")
@@ -130,6 +135,7 @@ def answer_line(answer: dict[str, Any]) -> str:
     if "label" not in answer:
         return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in answer.items())
     shares = sorted(((p, n[2:]) for n, p in answer.items() if n.startswith("p_")), reverse=True)
-    line = f"{answer['label']}  " + "  ".join(f"{name} {p:.1%}" for p, name in shares)
+    line = f"{answer['label']}  " + "  ".join(f"{name} {p:.1%}" for p, name in shares[:MOST_SHOWN])
+    line += f"  and {len(shares) - MOST_SHOWN:,} more" if len(shares) > MOST_SHOWN else ""
     line += "  (abstains)" if answer["abstain"] else ""
     return line + ("  (longer than the model reads: cut)" if answer["truncated"] else "")

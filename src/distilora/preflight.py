@@ -70,7 +70,7 @@ def check_data(config: DataConfig, task: Task | None = None) -> Task:
     Of a split whose source declares its labels only the first record is read. Raises DataError or ConfigError naming the
     field and the record at fault.
     """
-    source = open_source(config.path, config.name, config.revision)
+    source = open_source(config.path, config.name, config.revision, separator=config.separator)
     test_source, test_split = _test_source(config, source)
     given = task is not None
     task = task or _classification(config, source)

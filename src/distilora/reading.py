@@ -4,6 +4,7 @@ A `Mark` says how far a csv, tsv, jsonl or txt file has been read; reading goes 
 (of a compressed file it is decompressed all the same; json and xlsx are read again).
 """
 
+import codecs
 import csv
 import json
 from collections import deque
@@ -111,8 +112,11 @@ class Lines:
         try:
             return line.decode(codec)
         except UnicodeDecodeError as error:
+            wide = self.line == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
             self.bad = self.bad or (
-                f"line {self.line}: byte {error.start + 1} is not UTF-8; convert the file, for example with "
+                "it is UTF-16; convert the file with iconv -f utf-16 -t utf-8, or save it as UTF-8"
+                if wide
+                else f"line {self.line}: byte {error.start + 1} is not UTF-8; convert the file, for example with "
                 "iconv -f latin1 -t utf-8"
             )
             return line.decode(codec, "surrogateescape")

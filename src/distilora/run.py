@@ -54,7 +54,7 @@ from distilora.saving import verified, write_model
 from distilora.settings import to_tree
 from distilora.tables import atomic_text, write_json
 from distilora.tasks import Task
-from distilora.tokens import Tokenised, tokenise, with_truncation
+from distilora.tokens import Tokenised, tokenise, unknown_only, with_truncation
 
 
 def train(
@@ -180,6 +180,10 @@ class Run:
         self.tokenizer = with_truncation(load_tokenizer(self.encoder), data.max_length, data.truncation_side)
         self.train_tokens = tokenise(self.tokenizer, self.parts.train.items, "tokenising train")
         self.validation_tokens = tokenise(self.tokenizer, self.parts.validation.items, "tokenising validation")
+        strange = unknown_only(self.tokenizer, self.train_tokens.rows)
+        if strange:
+            say(f"warning: of {strange:,} of {len(self.parts.train):,} training texts the tokenizer knows no word (emoji, another "
+                "script): they are all alike to the encoder; take one that reads them")  # fmt: skip
         self._clock.mark("data")
         return self.parts
 

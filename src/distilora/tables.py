@@ -21,7 +21,7 @@ from distilora.errors import DataError
 from distilora.progress import say_once
 from distilora.reading import BATCH, DELIMITERS, Lines, Record, Reject, arrow, parquet_records, read_header, records
 from distilora.separators import SEPARATORS
-from distilora.table_kinds import format_of
+from distilora.table_kinds import format_of, kind_of
 
 __all__ = [
     "BATCH",
@@ -127,7 +127,7 @@ class TableWriter:
         kind: str | None = None,
     ) -> None:
         self.path = Path(path)
-        self.kind = format_of(path, kind)
+        self.kind = kind or kind_of(path)
         if self.kind not in WRITTEN or (kind is None and compression_of(path)):
             raise DataError(f"{path}: predictions are tables; give a file ending in .csv, .tsv, .jsonl or .parquet")
         if self.kind == "parquet":

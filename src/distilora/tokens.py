@@ -92,6 +92,18 @@ def tokenise(tokenizer: Tokenizer, examples: Sequence[Example], label: str = "")
     return Tokenised(Rows(ids.whole(), offsets, row, group), np.concatenate(truncated))
 
 
+def unknown_only(tokenizer: Tokenizer, rows: Rows) -> int:
+    """Count the rows that hold unknown tokens and special ones alone, as emoji or another script give them."""
+    unknown = tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", None) or "")
+    if unknown is None or not len(rows):
+        return 0
+    special = [place for place, token in tokenizer.get_added_tokens_decoder().items() if token.special]
+    known = np.concatenate([[0], np.cumsum(~np.isin(rows.ids, [*special, unknown]))])
+    strange = np.concatenate([[0], np.cumsum(rows.ids == unknown)])
+    first, last = rows.offsets[:-1], rows.offsets[1:]
+    return int(np.sum((known[first] == known[last]) & (strange[first] < strange[last])))
+
+
 class _Ids:
     """Token ids as they come: in memory, and from MAPPED of them on in a file that is mapped into it."""
 
