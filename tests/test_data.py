@@ -220,10 +220,20 @@ def test_labels_given(tmp_path: Path) -> None:
     parts = parts_of(path, labels=("pos", "neg"))
     assert parts.task.labels == ("pos", "neg")
     assert all(("pos", "neg")[e.target] == dict(tiny_reviews(60))[e.texts[0]] for e in parts.train.items)
-    with pytest.raises(DataError, match=r"row 1: data\.label_column: label 'neg' was not seen"):
+    message = r"row 1: data\.labels: 'neg' is not in the list \(pos, negative\); add it, or correct the row$"
+    with pytest.raises(DataError, match=message):
         parts_of(path, labels=("pos", "negative"))
-    with pytest.raises(DataError, match="class 'mixed' has 0 example"):
-        parts_of(path, labels=("pos", "mixed", "neg"))
+    absent = parts_of(path, labels=("pos", "mixed", "neg"))
+    assert absent.task.labels == ("pos", "mixed", "neg")
+    assert "'mixed' has none in train, none in validation, none in heldout." in absent.notes[0]
+
+
+def test_labels_given_for_whole_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [(text, str(int(label == "pos"))) for text, label in tiny_reviews(60)]
+    parts = parts_of(write_csv(tmp_path / "r.csv", rows), labels=("negative", "positive"))
+    assert Counter(parts.train.targets) == {0: 22, 1: 22}
+    assert parts.notes == []
+    assert "place" not in capsys.readouterr().err
 
 
 def test_labels_of_the_source(tmp_path: Path) -> None:
@@ -274,15 +284,16 @@ def test_blank_texts_are_skipped_and_counted(tmp_path: Path) -> None:
 
 
 def test_too_few_to_divide(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"class 'pos' has 1 example\(s\) in split train; two are needed"):
-        parts_of(write_csv(tmp_path / "one.csv", [*tiny_reviews(60)[::2], ("fine", "pos")]))
     with pytest.raises(DataError, match="only the class 'neg' found; two or more are needed"):
         parts_of(write_csv(tmp_path / "same.csv", tiny_reviews(60)[::2]))
-    with pytest.raises(ConfigError, match=r"^data\.heldout: 1 leaves class '(neg|pos)' empty on one side"):
-        parts_of(write_csv(tmp_path / "four.csv", tiny_reviews(4)))
+    blank = [*tiny_reviews(60)[::2], ("", "pos")]
+    with pytest.raises(DataError, match=r"split train holds examples of 'neg' only; two classes or more are needed$"):
+        parts_of(write_csv(tmp_path / "blank.csv", blank))
     rows = [(text, "abc"[n % 3]) for n, (text, _) in enumerate(tiny_reviews(90))]
-    with pytest.raises(ConfigError, match=r"^data\.train_size: 2 leaves class '[abc]' empty on one side"):
-        parts_of(write_csv(tmp_path / "three.csv", rows), train_size=2)
+    path = write_csv(tmp_path / "three.csv", rows)
+    with pytest.raises(ConfigError, match=r"^data\.train_size: 2 given, but there are 3 classes .*; give 3 or more$"):
+        parts_of(path, train_size=2)
+    assert sorted(parts_of(path, train_size=3).train.targets) == [0, 1, 2]
 
 
 def test_columns_are_found_or_named(tmp_path: Path) -> None:

@@ -82,14 +82,53 @@ def test_something_must_stay(size: int) -> None:
         carve(["a", "b"] * 5, alone(10), size, 0, "data.heldout")
 
 
-def test_no_class_is_left_empty() -> None:
+@pytest.mark.parametrize(
+    ("size", "taken"), [(10, {"a": 10}), (60, {"a": 59, "b": 1}), (90, {"a": 89, "b": 1}), (98, {"a": 97, "b": 1})]
+)
+def test_a_class_keeps_one_example_to_train_on(size: int, taken: dict[str, int]) -> None:
     rare = ["a"] * 98 + ["b"] * 2
-    with pytest.raises(ConfigError, match=r"^data\.heldout: 10 leaves class 'b' empty on one side"):
-        carve(rare, alone(100), 10, 0, "data.heldout")
-    with pytest.raises(ConfigError, match="leaves class 'b' empty on one side"):
-        carve(rare, alone(100), 90, 0, "data.heldout")
-    with pytest.raises(ConfigError, match="leaves class 'a' empty on one side"):  # one group holds all of its class
-        carve(["a"] * 10 + ["b"] * 10, np.asarray([0] * 10 + list(range(1, 11))), 6, 0, "f")
+    _, out = carve(rare, alone(100), size, 0, "f")
+    assert Counter(rare[i] for i in out) == taken
+
+
+def test_what_a_class_cannot_give_the_others_make_up_for() -> None:
+    labels = ["a"] * 10 + ["b"] * 10 + ["c"]
+    _, out = carve(labels, alone(21), 18, 0, "f")
+    assert Counter(labels[i] for i in out) == {"a": 9, "b": 9}
+    stay, out = carve(labels, alone(21), 20, 0, "f")  # two more than there are to spare
+    assert Counter(labels[i] for i in stay) == {"a": 1, "b": 1, "c": 1}
+
+
+def test_a_class_that_is_one_group_stays() -> None:
+    labels = ["a"] * 10 + ["b"] * 10
+    _, out = carve(labels, np.asarray([0] * 10 + list(range(1, 11))), 6, 0, "f")
+    assert Counter(labels[i] for i in out) == {"b": 3}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_every_cluster_is_too_large_the_smallest_is_taken(seed: int) -> None:
+    labels = ["a", "b"] * 50
+    clusters = np.repeat([0, 1, 2], [40, 36, 24])
+    _, out = carve(labels, clusters, 10, seed, "f")
+    assert set(clusters[out].tolist()) == {2}
+
+
+@pytest.mark.parametrize("clusters", [[0] * 100, [0] * 60 + [1] * 40], ids=["one cluster", "a class in each"])
+def test_nothing_is_carved_where_nothing_can_be_spared(clusters: list[int]) -> None:
+    labels = ["a"] * 60 + ["b"] * 40
+    stay, out = carve(labels, np.asarray(clusters), 10, 0, "f")
+    assert (len(stay), len(out)) == (100, 0)
+    assert len(carve(["a", "b", "c"], alone(3), 1, 0, "f")[1]) == 0
+
+
+def test_most_of_the_examples_are_never_carved_out_as_one_cluster() -> None:
+    labels = ["a", "b"] * 50
+    assert (
+        len(carve(labels, np.asarray([0] * 98 + [1] * 2), 1, 0, "f")[1]) == 2
+    )  # a share of one label; two is the smallest
+    assert len(carve(labels, np.asarray([0] * 60 + [1] * 40), 10, 0, "f")[1]) == 40
+    mixed = ["a"] * 60 + ["b"] + ["b"] * 39
+    assert len(carve(mixed, np.asarray([0] * 59 + [1] * 41), 30, 0, "f")[1]) == 0  # b would be left with none
 
 
 def test_sample_is_stratified_and_in_order() -> None:
@@ -104,3 +143,13 @@ def test_sample_is_stratified_and_in_order() -> None:
 def test_a_sample_of_all_is_all() -> None:
     assert sample(["a", "b"], 2, 0, "f").tolist() == [0, 1]
     assert sample(["a", "b"], 5, 0, "f").tolist() == [0, 1]
+
+
+def test_a_sample_has_every_class() -> None:
+    labels = ["a"] * 95 + ["b"] * 4 + ["c"]
+    assert Counter(labels[i] for i in sample(labels, 10, 0, "f")) == {"a": 8, "b": 1, "c": 1}
+    assert Counter(labels[i] for i in sample(labels, 3, 0, "f")) == {"a": 1, "b": 1, "c": 1}
+    with pytest.raises(
+        ConfigError, match=r"^data\.train_size: 2 given, but there are 3 classes to train on; give 3 or more$"
+    ):
+        sample(labels, 2, 0, "data.train_size")

@@ -25,6 +25,11 @@ def _check(holds: bool, name: str, value: object, wanted: str) -> None:
         raise ConfigError(f"{name}: {value!r} given, {wanted} wanted")
 
 
+def _check_columns(text: str | None, label: str | None) -> None:
+    if text is not None and text == label:
+        raise ConfigError(f"data.label_column: {label!r} is data.text_column, too; name another column")
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Where the examples come from and how they are divided."""
@@ -58,7 +63,8 @@ class DataConfig:
     group_column: str | None = None
     """Column whose equal values (a film, an author) must not fall on both sides of a split."""
     labels: tuple[str | int, ...] | None = None
-    """Label names in order; null: the source's own, or the values found, sorted."""
+    """Label names in their order, such as [bad, ok, good]; a label that is not among them is an error. null: the source's
+    own, or the values found: numbers by value, words by the alphabet."""
     cleaning: Literal["html", "none"] = "html"
     """Step applied to every text before tokenising, recorded with the model."""
     max_length: int = 512
@@ -86,6 +92,7 @@ class DataConfig:
             raise ConfigError("data.heldout: 0 given, but data.test_split is heldout; give a share such as 0.1")
         if self.test_path is not None and self.test_split in ("heldout", "none"):
             raise ConfigError(f"data.test_path: given, but data.test_split is {self.test_split}; drop one of the two")
+        _check_columns(self.text_column, self.label_column)
 
 
 @dataclass(frozen=True)
@@ -252,6 +259,10 @@ class SourceConfig:
     """Column of the label; null: the one named in training, else found by name."""
     strict: bool = False
     """A blank text is an error; otherwise it is skipped and counted."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError if one column is given for two."""
+        _check_columns(self.text_column, self.label_column)
 
 
 @dataclass(frozen=True)

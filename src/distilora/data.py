@@ -5,8 +5,8 @@ counted by `shared_copies` and reported, not removed: the official test split st
 """
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,17 +17,16 @@ from distilora.cleaning import Cleaning, cleaning
 from distilora.config import DataConfig
 from distilora.errors import ConfigError, DataError
 from distilora.examples import Examples, read_examples
+from distilora.labels import names_in, order_labels, order_note
+from distilora.matching import matched
 from distilora.progress import say
 from distilora.sources import Source, open_source
 from distilora.splits import carve, sample
 from distilora.tasks import Task
-from distilora.tasks.classification import (
-    LABEL_COLUMNS,
-    TEXT_COLUMNS,
-    Classification,
-    find_column,
-    order_labels,
-)
+from distilora.tasks.classification import LABEL_COLUMNS, TEXT_COLUMNS, Classification, check_columns, find_column
+
+FEW = 5  # training examples of a class below which it is said to be rare
+MOST_LISTED = 5  # classes
 
 
 @dataclass
@@ -39,7 +38,8 @@ class Parts:
     train: Examples
     validation: Examples
     read_test: Callable[[], Examples] | None
-    summary: dict[str, Any]  # counts and notes for metrics.json and the report
+    summary: dict[str, Any]  # counts for metrics.json and the report
+    notes: list[str] = field(default_factory=list)  # sentences for them; `read_test` may add some
 
 
 def read_parts(config: DataConfig, task: Task | None = None) -> Parts:
@@ -53,11 +53,17 @@ def read_parts(config: DataConfig, task: Task | None = None) -> Parts:
     task = task or _classification(config, source)
     step = cleaning(config.cleaning)
 
+    notes: list[str] = []
+
     def read(where: Source, split: str, field: str, name: str, group_column: str | None = None) -> Examples:
-        return read_examples(where.records(split, field), task.read, step.clean, name, config.strict, group_column)
+        records = where.records(split, field)
+        if isinstance(task, Classification) and task.label_column is not None:
+            names = where.label_names.get(task.label_column)
+            if where is not source or (names is None and config.labels is None):  # else as in training
+                records = matched(records, task, names, f"{where.name}, {split}", notes)
+        return read_examples(records, task.read, step.clean, name, config.strict, group_column)
 
     everything = read(source, config.train_split, "data.train_split", config.train_split, config.group_column)
-    _check_targets(everything, task)
     summary: dict[str, Any] = {
         "source": source.name,
         "note": source.note,
@@ -71,6 +77,7 @@ def read_parts(config: DataConfig, task: Task | None = None) -> Parts:
         summary["exact_copies_dropped"] = dropped
         if dropped:
             say(f"{config.train_split}: dropped {dropped:,} exact copies")
+    _check_targets(everything, task)
     carving = test_split == "heldout" or config.validation_split is None
     clusters, pairs = _clusters(everything) if carving else (np.arange(len(everything)), 0)
     summary["near_copies_kept_together"] = pairs
@@ -80,7 +87,12 @@ def read_parts(config: DataConfig, task: Task | None = None) -> Parts:
 
     def take(size: int, field: str) -> NDArray[np.int64]:
         nonlocal rest
+        size = min(size, len(rest) - 1)
         stay, out = carve([strata[i] for i in rest], clusters[rest], size, config.seed, field)
+        if not len(out):
+            raise ConfigError(_none_to_spare(config, field, len(rest), heldout is not None))
+        if not size / 2 <= len(out) <= size:
+            say(f"note: {field}: {len(out):,} examples instead of {size:,}: copies and groups stay together")
         taken, rest = rest[out], rest[stay]
         return taken
 
@@ -102,6 +114,10 @@ def read_parts(config: DataConfig, task: Task | None = None) -> Parts:
     train = everything.take(rest, "train")
     summary |= {"train": len(train), "validation": len(validation), "test_split": test_split}
     say(f"data: {len(train):,} to train on, {len(validation):,} to validate on, test split: {test_split}")
+    rare = _rare_classes(task, [train, validation] if heldout is None else [train, validation, heldout])
+    if rare:
+        say(f"warning: {rare}")
+        notes.append(rare)
 
     read_test: Callable[[], Examples] | None = None
     if heldout is not None:
@@ -111,7 +127,7 @@ def read_parts(config: DataConfig, task: Task | None = None) -> Parts:
         late = test_source
         name = "test" if test_split in ("train", "validation") else test_split  # those are the names of other parts
         read_test = lambda: read(late, test_split, "data.test_split", name)  # noqa: E731
-    return Parts(task, step, train, validation, read_test, summary)
+    return Parts(task, step, train, validation, read_test, summary, notes)
 
 
 def shared_copies(parts: dict[str, Examples]) -> dict[str, dict[str, int]]:
@@ -166,16 +182,22 @@ def _classification(config: DataConfig, source: Source) -> Classification:
         raise DataError(f"data.train_split: {source.name} {config.train_split} has no records; give another")
     text = find_column(first.values, config.text_column, TEXT_COLUMNS, "data.text_column")
     label = find_column(first.values, config.label_column, LABEL_COLUMNS, "data.label_column")
+    check_columns(text, label)
     names = source.label_names.get(label)
-    values: Counter[Any] = Counter()
-    if names is None and config.labels is None:
-        for record in source.records(config.train_split, "data.train_split"):
-            value = record.values.get(label)
-            if value is None or not str(value).strip():
-                raise DataError(f"{record.place}: data.label_column: {label!r} is blank; fill it, or drop the row")
-            values[value] += 1
+    places = names_in(source.records(config.train_split, "data.train_split"), label) if names is None else {}
     say(f"data: text from column {text!r}, label from column {label!r}")
-    return Classification(order_labels(values, names, config.labels), text, label)
+    task = Classification(order_labels(places, names, config.labels), text, label)
+    if config.labels is not None:
+        for name, place in places.items():
+            try:
+                task.index(name)
+            except DataError:
+                raise DataError(
+                    f"{place}: data.labels: {name!r} is not in the list ({', '.join(task.labels)}); add it, or correct the row"
+                ) from None
+    elif names is None and (note := order_note(task.labels)):
+        say(f"note: {note}")
+    return task
 
 
 def _strata(examples: Examples, task: Task) -> list[Any]:
@@ -185,15 +207,57 @@ def _strata(examples: Examples, task: Task) -> list[Any]:
 
 
 def _check_targets(examples: Examples, task: Task) -> None:
-    if not task.labels:
-        return
-    counts = Counter(examples.targets)
-    for index, label in enumerate(task.labels):
-        if counts[index] < 2:
-            raise DataError(
-                f"data.label_column: class {label!r} has {counts[index]} example(s) in split {examples.split}; two are "
-                "needed, add some or drop the class"
-            )
+    """Raises DataError if fewer than two classes have examples."""
+    found = sorted(
+        {task.labels[target] for target in examples.targets if isinstance(target, int)} if task.labels else ()
+    )
+    if len(found) == 1:
+        raise DataError(
+            f"data.label_column: split {examples.split} holds examples of {found[0]!r} only; two classes or more are needed"
+        )
+
+
+def _none_to_spare(config: DataConfig, field: str, count: int, held_out: bool) -> str:
+    """Why nothing could be carved out of `count` examples, and what works instead."""
+    if field == "data.heldout" and config.validation_split is not None:
+        instead = "give --data.test_split none"
+    elif field == "data.heldout":
+        instead = (
+            "give splits of their own with --data.validation_split, and --data.test_path or --data.test_split none"
+        )
+    elif held_out:
+        instead = "give --data.test_split none, to validate on what is now held out for the test"
+    else:
+        instead = "give a split of their own with --data.validation_split"
+    together = "copies" if config.group_column is None else f"copies and equal values of {config.group_column!r}"
+    return (
+        f"{field}: none of {count:,} examples can be spared (every class keeps one to train on, and {together} stay "
+        f"together); add examples, or {instead}"
+    )
+
+
+def _rare_classes(task: Task, parts: Sequence[Examples]) -> str:
+    """A sentence on classes that a part has no example of, or training fewer than FEW; empty if there are none."""
+    counts = [Counter(part.targets) for part in parts]
+    if not task.labels or not all(isinstance(target, int) for count in counts for target in count):
+        return ""
+    rare = [i for i in range(len(task.labels)) if counts[0][i] < FEW or not all(count[i] for count in counts)]
+    if not rare:
+        return ""
+    listed = "; ".join(
+        f"{task.labels[i]!r} has "
+        + ", ".join(f"{_examples(count[i])} in {part.split}" for count, part in zip(counts, parts, strict=True))
+        for i in rare[:MOST_LISTED]
+    )
+    more = f"; and {len(rare) - MOST_LISTED:,} more" if len(rare) > MOST_LISTED else ""
+    return (
+        f"Rare classes: {listed}{more}. They are hardly learnt, and the figures say little or nothing about them; add "
+        "examples."
+    )
+
+
+def _examples(count: int) -> str:
+    return "none" if count == 0 else "1 example" if count == 1 else f"{count:,} examples"
 
 
 def _without_copies(examples: Examples) -> tuple[Examples, int]:

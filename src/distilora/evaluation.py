@@ -15,11 +15,12 @@ from distilora.config import EvaluationConfig, MeasureConfig
 from distilora.duplicates import fingerprints
 from distilora.errors import DataError
 from distilora.examples import Examples, read_examples
+from distilora.matching import matched
 from distilora.progress import say
 from distilora.sources import Source, open_source
 from distilora.tables import Record, write_json, write_table
 from distilora.tasks import Task
-from distilora.tasks.classification import LABEL_COLUMNS, TEXT_COLUMNS, Classification, find_column
+from distilora.tasks.classification import LABEL_COLUMNS, TEXT_COLUMNS, Classification, check_columns, find_column
 from distilora.tokens import Tokenised
 
 NEGATION = re.compile(
@@ -141,7 +142,8 @@ def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Pa
     if len(source.splits) == 1 and Path(config.data.path).is_file():
         split, name = source.splits[0], Path(config.data.path).stem
     predictor: Predictor = load(run, config.precision, config.device, config.encoder, config.base)
-    task, records = aligned(predictor.task, source, split, config)
+    matches: list[str] = []
+    task, records = aligned(predictor.task, source, split, config, matches)
     examples = read_examples(records, task.read, predictor.clean, name, config.data.strict)
     tokens = tokenise(predictor.tokenizer, examples.items, f"tokenising {name}")
     outputs = run_rows(tokens.rows, predictor.backend, config.evaluation.token_budget, f"predicting {name}", True)
@@ -151,7 +153,7 @@ def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Pa
     evaluations = home / "evaluations" if inside else home.with_name(f"{home.name}-evaluations")
     folder = Path(config.output) if config.output else evaluations / name
     notes = [source.note] if source.note else []
-    notes += _seen_in_training(home, examples)
+    notes += [*matches, *_seen_in_training(home, examples)]
     summary = {
         "run": str(run),
         "source": source.name,
@@ -186,10 +188,13 @@ def _seen_in_training(folder: Path, examples: Examples) -> list[str]:
     return [note]
 
 
-def aligned(task: Task, source: Source, split: str, config: MeasureConfig) -> tuple[Task, Iterator[Record]]:
+def aligned(
+    task: Task, source: Source, split: str, config: MeasureConfig, notes: list[str] | None = None
+) -> tuple[Task, Iterator[Record]]:
     """The task set to this source's columns, and the records with the source's label names in place of its numbers.
 
-    Where only the names differ, labels are matched by their place, and that is said aloud.
+    Where only the names differ, labels are matched by their place, and that is said aloud and to `notes`.
+    Raises DataError naming the column at fault.
     """
     records = source.records(split, "data.split")
     if not isinstance(task, Classification):
@@ -201,21 +206,7 @@ def aligned(task: Task, source: Source, split: str, config: MeasureConfig) -> tu
     text = find_column(first.values, wanted, TEXT_COLUMNS, "data.text_column")
     wanted = config.data.label_column or (task.label_column if task.label_column in first.values else None)
     label = find_column(first.values, wanted, LABEL_COLUMNS, "data.label_column")
-    matched = Classification(task.labels, text, label)
+    check_columns(text, label)
+    matching = Classification(task.labels, text, label)
     names = source.label_names.get(label)
-    if names is None:
-        return matched, records
-    if set(names) <= set(task.labels):
-        return matched, (Record(r.place, {**r.values, label: _named(r.values.get(label), names)}) for r in records)
-    if len(names) != len(task.labels):
-        raise DataError(
-            f"data.label_column: {source.name} has labels {', '.join(names)}, the model {', '.join(task.labels)}; "
-            "give data with the same ones"
-        )
-    pairs = ", ".join(f"{theirs} = {ours}" for theirs, ours in zip(names, task.labels, strict=True))
-    say(f"labels are matched by their place: {pairs}")
-    return matched, records
-
-
-def _named(value: Any, names: Sequence[str]) -> Any:
-    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
+    return matching, matched(records, matching, names, source.name, [] if notes is None else notes)

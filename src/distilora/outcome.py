@@ -98,6 +98,7 @@ def notes_for(config: RunConfig, parts: Parts) -> list[str]:
             "There is no final test. The validation figures flatter: the checkpoint and the temperature were chosen on "
             "those examples."
         )
+    notes += parts.notes
     for pair, counts in parts.summary["copies_between_splits"].items():
         if counts["exact or near"]:
             notes.append(

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from distilora.errors import DataError
 from distilora.examples import Example
+from distilora.labels import label_name, whole_number
 from distilora.tasks import Task, register
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ class Classification(Task):
         self.outputs = len(self.labels)
         self.text_column, self.label_column = text_column, label_column
         self._index = {label: i for i, label in enumerate(self.labels)}
-        self._numeric = any(_whole(label) is not None for label in self.labels)
+        self._numbers = {
+            number: i for i, label in enumerate(self.labels) if (number := whole_number(label)) is not None
+        }
 
     @property
     def settings(self) -> Mapping[str, Any]:  # type: ignore[override]
@@ -59,20 +62,31 @@ class Classification(Task):
         return Example((text or "",), self.index(values[self.label_column]))
 
     def index(self, label: Any) -> int:
-        """The index of a label: by its name, else by its place where names are words and the label a whole number.
+        """The index of a label: by its name, by its number (1.0 is 1), else by its place (see `by_place`).
 
         Raises DataError for a label that training has not seen.
         """
-        known = self._index.get(str(label))
-        if known is not None:
-            return known
-        place = None if self._numeric else _whole(label)
-        if place is None or not 0 <= place < len(self.labels):
+        found = self._by_name(label_name(label))
+        if found is None:
+            found = self.by_place(label)
+        if found is None:
             raise DataError(
                 f"data.label_column: label {label!r} was not seen in training (labels: {', '.join(self.labels)}); "
                 "correct it, or train with it"
             )
+        return found
+
+    def by_place(self, label: Any) -> int | None:
+        """The index of a label that has no name here, but is the number of a place, and the names are words; else None."""
+        place = None if self._numbers else whole_number(str(label))
+        if place is None or not 0 <= place < len(self.labels) or self._by_name(str(label)) is not None:
+            return None
         return place
+
+    def _by_name(self, name: str) -> int | None:
+        found = self._index.get(name)
+        number = whole_number(name) if found is None else None
+        return found if number is None else self._numbers.get(number)
 
     def head(self, states: "States", rows: "Rows") -> "Tensor":
         """Logits [G, C] of the pooled state of each example's first row."""
@@ -118,6 +132,15 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
+def check_columns(text: str, label: str) -> None:
+    """Raises DataError if one column is both the text and its label."""
+    if text == label:
+        raise DataError(
+            f"data.label_column: {label!r} is the column of the text; name another with --data.label_column, or the text's "
+            "with --data.text_column"
+        )
+
+
 def find_column(columns: Iterable[str], given: str | None, names: Sequence[str], field: str) -> str:
     """The column given, else the first whose name (in lower case) is in `names`, in their order.
 
@@ -132,32 +155,3 @@ def find_column(columns: Iterable[str], given: str | None, names: Sequence[str],
         missing = f"no column {given!r}" if given else f"no column called {', '.join(names[:4])} or alike"
         raise DataError(f"{field}: {missing} (columns: {', '.join(columns)}); name one with --{field}")
     return found
-
-
-def order_labels(
-    values: Iterable[Any], source_names: Sequence[str] | None, given: Sequence[str | int] | None
-) -> tuple[str, ...]:
-    """Label names in the order they keep for ever: those given, else the source's, else the values found, sorted.
-
-    Whole numbers sort by value, everything else as text. Raises DataError if fewer than two classes are found, or
-    the number of names given does not fit the source's.
-    """
-    if given is not None:
-        if source_names is not None and len(given) != len(source_names):
-            raise DataError(f"data.labels: {len(given)} given, but the source has {', '.join(source_names)}")
-        return tuple(map(str, given))
-    if source_names is not None:
-        return tuple(source_names)
-    found = {str(value) for value in values}
-    numbers = {name: _whole(name) for name in found}
-    order = sorted(found, key=lambda name: (numbers[name] is None, numbers[name] or 0, name))
-    if len(order) < 2:
-        raise DataError(f"data.label_column: only the class {', '.join(order)!r} found; two or more are needed")
-    return tuple(order)
-
-
-def _whole(value: Any) -> int | None:
-    try:
-        return int(str(value))
-    except ValueError:
-        return None
