@@ -113,6 +113,8 @@ FILES: dict[str, tuple[str, bytes, tuple[str, ...], list[str]]] = {  # name, con
                   ["data.label_column: only the class 'pos' found; two or more are needed"]),
     "too few": ("r.csv", b"text,label\na,pos\nb,neg\n", ("train",),
                 ["data.heldout: none of 2 examples can be spared", "; add examples, or give splits of their own with "]),
+    "a list as a label": ("r.jsonl", b'{"text": "a", "label": ["pos", "neg"]}\n', ("train",),
+                          ["r.jsonl: row 1: data.label_column: a label is ['pos', 'neg'], a list; one word or number for each"]),
     "blank texts only": ("r.csv", b"text,label\n,pos\n,neg\n,pos\n,neg\n", LABELLED,
                          ["no example with a text; check data.text_column"]),
 }  # fmt: skip

@@ -335,3 +335,12 @@ def test_copies_within_one_part_are_not_shared() -> None:
     twice = Examples("test", [Example((text,)), Example((text,))])
     other = Examples("train", [Example((" ".join(words(rng)),))])
     assert shared_copies({"train": other, "test": twice}) == {"train / test": {"exact": 0, "exact or near": 0}}
+
+
+def test_texts_without_words_are_no_copies_of_one_another(tmp_path: Path) -> None:
+    marks = [a + b + c for a in "👍👎🎬😀" for b in "!?…" for c in "😡😢🔥💤✨"]
+    rows = [(text, ("neg", "pos")[n % 2]) for n, text in enumerate(marks)]
+    parts = parts_of(write_csv(tmp_path / "r.csv", rows))
+    assert parts.summary["near_copies_kept_together"] == 0
+    assert (len(parts.train), len(parts.validation), len(test_of(parts))) == (44, 10, 6)
+    assert sorted(parts.validation.targets) == [0] * 5 + [1] * 5

@@ -1,96 +1,151 @@
-"""Names of classes: what a value is called, which values are one class, and the order that is kept."""
+"""Labels are named once, equal numbers are one class, orders are natural, and graded names are asked about."""
 
+import json
+import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import tiny_reviews, write_csv
 
-from distilora.errors import DataError
-from distilora.labels import names_in, order_labels, order_note
+from distilora.config import DataConfig, RunConfig, SourceConfig
+from distilora.data import Parts, read_parts
+from distilora.errors import ConfigError, DataError
+from distilora.labels import order_labels, order_note, whole_number
 from distilora.scales import graded
-from distilora.tables import Record
+from distilora.settings import parse
 from distilora.tasks.classification import Classification
 
 
-def places(*values: Any) -> dict[str, str]:
-    return names_in([Record(f"x.csv: row {row}", {"label": value}) for row, value in enumerate(values, 1)], "label")
+def parts_of(path: Path, **settings: Any) -> Parts:
+    return read_parts(DataConfig(path=str(path), **settings))
+
+
+def jsonl(path: Path, labels: list[Any]) -> Path:
+    """Tiny reviews with these labels, in turn."""
+    texts = [text for text, _ in tiny_reviews(60)]
+    path.write_text(
+        "".join(json.dumps({"text": t, "label": labels[n % len(labels)]}) + "\n" for n, t in enumerate(texts))
+    )
+    return path
+
+
+@pytest.mark.parametrize("value", [["a", "b"], ["a"], {"a": 1}])
+def test_a_label_is_one_word_or_number(value: Any, tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "r.jsonl", ["a", value])
+    kind = type(value).__name__
+    with pytest.raises(
+        DataError, match=rf"row 2: data\.label_column: a label is .*, a {kind}; one word or number .*another column$"
+    ):
+        parts_of(path)
+    with pytest.raises(DataError, match=rf"row 2: data\.label_column: a label is .*, a {kind}"):
+        parts_of(path, labels=("a", "b"))
+    with pytest.raises(DataError, match=rf"data\.label_column: a label is .*, a {kind}"):
+        Classification(["a", "b"], "text", "label").read({"text": "x", "label": value})
+
+
+def test_equal_numbers_are_one_class(tmp_path: Path) -> None:
+    parts = parts_of(jsonl(tmp_path / "r.jsonl", [1, 2.0, 1.0, "2", "1.00"]))
+    assert parts.task.labels == ("1", "2")
+    assert len(parts.train) + len(parts.validation) + len(parts.read_test() if parts.read_test else []) == 60
+    rows = [(text, ("1", "1.0", "2")[n % 3]) for n, (text, _) in enumerate(tiny_reviews(60))]
+    assert parts_of(write_csv(tmp_path / "r.csv", rows)).task.labels == ("1", "2")
+
+
+def test_a_number_is_called_as_it_is_written(tmp_path: Path) -> None:
+    parts = parts_of(jsonl(tmp_path / "r.jsonl", [1.0, 10.0, 2.0]))
+    assert parts.task.labels == ("1.0", "2.0", "10.0")
+    assert [parts.task.index(value) for value in (1, "2", 10.0)] == [0, 1, 2]  # type: ignore[attr-defined]
+    assert parts_of(jsonl(tmp_path / "v.jsonl", ["1.10", "1.1", "007", "7"])).task.labels == ("1.1", "1.10", "007", "7")
+    assert [whole_number(name) for name in ("1", "-1.0", "1.5", "007", "one", "True", "")] == [
+        1,
+        -1,
+        None,
+        None,
+        None,
+        None,
+        None,
+    ]
+
+
+def test_true_beside_1_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"row 3: data\.label_column: 'label' holds True, but a number in .*row 1; write all labels in"
+    ):
+        parts_of(jsonl(tmp_path / "r.jsonl", [1, 0, True, False]))
+    with pytest.raises(
+        DataError, match=r"row 2: data\.label_column: 'label' holds 0, but true or false in .*row 1; write all"
+    ):
+        parts_of(jsonl(tmp_path / "r.jsonl", [True, 0]))
+    assert parts_of(jsonl(tmp_path / "r.jsonl", [True, False])).task.labels == ("False", "True")
+
+
+def test_not_a_number_is_blank(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"row 2: data\.label_column: 'label' is blank; fill it, or drop the row$"):
+        parts_of(jsonl(tmp_path / "r.jsonl", [1.0, float("nan")]))
 
 
 @pytest.mark.parametrize(
-    ("values", "labels"),
+    ("names", "order"),
     [
-        (["b", "a", "b"], ("a", "b")),
-        (["10", "2", "1"], ("1", "2", "10")),
-        ([1, 1.0, 0], ("0", "1")),  # equal numbers are one class
-        (["1", "1.0", "2.0"], ("1", "2.0")),
-        ([1.5, 0.5], ("0.5", "1.5")),
-        (["10 stars", "2 stars", "1 star"], ("1 star", "2 stars", "10 stars")),
-        (["007", "7"], ("007", "7")),  # codes
-        ([True, False], ("False", "True")),
-        (["x", "3"], ("3", "x")),
+        (["10", "2", "-1", "0.5"], ["-1", "0.5", "2", "10"]),
+        (["10 stars", "2 stars", "1 star"], ["1 star", "2 stars", "10 stars"]),
+        (["class10", "class9", "other"], ["class9", "class10", "other"]),
+        (["b", "10", "a", "9"], ["9", "10", "a", "b"]),
     ],
 )
-def test_the_order_of_what_is_found(values: list[Any], labels: tuple[str, ...]) -> None:
-    found = order_labels(places(*values), None, None)
-    assert sorted(found, key=found.index) == sorted(labels, key=labels.index)
-    task = Classification(found, "text", "label")
-    for value in values:
-        assert 0 <= task.index(value) < len(found)
-
-
-def test_equal_numbers_have_one_index() -> None:
-    task = Classification(order_labels(places(1, 1.0, 0), None, None), "text", "label")
-    assert task.index(1) == task.index(1.0) == task.index("1") == task.index("1.0") == 1
+def test_natural_order(names: list[str], order: list[str]) -> None:
+    assert order_labels(dict.fromkeys(names, ""), None, None) == tuple(order)
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    "order",
     [
-        (["a", ["b", "c"]], "x.csv: row 2: data.label_column: a label is ['b', 'c'], a list; one word or number"),
-        (["a", {"b": 1}], "x.csv: row 2: data.label_column: a label is {'b': 1}, a dict; one word or number"),
-        (
-            [1, True],
-            "x.csv: row 2: data.label_column: 'label' holds True, but a number in x.csv: row 1; write all labels",
-        ),
-        (
-            [False, 1.0],
-            "x.csv: row 2: data.label_column: 'label' holds 1.0, but true or false in x.csv: row 1; write all",
-        ),
-        (["a", " "], "x.csv: row 2: data.label_column: 'label' is blank; fill it, or drop the row"),
-        (["a", None], "x.csv: row 2: data.label_column: 'label' is blank; fill it, or drop the row"),
-        (["a", float("nan")], "x.csv: row 2: data.label_column: 'label' is blank; fill it, or drop the row"),
+        ("low", "medium", "high"),
+        ("Bad", "OK", "Good"),
+        ("very_negative", "negative", "neutral", "positive", "very positive"),
+        ("S", "M", "L", "XL"),
+        ("never", "sometimes", "often"),
+        ("one star", "two stars", "three stars", "four stars"),
+        ("strongly disagree", "disagree", "neutral", "agree", "strongly agree"),
     ],
 )
-def test_what_is_no_label(values: list[Any], said: str) -> None:
-    with pytest.raises(DataError) as error:
-        places(*values)
-    assert str(error.value).startswith(said)
-    assert "\n" not in str(error.value)
-
-
-def test_one_class_is_too_few() -> None:
-    with pytest.raises(DataError, match="only the class '1' found; two or more are needed"):
-        order_labels(places(1, 1.0), None, None)
+def test_known_scales_are_recognised_and_asked_about(order: tuple[str, ...]) -> None:
+    assert graded(tuple(sorted(order))) == graded(order[::-1]) == order
+    assert order_note(order) == ""
+    note = order_note(tuple(sorted(order)))
+    flag = shlex.split(note[note.index("--data.labels") :])
+    assert parse(RunConfig, flag).data.labels == order  # what is advised works
 
 
 @pytest.mark.parametrize(
-    ("labels", "order"),
-    [
-        (["high", "low", "medium"], ("low", "medium", "high")),
-        (["bad", "good", "ok"], ("bad", "ok", "good")),
-        (["negative", "neutral", "positive", "very negative", "very positive"],
-         ("very negative", "negative", "neutral", "positive", "very positive")),
-        (["five stars", "four stars", "one star"], ("one star", "four stars", "five stars")),
-        (["L", "M", "S", "XL"], ("S", "M", "L", "XL")),
-        (["sports", "politics", "science"], None),
-        (["bad", "good"], None),  # two classes need no order
-        (["average", "mid", "low"], None),  # two names of one level
-    ],
-)  # fmt: skip
-def test_scales(labels: list[str], order: tuple[str, ...] | None) -> None:
-    assert graded(labels) == order
+    "labels",
+    [("high", "low"), ("sports", "politics", "tech"), ("low", "high", "blue"), ("ok", "okay", "good"), ("1", "2", "3")],
+)
+def test_other_labels_are_not_asked_about(labels: tuple[str, ...]) -> None:
+    assert graded(labels) is None
+    assert order_note(labels) == ""
 
 
-def test_graded_labels_are_asked_about_and_the_advice_works() -> None:
-    note = order_note(("high", "low", "medium"))
-    assert '--data.labels \'["low", "medium", "high"]\'' in note
-    assert order_note(("low", "medium", "high")) == order_note(("a", "b", "c")) == ""
+def test_the_order_is_asked_for_once_it_matters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = jsonl(tmp_path / "r.jsonl", ["low", "medium", "high"])
+    assert parts_of(path).task.labels == ("high", "low", "medium")
+    assert (
+        "note: the labels look graded, but are kept in alphabetical order (high, low, medium); "
+        in capsys.readouterr().err
+    )
+    assert parts_of(path, labels=("low", "medium", "high")).task.labels == ("low", "medium", "high")
+    assert "graded" not in capsys.readouterr().err
+
+
+def test_the_text_is_not_its_label(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "r.jsonl", ["a", "b"])
+    with pytest.raises(
+        DataError, match=r"^data\.label_column: 'label' is the column of the text; name another with --data\."
+    ):
+        parts_of(path, text_column="label")
+    for config in (DataConfig, SourceConfig):
+        with pytest.raises(
+            ConfigError, match=r"^data\.label_column: 'text' is data\.text_column, too; name another column$"
+        ):
+            config(text_column="text", label_column="text")
