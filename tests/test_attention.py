@@ -1,5 +1,8 @@
 """Attention of packed rows against the formula, with gradients, however many rows are computed at a time."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
@@ -96,3 +99,30 @@ def test_how_many_at_a_time_changes_nothing(dtype: torch.dtype, monkeypatch: pyt
     for out, gradient in found[1:]:
         torch.testing.assert_close(out, found[0][0], rtol=1e-6 if dtype == torch.float32 else 1e-2, atol=1e-6)
         torch.testing.assert_close(gradient, found[0][1], rtol=1e-5 if dtype == torch.float32 else 3e-2, atol=1e-5)
+
+
+@pytest.mark.parametrize("has", ["none", "no window", "all of it"])
+def test_the_kernel_of_cuda_is_one_that_there_is(
+    has: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def of_2_10(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False, return_aux=None):
+        raise AssertionError
+
+    def of_2_11(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1)):
+        raise AssertionError
+
+    kernel = {"no window": of_2_10, "all of it": of_2_11}.get(has)
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", kernel and SimpleNamespace(varlen_attn=kernel))
+    attention.varlen_kernel.cache_clear()
+    try:
+        found = [attention.varlen_kernel() for _ in range(2)]
+    finally:
+        attention.varlen_kernel.cache_clear()
+    assert found == ([of_2_11] * 2 if has == "all of it" else [None] * 2)
+    said = capsys.readouterr().err
+    assert said.count("has no attention for packed rows on CUDA") == (has != "all of it")  # and once
+
+
+def test_this_pytorch_has_the_kernel() -> None:
+    attention.varlen_kernel.cache_clear()
+    assert attention.varlen_kernel() is not None

@@ -1,10 +1,13 @@
 """Checkpoints give everything back; damaged ones are passed over, others' are refused, two are kept."""
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from distilora import checkpoint
 from distilora.checkpoint import Best, State, load_checkpoint, save_checkpoint
 from distilora.errors import ConfigError
 
@@ -129,3 +132,22 @@ def test_one_that_was_never_finished_is_not_seen(tmp_path: Path) -> None:
     found = load_checkpoint(tmp_path, "ours", *fresh())
     assert found is not None
     assert found[0].update == 5
+
+
+def test_a_system_that_cannot_flush_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def windows(path: Path, flags: int) -> int:
+        if Path(path).is_dir() or flags == os.O_RDONLY:  # where fsync wants a handle that can write
+            raise PermissionError(13, "Permission denied")
+        opened.append(Path(path).name)
+        return os.open(path, flags)
+
+    own = SimpleNamespace(name="nt", open=windows, fsync=os.fsync, close=os.close, O_RDONLY=os.O_RDONLY, O_RDWR=os.O_RDWR,
+                          replace=os.replace, getpid=os.getpid)  # fmt: skip
+    monkeypatch.setattr(checkpoint, "os", own)
+    trained, *_ = save(tmp_path, 5)
+    assert "trained.safetensors" in opened
+    again, optimizer = fresh(1)
+    assert load_checkpoint(tmp_path, "ours", again, optimizer) is not None
+    assert all(torch.equal(again[name], parameter) for name, parameter in trained.items())

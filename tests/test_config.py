@@ -163,6 +163,8 @@ def test_flags_win_over_the_recipe() -> None:
         ({"training": {"validations": 0}}, "training.validations"),
         ({"training": {"checkpoint_every": 0}}, "training.checkpoint_every"),
         ({"training": {"learning_rate": 0.0}}, "training.learning_rate"),
+        ({"training": {"learning_rate": 1e39}}, "training.learning_rate"),  # no float32: AdamW would end in a traceback
+        ({"training": {"learning_rate": float("inf")}}, "training.learning_rate"),
         ({"training": {"max_grad_norm": 0.0}}, "training.max_grad_norm"),
         ({"training": {"head_learning_rate": 0.0}}, "training.head_learning_rate"),
         ({"training": {"token_budget": 7}}, "training.token_budget"),

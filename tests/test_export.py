@@ -223,6 +223,24 @@ def test_everybody_may_read_it(graphs: Path) -> None:
     assert {file.stat().st_mode & 0o777 for file in graphs.iterdir() if file.is_file()} == {0o666 & ~mask}
 
 
+def test_files_get_the_usual_mode_without_a_change_of_the_umask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    (source / "held.safetensors").touch(0o600)
+    (tmp_path / "usual").touch(0o666)
+
+    def changed(mask: int) -> int:
+        raise AssertionError("it holds for the whole process")
+
+    monkeypatch.setattr(os, "umask", changed)
+    export._move_all(source, target)
+    assert [path.name for path in target.iterdir()] == ["held.safetensors"]
+    assert (target / "held.safetensors").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
 def test_a_damaged_graph(graphs: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(graphs, tmp_path / "copy")
     (folder / "onnx" / "model.onnx").write_bytes(b"no graph")

@@ -82,3 +82,31 @@ def test_threads_of_a_worker(
     settings = Scoring("run", "in.csv", "out", engine="ray", address=address, workers=2)
     with hardware.threads_for(asked):
         assert _threads(SimpleNamespace(nodes=lambda: nodes), settings) == threads
+
+
+@pytest.mark.parametrize(
+    ("most", "wanted"), [(1 << 40, 1 << 30), (1 << 25, 1 << 25), (0, None)], ids=["new", "old", "none"]
+)
+def test_freed_memory_is_kept_by_an_older_glibc_too(
+    most: int, wanted: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = {}
+
+    def mallopt(parameter: int, value: int) -> int:
+        if parameter == -3 and value > most:  # M_MMAP_THRESHOLD
+            return 0
+        taken[parameter] = value
+        return 1
+
+    monkeypatch.setattr(hardware, "_allocator", None)
+    monkeypatch.setattr(hardware.sys, "platform", "linux")
+    monkeypatch.setattr(hardware.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
+    assert hardware.keep_freed_memory() == ("glibc, keeps freed memory" if wanted else None)
+    assert taken.get(-3) == wanted
+    assert (-1 in taken) == bool(wanted)  # M_TRIM_THRESHOLD
+
+
+def test_a_system_without_affinity_tells_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert hardware.cores() == 6

@@ -1,6 +1,7 @@
 """What a run's outcome says of its data, and the notes on where figures flatter."""
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from distilora.config import DataConfig, RunConfig
 from distilora.data import Parts, read_parts
 from distilora.known_texts import examples_digest
-from distilora.outcome import notes_for
+from distilora.outcome import memory_rows, notes_for
 
 
 @pytest.fixture
@@ -57,3 +58,21 @@ def test_the_digest_knows_texts_labels_and_order(parts: Parts) -> None:
     assert len(digests) == 5
     moved = dataclasses.replace(examples, items=[dataclasses.replace(e, place="elsewhere") for e in examples.items])
     assert examples_digest(parts.task, moved) in digests
+
+
+def test_memory_and_what_is_mapped_from_disk_are_named_apart() -> None:
+    costs = {"peak_anonymous_mb": 812.4, "cache_on_disk_mb": 5920.0, "peak_resident_mb": 6732.0}
+    rows = dict(memory_rows(costs))
+    assert rows["peak memory"].startswith("812 MB (the process's own")
+    assert rows["frozen-prefix cache"] == "5,920 MB on disk while it trained"
+    assert "6,732" not in str(rows)
+    assert [*dict(memory_rows({**costs, "cache_on_disk_mb": 0.0}))] == ["peak memory"]
+    elsewhere = dict(memory_rows({**costs, "peak_anonymous_mb": None}))  # a system that does not tell
+    assert elsewhere["peak memory, mapped files included"] == "6,732 MB"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="anonymous memory is told by Linux only")
+def test_a_run_measures_its_own_memory(metrics: dict) -> None:
+    costs = metrics["costs"]
+    assert 50 < costs["peak_anonymous_mb"] <= costs["peak_resident_mb"]
+    assert costs["cache_on_disk_mb"] == metrics["training"]["prefix_cache"]["bytes"] / 1e6

@@ -262,3 +262,12 @@ def test_a_trained_norm_beside_the_blocks_leaves_nothing_to_cache(deep: Path) ->
     assert network.cut == 2
     network.model.base_model.embeddings.LayerNorm.bias.requires_grad_(True)
     assert network.cut == 0
+
+
+def test_room_is_taken_where_the_system_has_no_call_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "posix_fallocate")
+    with open(tmp_path / "states.bin", "wb") as stream:
+        prefix._reserve(stream, 3_500_001)
+    found = (tmp_path / "states.bin").stat()
+    assert found.st_size == 3_500_001
+    assert found.st_blocks * 512 >= found.st_size  # no holes that a full disk would leave to the mapping

@@ -214,6 +214,7 @@ class TrainingConfig:
         for name in ("learning_rate", "head_learning_rate"):
             rate = getattr(self, name)
             _check(rate is None or rate > 0, f"training.{name}", rate, "a positive number, or null")
+            _check(rate is None or rate < 1e30, f"training.{name}", rate, "far below 1 (0.0005 is usual for LoRA)")
         _check(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or more")
         _check(0 <= self.warmup <= 1, "training.warmup", self.warmup, "a share from 0 to 1")
         _check(self.dropout is None or 0 <= self.dropout < 1, "training.dropout", self.dropout,
