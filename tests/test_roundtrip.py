@@ -150,7 +150,8 @@ def test_the_fresh_process_computes_as_this_one_and_runs_nothing_that_lies_about
 
 def test_settings_by_pytorch_s_newer_names_are_taken_over() -> None:
     code = (
-        "import torch; from distilora.numerics import compute_under, settings; torch.backends.mkldnn.matmul.fp32_precision = 'bf16';"
+        "import torch; from distilora.numerics import compute_under, settings; "
+        "torch.backends.mkldnn.matmul.fp32_precision = 'bf16'; "
         "torch.backends.cuda.matmul.fp32_precision = 'tf32'; told = settings(); "
         "torch.backends.mkldnn.matmul.fp32_precision = 'ieee'; compute_under(told); assert settings() == told; "
         "print(torch.backends.mkldnn.matmul.fp32_precision)"

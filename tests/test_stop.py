@@ -15,11 +15,15 @@ from distilora.stop import unwinding
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_it_is_an_error_meanwhile(number: signal.Signals) -> None:
-    with pytest.raises(Interrupted, match="^stopped$") as error, unwinding("stopped"):
-        try:
-            os.kill(os.getpid(), number)
-        finally:
-            os.kill(os.getpid(), number)  # a second one does not cut the cleaning short
+    def work() -> None:
+        with unwinding("stopped"):
+            try:
+                os.kill(os.getpid(), number)
+            finally:
+                os.kill(os.getpid(), number)  # a second one does not cut the cleaning short
+
+    with pytest.raises(Interrupted, match=r"^stopped$") as error:
+        work()
     assert error.value.exit_code == 128 + number
     assert signal.getsignal(number) == signal.SIG_DFL
 
