@@ -307,9 +307,9 @@ def test_a_run_that_fails_leaves_no_lock(
     encoder: Path, reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    config = tiny_config(out, reviews, encoder, training__learning_rate=1e38)
+    config = tiny_config(out, reviews, encoder, training__learning_rate=1e29)
     assert main(["--quiet", "train", write_recipe(tmp_path / "recipe.yaml", config)]) == 2
-    assert capsys.readouterr().err.startswith("distilora: training.learning_rate: the loss is not finite")
+    assert re.match(r"distilora: training\.learning_rate: the .* not finite", capsys.readouterr().err)
     assert temporary(out) == []
 
 
