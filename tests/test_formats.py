@@ -435,7 +435,7 @@ def test_scoring_with_a_separator_given(finished: Path, tmp_path: Path, capsys: 
         assert main(["--quiet", *words]) == 2
     finally:
         progress.quiet(False)
-    assert "was begun with --separator :, now None" in capsys.readouterr().err
+    assert "was begun with --separator :, now without --separator" in capsys.readouterr().err
     rows = [row for shard in sorted((tmp_path / "out").glob("shard-*")) for row in read(shard)]
     assert [(row["n"], row["text"]) for row in rows] == [(str(n), text) for n, text in enumerate(texts)]
     write_table(tmp_path / "in.jsonl", [{"text": "a"}])

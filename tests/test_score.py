@@ -264,7 +264,7 @@ def test_the_first_rows_of_all_files(
         (folder / f"3.{kind}").write_bytes(b"\xff is not read")
     assert run(finished, folder, out, limit=70, shard_rows=25)["shards"] == 4  # 25 + 15, 25 + 5
     assert [row["text"] for row in shards(out)] == TEXTS[:70]
-    with pytest.raises(ConfigError, match="begun with --limit 70, now None"):
+    with pytest.raises(ConfigError, match="begun with --limit 70, now without --limit"):
         run(finished, folder, out, shard_rows=25)
     assert run(finished, folder, tmp_path / "all", limit=80)["rows"] == 80
     with pytest.raises(ConfigError, match="--limit: 0 given, at least 1 wanted"):

@@ -87,9 +87,11 @@ def test_what_differs_is_named(finished: Path, tmp_path: Path) -> None:
     run(finished, folder, out)
     before = contents(out)
     refused: list[tuple[dict[str, Any], str]] = [
-        ({"shard_rows": 7}, "--shard-rows 50, now 7"), ({"kind": "csv"}, "--format parquet, now csv"),
-        ({"abstain_below": 0.9}, "--abstain-below 0.0, now 0.9"), ({"text_column": "text"}, "--text-column None, now text"),
-    ]  # fmt: skip
+        ({"shard_rows": 7}, "begun with --shard-rows 50, now with --shard-rows 7"),
+        ({"kind": "csv"}, "begun with --format parquet, now with --format csv"),
+        ({"abstain_below": 0.9}, "begun with --abstain-below 0.0, now with --abstain-below 0.9"),
+        ({"text_column": "text"}, "begun without --text-column, now with --text-column text"),
+    ]
     for change, message in refused:
         with pytest.raises(ConfigError, match=message):
             run(finished, folder, out, **change)

@@ -108,6 +108,10 @@ def find_state(place: Place) -> dict[str, Any] | None:
     return state if ours else None
 
 
+def _as_given(option: str, value: object) -> str:
+    return f"without {option}" if value is None else f"with {option} {value}"
+
+
 def same_job(state: Mapping[str, Any], settings: Scoring, model: str) -> Job:
     """The job that was begun. Raises ConfigError naming what differs from it, in this release, the settings or the inputs."""
     ways = "give that again, another --output, or --overwrite"
@@ -122,14 +126,15 @@ def same_job(state: Mapping[str, Any], settings: Scoring, model: str) -> Job:
     for name, value in settings.kept().items():
         if job.settings.get(name) != value:
             option = "--format" if name == "kind" else "--" + name.replace("_", "-")
-            raise ConfigError(f"{begun} {option} {job.settings.get(name)}, now {value}; {ways}")
-    for name, held in dataclasses.asdict(job.numerics).items():
-        if (given := getattr(settings, name)) not in ("auto", held):
-            raise ConfigError(f"{begun} --{name} {held}, now {given}; {ways}")
-    then, now = {one.path: one for one in job.plan.inputs}, {one.path: one for one in find_inputs(settings.source)}
-    for path in sorted({*then, *now}):
-        if then.get(path) != now.get(path):
-            how = "is new since" if path not in then else "is gone since" if path not in now else "has changed since"
+            then, now = (_as_given(option, of) for of in (job.settings.get(name), value))
+            raise ConfigError(f"--output: {settings.output} was begun {then}, now {now}; {ways}")
+    for name, kept in dataclasses.asdict(job.numerics).items():
+        if (given := getattr(settings, name)) not in ("auto", kept):
+            raise ConfigError(f"{begun} --{name} {kept}, now {given}; {ways}")
+    held, found = {one.path: one for one in job.plan.inputs}, {one.path: one for one in find_inputs(settings.source)}
+    for path in sorted({*held, *found}):
+        if held.get(path) != found.get(path):
+            how = "is new since" if path not in held else "is gone since" if path not in found else "has changed since"
             raise ConfigError(f"--output: {settings.output} was begun before: {path} {how}; {ways}")
     return job
 
