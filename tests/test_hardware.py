@@ -1,6 +1,7 @@
 """The machine: how many threads a process computes on, and for how long."""
 
 import os
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -110,3 +111,26 @@ def test_a_system_without_affinity_tells_its_cores(monkeypatch: pytest.MonkeyPat
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert hardware.cores() == 6
+
+
+def test_the_commit_is_that_of_the_code_and_not_of_whose_folder_it_lies_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*words: str) -> None:
+        settings = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", *settings, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    file = tmp_path / "hardware.py"
+    file.write_text("")
+    monkeypatch.setattr(hardware, "__file__", str(file))
+    assert hardware.commit() is None
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "somebody else's")
+    assert hardware.commit() is None
+    git("add", "hardware.py")
+    git("commit", "-q", "-m", "ours")
+    found = hardware.commit()
+    assert found is not None
+    assert len(found) == 40
+    file.write_text("changed")
+    assert hardware.commit() == found + "+"
