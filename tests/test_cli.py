@@ -225,6 +225,10 @@ def test_evaluate_warns_of_what_was_trained_on(finished: Path, reviews: Path, tm
         (["RUN", "--data.path", "missing.csv"], "data.path: no such file or folder: missing.csv"),
         (["RUN", "--data.pth", "x.csv"], "--data.pth: there is no such setting; did you mean --data.path?"),
         (["nowhere", "--data.path", "x.csv"], "nowhere: no such run"),
+        (
+            ["RUN", "my reviews.csv"],
+            "my reviews.csv: say what it is; labelled data is given with --data.path 'my reviews.csv'",
+        ),
     ],
 )
 def test_evaluate_refuses(finished: Path, words: list[str], named: str, capsys: Captured) -> None:

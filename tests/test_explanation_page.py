@@ -131,6 +131,7 @@ def test_the_command_says_what_was_cut(finished: Path, tmp_path: Path, capsys: C
     ("words", "named"),
     [
         ([], "the following arguments are required: RUN, TEXT; see distilora explain --help"),
+        (["RUN", "great", "film"], "TEXT: 2 given, one is explained at a time; put a text of several words in quotes"),
         (["RUN", "text", "--method", "guess"], "argument --method: invalid choice"),
         (["RUN", "text", "--level", "letter"], "argument --level: invalid choice"),
         (["RUN", "text", "--steps", "3"], "explain.steps: leave-one-out takes none; drop it"),

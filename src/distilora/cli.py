@@ -244,6 +244,10 @@ def _evaluate(words: list[str]) -> int:
         return 0
     if not words or words[0].startswith("-"):
         raise ConfigError(f"RUN: the run's folder comes first; usage: {EVALUATE_USAGE}")
+    if len(words) > 1 and not words[1].startswith("-"):
+        raise ConfigError(
+            f"{words[1]}: say what it is; labelled data is given with --data.path {shlex.quote(words[1])}"
+        )
     config = parse(MeasureConfig, words[1:], options=EVALUATE_OPTIONS)
     if not config.data.path:
         raise ConfigError("data.path: nothing given; name the labelled data with --data.path")

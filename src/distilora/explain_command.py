@@ -11,7 +11,7 @@ def explain_command(words: Sequence[str]) -> int:
     """Explains a text as the arguments say and prints or writes it; returns the exit code."""
     parser = Parser(prog="distilora explain", description="Explains the answer to a text: which words it comes from.")
     add_run(parser)
-    parser.add_argument("text", metavar="TEXT", help="the text whose answer is explained")
+    parser.add_argument("texts", metavar="TEXT", nargs="+", help="the text whose answer is explained, in quotes")
     parser.add_argument("--method", choices=["leave-one-out", "integrated-gradients", "gradient-x-input"],
                         default="leave-one-out", help="the others need distilora[explain]")  # fmt: skip
     parser.add_argument("--level", choices=["word", "sentence"], default="word", help="what has a weight")
@@ -22,6 +22,11 @@ def explain_command(words: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON, with all words")
     add_loading(parser)
     args = parser.parse_intermixed_args(words)
+    text, *more = args.texts
+    if more:
+        raise ConfigError(
+            f"TEXT: {len(args.texts)} given, one is explained at a time; put a text of several words in quotes"
+        )
     if args.json and args.output:
         raise ConfigError("--json: prints, --output writes; give one of them (FILE.json is the same JSON)")
 
@@ -35,7 +40,7 @@ def explain_command(words: Sequence[str]) -> int:
         check_output(args.output)
         check_free(args.output, args.overwrite)
     predictor = load(args.run, args.precision, args.device, args.encoder, args.base, backend=args.backend)
-    explanation = explain(predictor, args.text, args.method, args.level, args.label, args.steps)
+    explanation = explain(predictor, text, args.method, args.level, args.label, args.steps)
     if args.output:
         write_explanation(explanation, args.output)
         cut = f", {explanation.cut:,} of them cut off unread" if explanation.cut else ""
