@@ -35,7 +35,7 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """The checkout's commit, with '+' if tracked files were changed since."""
+    """The checkout's commit, with '+' if tracked files other than results were changed since."""
     head = subprocess.run(
         ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
     )
