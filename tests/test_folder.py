@@ -17,11 +17,12 @@ from stopping import no_fresh_process, temporary, told, write_recipe
 from distilora import progress
 from distilora.cli import main
 from distilora.errors import ConfigError, Interrupted, OutputError
-from distilora.folder import LOCK, MARK, check_output, claim, hold, let_go
+from distilora.folder import MARK, check_output, claim
+from distilora.locks import LOCK, hold, let_go
 from distilora.run import Run, train
 
 COMMAND = [sys.executable, "-m", "distilora"]
-HOLD = "import sys, pathlib, distilora.folder; distilora.folder.hold(pathlib.Path(sys.argv[1]))"
+HOLD = "import sys, pathlib, distilora.locks; distilora.locks.hold(pathlib.Path(sys.argv[1]))"
 RACE = """
 import multiprocessing, sys
 from pathlib import Path

@@ -24,7 +24,7 @@ from distilora import checkpoint, fit, progress
 from distilora.checkpoint import load_checkpoint
 from distilora.cli import main
 from distilora.errors import OutputError
-from distilora.folder import writing
+from distilora.full_disk import writing
 from distilora.run import Run, train
 
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]

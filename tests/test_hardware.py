@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from distilora import hardware
+from distilora import environment, hardware
 from distilora.backends.onnx_backend import OnnxBackend
 from distilora.errors import ConfigError
 
@@ -122,15 +122,15 @@ def test_the_commit_is_that_of_the_code_and_not_of_whose_folder_it_lies_in(
 
     file = tmp_path / "hardware.py"
     file.write_text("")
-    monkeypatch.setattr(hardware, "__file__", str(file))
-    assert hardware.commit() is None
+    monkeypatch.setattr(environment, "__file__", str(file))
+    assert environment.commit() is None
     git("init", "-q")
     git("commit", "-q", "--allow-empty", "-m", "somebody else's")
-    assert hardware.commit() is None
+    assert environment.commit() is None
     git("add", "hardware.py")
     git("commit", "-q", "-m", "ours")
-    found = hardware.commit()
+    found = environment.commit()
     assert found is not None
     assert len(found) == 40
     file.write_text("changed")
-    assert hardware.commit() == found + "+"
+    assert environment.commit() == found + "+"

@@ -18,7 +18,8 @@ from test_checkpoint import Trained, fresh, save, step
 
 from distilora import checkpoint
 from distilora.checkpoint import Best, State, load_checkpoint, save_checkpoint
-from distilora.folder import claim, let_go
+from distilora.folder import claim
+from distilora.locks import let_go
 from distilora.run import train
 
 DRIVER = """

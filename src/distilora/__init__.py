@@ -11,7 +11,7 @@ predictor("A slow start, but the last hour is superb.")
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from distilora.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from distilora.config import MeasureConfig, RunConfig

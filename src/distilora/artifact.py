@@ -27,10 +27,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from distilora.config import InferencePrecision, MethodName
+from distilora.config import MethodName
 from distilora.errors import ArtifactError
 from distilora.examples import Example
 from distilora.files import sha256
+from distilora.hardware import InferencePrecision
 
 SCHEMA = 4
 READABLE = {2: {"parity"}, 3: set(), 4: set()}  # and the fields that an older one lacks; `checksum` came with 4

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from distilora import __version__, progress
+from distilora import progress
 from distilora.arguments import EVALUATE_OPTIONS, TRAIN_OPTIONS, Parser, add_run, take_everywhere
 from distilora.errors import ConfigError, DistiloraError, Interrupted
 from distilora.hints import nearest
+from distilora.version import __version__
 
 if TYPE_CHECKING:
     from distilora.config import RunConfig

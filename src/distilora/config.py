@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from distilora.errors import ConfigError
+from distilora.hardware import Device, InferencePrecision, Precision
 
 C = typing.TypeVar("C")
-Device = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["auto", "bf16", "fp32"]
-InferencePrecision = Literal["auto", "bf16", "fp32", "int8"]
 BackendName = Literal["auto", "torch", "onnx"]
 Attention = Literal["auto", "packed", "eager", "sdpa"]
 MethodName = Literal["lora", "qlora", "full", "head"]

@@ -23,13 +23,14 @@ from distilora.evaluation_folder import (
     refuse_what_is_no_evaluation,
 )
 from distilora.examples import Examples, read_examples
-from distilora.folder import writing
+from distilora.files import write_json
+from distilora.full_disk import writing
 from distilora.known_texts import examples_digest, seen_among, seen_file, target_name
 from distilora.matching import matched
 from distilora.progress import say
 from distilora.slices import slice_metrics
 from distilora.sources import Source, open_source
-from distilora.tables import Record, write_json, write_table
+from distilora.tables import Record, write_table
 from distilora.tasks import Task
 from distilora.tasks.classification import Classification, check_columns
 from distilora.tokens import Tokenised

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from distilora.errors import ConfigError
 from distilora.explanation import Explanation, Weight
+from distilora.files import atomic_text, write_json
 from distilora.output_file import writing_file
-from distilora.tables import atomic_text, write_json
 
 FOR, AGAINST = "37, 99, 166", "194, 65, 12"  # red, green, blue
 SHOWN = 12  # parts in a table; the text itself has them all

@@ -19,16 +19,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from distilora import __version__
 from distilora.artifact import Artifact, Check, read_artifact, read_check, write_artifact
 from distilora.backends import FILES, Backend
 from distilora.backends.torch_backend import TorchBackend, open_network
-from distilora.config import InferencePrecision
 from distilora.encode import Network
 from distilora.encoders import find_encoder, special_tokens
 from distilora.errors import ArtifactError, ConfigError, MissingExtra, OutputError
-from distilora.folder import writing
-from distilora.hardware import keep_freed_memory, pick_precision
+from distilora.full_disk import writing
+from distilora.hardware import InferencePrecision, keep_freed_memory, pick_precision
 from distilora.known_texts import SEEN, seen_file
 from distilora.lanes import run_rows
 from distilora.merge import check_agreement, merged_network, write_transformers
@@ -39,6 +37,7 @@ from distilora.roundtrip import verify
 from distilora.stop import unwinding
 from distilora.tasks import Task, restore
 from distilora.tokens import read_tokenizer, tokenise
+from distilora.version import __version__
 
 Form = Literal["merged", "onnx", "onnx-int8", "transformersjs"]
 Candidates = dict[str, tuple[Callable[[], Backend], float]]

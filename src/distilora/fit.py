@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from distilora.accelerating import accelerating
 from distilora.backends.torch_backend import run_network
 from distilora.checkpoint import Best, State, load_checkpoint, save_checkpoint
-from distilora.config import Precision, TrainingConfig
+from distilora.config import TrainingConfig
 from distilora.encode import Network
 from distilora.errors import ConfigError, Interrupted
+from distilora.hardware import Precision
 from distilora.memory import Meter
 from distilora.methods import parameter_groups
 from distilora.plan import Update, plan

@@ -1,29 +1,25 @@
 """The run's folder: new, replaced, or gone on with; never written by two processes at once.
 
-`.lock` is locked by the process that writes, and the system lets go of it when that process ends, however it ends.
-`.distilora` marks a folder as a run's. Only a folder with two marks is overwritten: run.yaml, and this or another file that
-nobody but distilora writes; and of what it holds only the files of a run (`FILES`) are removed.
+The process that writes holds `.lock` (locks.py). `.distilora` marks a folder as a run's. Only a folder with two marks is
+overwritten: run.yaml, and this or another file that nobody but distilora writes; and of what it holds only the files of a
+run (`FILES`) are removed.
 """
 
-import errno
 import json
 import os
 import re
 import shlex
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-
-from distilora import __version__
-from distilora.errors import ConfigError, DistiloraError, OutputError
+from distilora.errors import ConfigError, OutputError
+from distilora.full_disk import writing
+from distilora.locks import LOCK, hold, is_held, let_go
 from distilora.progress import say
+from distilora.version import __version__
 
-LOCK = ".lock"
 LEFT = ".*.tmp"  # temporary names: what a killed process leaves
 MARK = ".distilora"
 FILES = (
@@ -32,14 +28,12 @@ FILES = (
 )  # fmt: skip
 _STAGES = {"output", "data", "encoder", "training"}  # settings that every run.yaml has had
 _TEMPORARY = re.compile(r"\.(?P<name>.+?)\.\d+(\.old)?\.tmp")  # of `FILES`, and of a checkpoint
-_held: dict[Path, FileLock] = {}
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def check_output(folder: Path, overwrite: bool, resume: bool) -> None:
     """Raises ConfigError if a run may not be written to `folder`, OutputError if another process is writing one."""
     ours = _is_run(folder)
-    if ours and folder.resolve() not in _held:
+    if ours and not is_held(folder):
         hold(folder)  # only to see whether it can be had
         let_go(folder)
     if resume or not folder.exists():
@@ -100,60 +94,17 @@ def claim(folder: Path, overwrite: bool, resume: bool) -> None:
             say(f"note: {folder}: {', '.join(stay)}: not of a run, left as it is")
 
 
-def hold(folder: Path) -> None:
-    """Locks the folder for this process, until `let_go` or its end. Raises OutputError if another one holds it."""
-    folder = folder.resolve()
-    if folder in _held:
-        return
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise OutputError(
-            f"output: another process is writing {folder}; wait for it, stop it, or give another --output"
-        ) from None
-    except OSError as error:
-        raise OutputError(f"output: {folder} cannot be written ({error.strerror}); give another --output") from None
-    _held[folder] = lock
-
-
-def let_go(folder: Path) -> None:
-    """Unlocks the folder, if this process holds it."""
-    lock = _held.pop(folder.resolve(), None)
-    if lock is not None:
-        (folder / LOCK).unlink(missing_ok=True)  # whoever opened it meanwhile sees that it is gone, and opens another
-        lock.release()
-
-
 @contextmanager
-def writing(folder: Path, then: str = "") -> Iterator[None]:
-    """Turns a full disk into an OutputError that says how to go on; `then` empty: by resuming or starting the run.
+def writing_run(folder: Path) -> Iterator[None]:
+    """Turn a full disk into an OutputError that says to resume the run, or to start it again if nothing of it is there."""
 
-    Threads that meet it too (TensorBoard's writer) print nothing meanwhile.
-    """
-    hook = threading.excepthook
-    threading.excepthook = lambda failure: None if _full(failure.exc_value) else hook(failure)
-    try:
+    def go_on() -> str:
+        if (folder / "run.yaml").is_file():
+            return f"go on from the last whole checkpoint with: distilora train --resume {shlex.quote(str(folder))}"
+        return "start the run again"
+
+    with writing(folder, go_on):
         yield
-    except DistiloraError:
-        raise
-    except Exception as error:  # safetensors and tokenizers have errors of their own for a full disk
-        if not _full(error) and not isinstance(error, SafetensorError):
-            raise
-        cause = "the disk is full" if _full(error) else " ".join(str(error).split())
-        resume = f"go on from the last whole checkpoint with: distilora train --resume {shlex.quote(str(folder))}"
-        then = then or (resume if _run_in(folder) else "start the run again")
-        raise OutputError(f"output: {folder} cannot be written ({cause}); make room, then {then}") from None
-    finally:
-        threading.excepthook = hook
-
-
-def _full(error: BaseException | None) -> bool:
-    return getattr(error, "errno", None) in _NO_ROOM or os.strerror(errno.ENOSPC) in str(error)
-
-
-def _run_in(folder: Path) -> bool:
-    return (folder / "run.yaml").is_file()
 
 
 def _is_run(folder: Path) -> bool:

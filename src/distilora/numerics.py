@@ -8,8 +8,9 @@ from typing import cast
 
 from distilora.artifact import Artifact
 from distilora.backends import check_choices
-from distilora.config import BackendName, Base, Device, InferencePrecision, Precision
+from distilora.config import BackendName, Base
 from distilora.errors import MissingExtra
+from distilora.hardware import Device, InferencePrecision, Precision
 
 
 @dataclass(frozen=True)

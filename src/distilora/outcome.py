@@ -11,7 +11,6 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from distilora import __version__
 from distilora.artifact import Artifact
 from distilora.baseline import class_counts
 from distilora.card import model_card
@@ -19,13 +18,14 @@ from distilora.config import RunConfig
 from distilora.data import Parts
 from distilora.encoders import Encoder
 from distilora.evaluation import Measured
-from distilora.files import write_bytes
+from distilora.files import atomic_text, write_bytes, write_json
 from distilora.fit import Fitted
 from distilora.known_texts import SEEN, examples_digest
 from distilora.methods import METHODS
 from distilora.report import write_report
 from distilora.settings import to_tree
-from distilora.tables import atomic_text, write_json, write_table
+from distilora.tables import write_table
+from distilora.version import __version__
 
 _FILMS = re.compile("imdb|rotten.?tomatoes", re.IGNORECASE)  # sources of film reviews, by their names
 

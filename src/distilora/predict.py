@@ -18,11 +18,12 @@ import numpy as np
 from distilora.artifact import Artifact
 from distilora.backends import Backend, open_backend
 from distilora.cleaning import cleaning
-from distilora.config import BackendName, Base, Device, InferencePrecision
+from distilora.config import BackendName, Base
 from distilora.errors import ArtifactError, ConfigError, DataError
 from distilora.examples import Example
 from distilora.find_model import find_model
 from distilora.given import is_missing, is_sequence
+from distilora.hardware import Device, InferencePrecision
 from distilora.lanes import run_rows
 from distilora.once import Known, Once
 from distilora.regate import trusted

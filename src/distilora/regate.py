@@ -19,9 +19,8 @@ import numpy as np
 
 from distilora.artifact import Artifact, read_check
 from distilora.backends import Backend, graphs, open_backend
-from distilora.config import InferencePrecision
 from distilora.errors import ArtifactError
-from distilora.hardware import flags
+from distilora.hardware import InferencePrecision, flags
 from distilora.lanes import run_rows
 from distilora.progress import say, warn
 from distilora.tasks import Task

@@ -6,10 +6,10 @@ from typing import Any
 
 from distilora.confusion import frequent_confusions
 from distilora.errors import MissingExtra
+from distilora.files import atomic_text
 from distilora.metric_names import metric_name, metric_text, share_text
 from distilora.metrics import SHOWN
 from distilora.pictures import curves, pictures
-from distilora.tables import atomic_text
 
 WEAKEST = 10  # classes shown in sight where there are more than SHOWN; the others unfold
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from distilora import hardware
-from distilora.config import Device, RunConfig
+from distilora.config import RunConfig
 from distilora.encoders import EMBEDDED, Encoder, weight_shapes
 from distilora.errors import ConfigError, MissingExtra
+from distilora.hardware import Device
 from distilora.methods import METHODS
 from distilora.progress import say
 from distilora.settings import parse, read_recipe

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from distilora.artifact import Artifact, read_artifact, read_check
-from distilora.config import Device, InferencePrecision
 from distilora.errors import DistiloraError, RoundTripError
 from distilora.fresh_process import run_fresh
+from distilora.hardware import Device, InferencePrecision
 from distilora.task_file import add_task_file, as_words, load_task_file
 from distilora.tasks import Task
 

@@ -36,12 +36,15 @@ from distilora.data import Parts, read_parts, shared_copies
 from distilora.duplicates import fingerprints
 from distilora.encode import Network
 from distilora.encoders import Encoder, load_tokenizer
+from distilora.environment import environment
 from distilora.errors import Interrupted
 from distilora.evaluation import Measured, measure
 from distilora.examples import Examples
+from distilora.files import atomic_text, write_json
 from distilora.fit import Fitted, Labelled, fit
-from distilora.folder import claim, let_go, writing
+from distilora.folder import claim, writing_run
 from distilora.lanes import run_rows
+from distilora.locks import let_go
 from distilora.methods import METHODS
 from distilora.network import new_network
 from distilora.outcome import Outcome, write_outcome
@@ -52,7 +55,6 @@ from distilora.ranks import from_environment, local_index
 from distilora.resolve import resolve, say_if_on_other_threads, say_what_is_used
 from distilora.saving import verified, write_model
 from distilora.settings import to_tree
-from distilora.tables import atomic_text, write_json
 from distilora.tasks import Task
 from distilora.tokens import Tokenised, tokenise, unknown_only, with_truncation
 
@@ -203,12 +205,12 @@ class Run:
     def fit(self) -> Fitted:
         """Trains; the network then holds the best weights. Claims the folder."""
         network, parts = self.network, self.parts
-        with writing(self.folder):
+        with writing_run(self.folder):
             if self.ranks.first:
                 claim(self.folder, self._overwrite, self._resume)
                 with atomic_text(self.folder / "run.yaml") as stream:
                     yaml.safe_dump(to_tree(self.config), stream, sort_keys=False, allow_unicode=True)
-                write_json(self.folder / "environment.json", hardware.environment())
+                write_json(self.folder / "environment.json", environment())
             with memory.Peak(self.device, self._above) as peak:
                 self.fitted = fit(
                     network,
@@ -230,7 +232,7 @@ class Run:
         self.temperature = (
             fit_temperature(self.fitted.outputs, self.parts.validation.targets) if self.parts.task.calibrated else 1.0
         )
-        with writing(self.folder):
+        with writing_run(self.folder):
             self.artifact = write_model(
                 self.folder, self.config, self.encoder, self.parts, self.network, self.tokenizer, self.temperature,
                 self.validation_tokens.rows, self.fitted.outputs,
@@ -262,7 +264,7 @@ class Run:
             self.parameters, self.fitted, self.round_trip, self.measured,
             fingerprints([" ".join(e.texts) for e in trained_on]), {**self._clock.costs(), **self._memory()},
         )  # fmt: skip
-        with writing(self.folder):
+        with writing_run(self.folder):
             summary = write_outcome(self.folder, outcome)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         self.close()

@@ -9,14 +9,15 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from distilora import __version__, quantisation
+from distilora import quantisation
 from distilora.artifact import Artifact, Check, check_examples, write_artifact
 from distilora.backends.torch_backend import TorchBackend
-from distilora.config import Device, Precision, RunConfig
+from distilora.config import RunConfig
 from distilora.data import Parts
 from distilora.encode import Network
 from distilora.encoders import Encoder
 from distilora.errors import RoundTripError
+from distilora.hardware import Device, Precision
 from distilora.lanes import run_rows
 from distilora.methods import METHODS
 from distilora.network import Held, new_network, save_weights
@@ -25,6 +26,7 @@ from distilora.roundtrip import verify
 from distilora.rows import Rows
 from distilora.tasks import Task
 from distilora.tokens import tokenise
+from distilora.version import __version__
 
 
 def write_model(

@@ -17,8 +17,9 @@ from typing import Any
 
 from distilora.artifact import Artifact, read_artifact
 from distilora.errors import ConfigError, DataError, OutputError
-from distilora.files import sha256
-from distilora.folder import hold, let_go, writing
+from distilora.files import atomic_text, sha256
+from distilora.full_disk import writing
+from distilora.locks import hold, let_go
 from distilora.numerics import resolve
 from distilora.predict import Predictor, load
 from distilora.progress import Progress
@@ -37,7 +38,6 @@ from distilora.score_job import (
 from distilora.score_plan import Plan, make_plan
 from distilora.score_shard import PARTS, Scorer, record_name, rejects_name, shard_name
 from distilora.storage import Place, find_inputs, is_address, local, opened
-from distilora.tables import atomic_text
 from distilora.tasks import restore
 
 __all__ = ["Scoring", "score"]

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from distilora.config import BackendName, Base, Device, InferencePrecision
+from distilora.config import BackendName, Base
 from distilora.errors import ConfigError
-from distilora.folder import LOCK
+from distilora.hardware import Device, InferencePrecision
+from distilora.locks import LOCK
 from distilora.numerics import Numerics
 from distilora.score_plan import Plan
 from distilora.score_shard import PARTS

@@ -13,9 +13,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from distilora.compression import decompressed
 from distilora.errors import DataError, MissingExtra, OutputError
-from distilora.files import flush_file, flush_folder
+from distilora.files import flush_file, flush_folder, write_json
 from distilora.table_kinds import KINDS, tables_of
-from distilora.tables import write_json
 
 MAGIC = "*?["
 

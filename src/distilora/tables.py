@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -27,14 +27,12 @@ __all__ = [
     "BATCH",
     "Record",
     "TableWriter",
-    "atomic_text",
     "format_of",
     "json_line",
     "json_text",
     "read_stream",
     "read_table",
     "tell_separator",
-    "write_json",
     "write_table",
 ]
 
@@ -266,22 +264,3 @@ def write_table(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Writes all records at once."""
     with TableWriter(path) as out:
         out.write(list(records))
-
-
-@contextmanager
-def atomic_text(path: str | Path) -> Iterator[Any]:
-    """Opens a text file for writing under a temporary name and moves it to `path` when all went well."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as stream:
-            yield stream
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """Writes indented JSON, under a temporary name first. NaN is refused (ValueError)."""
-    with atomic_text(path) as stream:
-        stream.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilora.artifact import Artifact
-from distilora.config import BackendName, Base, Device, InferencePrecision, Precision
+from distilora.config import BackendName, Base
 from distilora.errors import ArtifactError, ConfigError, MissingExtra
+from distilora.hardware import Device, InferencePrecision, Precision
 from distilora.rows import Rows
 
 FILES: dict[InferencePrecision, str] = {"fp32": "model.onnx", "int8": "model_quantized.onnx"}  # of the onnx backend

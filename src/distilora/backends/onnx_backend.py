@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from distilora.artifact import Artifact
 from distilora.backends import graphs
-from distilora.config import InferencePrecision
 from distilora.errors import ArtifactError
-from distilora.hardware import threads
+from distilora.hardware import InferencePrecision, threads
 from distilora.rows import Rows
 
 BUDGET = (

@@ -9,11 +9,19 @@ import torch
 from numpy.typing import NDArray
 
 from distilora.artifact import Artifact
-from distilora.config import Base, Device, Precision
+from distilora.config import Base
 from distilora.encode import Network
 from distilora.encoders import find_encoder, same_encoder
 from distilora.errors import ArtifactError
-from distilora.hardware import flags, keep_freed_memory, pick_device, pick_precision, pick_token_budget
+from distilora.hardware import (
+    Device,
+    Precision,
+    flags,
+    keep_freed_memory,
+    pick_device,
+    pick_precision,
+    pick_token_budget,
+)
 from distilora.network import Held, load_merged, load_network
 from distilora.progress import say
 from distilora.quantisation import require_bitsandbytes
