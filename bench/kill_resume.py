@@ -145,7 +145,7 @@ def life(words: list[str], die: dict[str, Any] | None, log: str) -> int:
         return doing
 
     for phase, owner, name in (
-        ("cache", Prefix, "fill"), ("step", fit, "_step"), ("validation", fit, "_validate"),
+        ("cache", Prefix, "fill"), ("step", fit, "make_update"), ("validation", fit, "validate"),
         ("checkpoint", fit, "save_checkpoint"), ("saving", run, "write_model"),
     ):  # fmt: skip
         setattr(owner, name, noted(phase, getattr(owner, name)))

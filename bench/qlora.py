@@ -157,12 +157,13 @@ def measure_memory(method: str, out: str) -> None:
 
     from distilora.config import AdapterConfig, TrainingConfig
     from distilora.encoders import find_encoder
-    from distilora.fit import Labelled, fit
+    from distilora.fit import fit
     from distilora.hardware import pick_device, pick_precision
     from distilora.memory import Peak, after_imports_mb
     from distilora.methods import METHODS as TABLE
     from distilora.network import new_network
     from distilora.rows import rows_of
+    from distilora.setup import Labelled
     from distilora.tasks.classification import Classification
 
     above = after_imports_mb()

@@ -17,7 +17,9 @@ from distilora.config import AdapterConfig
 from distilora.encode import Network
 from distilora.encoders import find_encoder
 from distilora.errors import ArtifactError
-from distilora.network import BY_TOKEN, hushed, load_network, new_network, save_weights
+from distilora.network import load_network, new_network
+from distilora.quiet import quiet_libraries
+from distilora.weights import BY_TOKEN, save_weights
 
 TARGETS = ["q_lin", "v_lin", "lin1", "lin2"]
 LORA: dict[str, dict[str, Any]] = {  # those that are W + s B A
@@ -70,7 +72,7 @@ def adapted(encoder: Path, config: Any) -> Network:
     head = AdapterConfig(method="head")
     model = new_network(found, TASK, head, precision="fp32", device=torch.device("cpu"), dropout=0.0).model
     torch.manual_seed(1)
-    with hushed():
+    with quiet_libraries():
         outer = get_peft_model(model, config)
     with torch.no_grad():
         for parameter in outer.parameters():

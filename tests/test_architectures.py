@@ -13,11 +13,12 @@ from distilora.config import AdapterConfig
 from distilora.encode import Network
 from distilora.encoders import Encoder, find_encoder, load_tokenizer
 from distilora.errors import EncoderError
-from distilora.network import load_network, new_network, save_weights
+from distilora.network import load_network, new_network
 from distilora.resolve import resolve, say_what_is_used
 from distilora.rows import Rows, rows_of
 from distilora.run import train
 from distilora.tasks.classification import Classification
+from distilora.weights import save_weights
 
 CPU = torch.device("cpu")
 TASK = Classification(("bad", "fair", "good"), "text", "label")

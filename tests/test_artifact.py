@@ -9,17 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distilora.artifact import (
-    CHECK_TEXTS,
-    Artifact,
-    Check,
-    check_examples,
-    model_folder,
-    read_artifact,
-    read_check,
-    sealed,
-    write_artifact,
-)
+from distilora.artifact import Artifact, model_folder, read_artifact, sealed, write_artifact
+from distilora.check import CHECK_TEXTS, Check, check_examples, read_check
 from distilora.errors import ArtifactError
 from distilora.examples import Example
 from distilora.files import sha256
@@ -51,7 +42,7 @@ def test_a_finished_run_is_read(finished: Path, encoder: Path) -> None:
 
 
 def test_the_check_holds_the_shortest_and_the_longest(finished: Path) -> None:
-    check = read_check(read_artifact(finished))
+    check = read_check(read_artifact(finished).folder)
     assert len(check.examples) == CHECK_TEXTS
     assert check.outputs.shape == check.outputs_fp32.shape == (CHECK_TEXTS, 2)
     examples = [Example(("x" * n,)) for n in (5, 1, 9, 3)]
@@ -202,7 +193,7 @@ def test_written_and_read_back(finished: Path, tmp_path: Path) -> None:
     assert read_artifact(tmp_path) == written
     assert written.schema == Artifact.schema
     assert set(written.files) == {ADAPTER, "check.npz"}
-    check = read_check(written)
+    check = read_check(written.folder)
     assert check.examples == EMPTY.examples
     assert np.array_equal(check.outputs_fp32, EMPTY.outputs_fp32)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -10,9 +10,10 @@ from conftest import write_tiny_encoder
 from distilora.config import AdapterConfig
 from distilora.encode import Network
 from distilora.encoders import find_encoder
-from distilora.network import load_network, new_network, save_weights
+from distilora.network import load_network, new_network
 from distilora.rows import Rows, rows_of
 from distilora.tasks.classification import Classification
+from distilora.weights import save_weights
 
 TASK = Classification(("neg", "pos"), "text", "label")
 LENGTHS = (5, 17, 3, 64, 9, 1)

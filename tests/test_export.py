@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from distilora import export, hardware, parity, predict
-from distilora.artifact import SCHEMA, read_artifact, read_check
+from distilora.artifact import SCHEMA, read_artifact
 from distilora.backends import open_backend
 from distilora.backends.onnx_backend import OnnxBackend
+from distilora.check import read_check
 from distilora.cli import main
 from distilora.errors import ArtifactError, ConfigError, DataError, MissingExtra, ParityError
 from distilora.export import export_run
@@ -347,7 +348,7 @@ class TestAnotherProcessor:
     def test_a_task_without_labels(self, with_int8: Callable[..., Predictor], monkeypatch: pytest.MonkeyPatch) -> None:
         artifact = with_int8().artifact
         task = SimpleNamespace(labels=())
-        wanted = read_check(artifact).outputs_fp32
+        wanted = read_check(artifact.folder).outputs_fp32
         for share, passes in ((0.009, True), (0.011, False)):
             outputs = wanted + np.float32(share) * np.abs(wanted).max()
             monkeypatch.setattr("distilora.regate.run_rows", lambda *rest, outputs=outputs: outputs)

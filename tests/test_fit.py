@@ -18,18 +18,19 @@ import yaml
 from conftest import tiny_config, tiny_reviews, tiny_tokenizer
 
 from distilora.artifact import read_artifact
-from distilora.backends.torch_backend import run_network
 from distilora.cli import main
 from distilora.config import AdapterConfig, TrainingConfig
-from distilora.encode import Network
+from distilora.encode import Network, run_network
 from distilora.encoders import find_encoder
 from distilora.errors import ArtifactError, ConfigError, Interrupted
 from distilora.examples import Example
 from distilora.files import sha256
-from distilora.fit import Fitted, Labelled, fit, learning_rate
+from distilora.fit import Fitted, fit
 from distilora.network import new_network
+from distilora.optimizer import learning_rate
 from distilora.run import train
 from distilora.settings import to_tree
+from distilora.setup import Labelled
 from distilora.tasks.classification import Classification
 from distilora.tokens import tokenise
 

@@ -85,7 +85,7 @@ def test_those_that_come_second_are_refused_and_the_first_is_not_disturbed(
 
     out = tmp_path / "run"
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_config(out, reviews, encoder, training__checkpoint_every=5))
-    steps, step = iter(range(10**6)), fit._step
+    steps, step = iter(range(10**6)), fit.make_update
     said = []
 
     def count(*words: object) -> tuple[float, float]:
@@ -95,7 +95,7 @@ def test_those_that_come_second_are_refused_and_the_first_is_not_disturbed(
             said.extend((second.communicate(timeout=30)[1], second.returncode) for second in seconds)
         return step(*words)
 
-    monkeypatch.setattr(fit, "_step", count)
+    monkeypatch.setattr(fit, "make_update", count)
     no_fresh_process(monkeypatch)
     assert main(["train", recipe]) == 0
     busy = f"distilora: output: another process is writing {out}; wait for it, stop it, or give another --output\n"

@@ -82,7 +82,7 @@ def test_in_training(
 ) -> None:  # fmt: skip
     run = disk / "run"
     config = tiny_config(run, reviews, encoder, training__tracker=tracker, training__checkpoint_every=every)
-    steps, step = iter(range(1, 10**6)), fit._step
+    steps, step = iter(range(1, 10**6)), fit.make_update
 
     def count(*words: Any) -> tuple[float, float]:
         if next(steps) == 65:
@@ -92,7 +92,7 @@ def test_in_training(
     monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # not pytest's, which keeps it to itself
     no_fresh_process(monkeypatch)
     with monkeypatch.context() as patch:
-        patch.setattr(fit, "_step", count)
+        patch.setattr(fit, "make_update", count)
         refused(run, capfd, "train", write_recipe(tmp_path / "recipe.yaml", config))
     last = 63 if tracker == "none" else 60
     assert max(path.name for path in (run / "checkpoints").iterdir()) == f"{last:08d}"
@@ -119,7 +119,7 @@ def test_before_there_is_a_run(
 
 
 SHORT = {"training__epochs": 1, "training__learning_rate": 0.05}
-SAVING = ("distilora.run.write_model", "distilora.saving.save_weights", "distilora.artifact._pack")
+SAVING = ("distilora.run.write_model", "distilora.saving.save_weights", "distilora.artifact.pack_check")
 TELLING = ("distilora.outcome.write_table", "distilora.outcome.write_report", "distilora.outcome.model_card",
            "distilora.outcome.write_json")  # fmt: skip
 

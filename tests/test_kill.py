@@ -51,8 +51,8 @@ for place, number, seconds in [*kills, [None, 0, 0]]:
     print(json.dumps([place, os.waitpid(child, 0)[1]]), flush=True)
 """
 KILLS = [  # the nth call of a function in its process, and how long it may take
-    ("fit._step", 3, 0.03), ("fit._step", 9, 0.03), ("fit.save_checkpoint", 2, 0.02), ("fit._validate", 1, 0.02),
-    ("fit.save_checkpoint", 1, 0.02), ("fit._step", 33, 0.03), ("fit._validate", 1, 0.02), ("run.write_model", 1, 0.3),
+    ("fit.make_update", 3, 0.03), ("fit.make_update", 9, 0.03), ("fit.save_checkpoint", 2, 0.02), ("fit.validate", 1, 0.02),
+    ("fit.save_checkpoint", 1, 0.02), ("fit.make_update", 33, 0.03), ("fit.validate", 1, 0.02), ("run.write_model", 1, 0.3),
     ("run.verified", 1, 1.0), ("run.measure", 1, 0.3), ("run.write_outcome", 1, 0.3), ("prefix._reserve", 1, 0.05),
     ("prefix._reserve", 2, 0.1),
 ]  # fmt: skip

@@ -18,10 +18,11 @@ from distilora.config import AdapterConfig, MethodName, TrainingConfig
 from distilora.encode import Network
 from distilora.encoders import find_encoder
 from distilora.examples import Example
-from distilora.fit import Fitted, Labelled, fit
+from distilora.fit import Fitted, fit
 from distilora.memory import Meter, Peak, anonymous_mb
 from distilora.network import new_network
 from distilora.rows import Rows, rows_of
+from distilora.setup import Labelled, Setup
 from distilora.tasks.classification import Classification
 from distilora.tokens import tokenise
 
@@ -172,16 +173,16 @@ def test_activations_are_as_many_as_the_texts(method: MethodName, off: float, en
 
 def test_the_first_update_alone_is_measured(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     updates, met = [], []
-    step = fitting._step
+    step = fitting.make_update
 
     def seen(*words: Any) -> tuple[float, float]:
-        meter = next(word for word in words if isinstance(word, Meter))
+        meter = next(word for word in words if isinstance(word, Setup)).meter
         updates.append(meter.open)
         done = step(*words)
         met.append(dict(meter.found))
         return done
 
-    monkeypatch.setattr(fitting, "_step", seen)
+    monkeypatch.setattr(fitting, "make_update", seen)
     found = trained(encoder, tmp_path).memory
     assert updates == [True, False, False]
     assert met == [found] * 3

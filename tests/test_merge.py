@@ -17,8 +17,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from distilora import export, network
 from distilora import merge as merging
-from distilora.artifact import read_artifact, read_check, sealed
+from distilora.artifact import read_artifact, sealed
 from distilora.backends.torch_backend import open_network
+from distilora.check import read_check
 from distilora.cli import main
 from distilora.encoders import find_encoder, special_tokens
 from distilora.errors import ArtifactError, EncoderError, RoundTripError
@@ -78,9 +79,9 @@ def test_it_answers_as_the_run_does(
     assert load(folder, device="cpu").backend.precision == ours.precision
     for name in ("task", "cleaning", "max_length", "encoder", "method"):
         assert getattr(ours, name) == getattr(theirs, name)
-    assert read_check(ours).examples == read_check(theirs).examples
-    calibrated = read_check(theirs).outputs_fp32 / theirs.temperature
-    np.testing.assert_allclose(read_check(ours).outputs_fp32, calibrated, rtol=0, atol=1e-5 / theirs.temperature)
+    assert read_check(ours.folder).examples == read_check(theirs.folder).examples
+    calibrated = read_check(theirs.folder).outputs_fp32 / theirs.temperature
+    np.testing.assert_allclose(read_check(ours.folder).outputs_fp32, calibrated, rtol=0, atol=1e-5 / theirs.temperature)
 
     answers, wanted = load(folder, "fp32", "cpu")(TEXTS), load(runs[method], "fp32", "cpu")(TEXTS)
     assert [answer["truncated"] for answer in answers] == [False] * 12 + [True, False]

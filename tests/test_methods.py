@@ -8,14 +8,15 @@ from conftest import tiny_config, tiny_model_config
 from test_architectures import SETTINGS
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from distilora.architectures import ARCHITECTURES, Architecture
+from distilora.architectures import ARCHITECTURES, Architecture, in_head
 from distilora.cli import main
 from distilora.config import AdapterConfig, TrainingConfig
 from distilora.encode import Network
 from distilora.encoders import Encoder, find_encoder
 from distilora.errors import ConfigError
-from distilora.methods import METHODS, in_head, parameter_groups
+from distilora.methods import METHODS
 from distilora.network import new_network
+from distilora.optimizer import parameter_groups
 from distilora.resolve import resolve, say_what_is_used
 from distilora.tasks.classification import Classification
 

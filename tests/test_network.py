@@ -14,10 +14,11 @@ from distilora.config import AdapterConfig
 from distilora.encode import Network
 from distilora.encoders import Encoder, find_encoder
 from distilora.errors import ArtifactError, ConfigError, EncoderError
-from distilora.network import load_network, new_network, save_weights
+from distilora.network import load_network, new_network
 from distilora.resolve import resolve
 from distilora.rows import rows_of
 from distilora.tasks.classification import Classification
+from distilora.weights import save_weights
 
 CPU = torch.device("cpu")
 TASK = Classification(("neg", "pos"), "text", "label")

@@ -12,16 +12,16 @@ from conftest import write_tiny_encoder
 from safetensors.torch import load_file, save_file
 
 from distilora.architectures import ARCHITECTURES
-from distilora.backends.torch_backend import run_network
 from distilora.config import AdapterConfig
-from distilora.encode import Network
+from distilora.encode import Network, run_network
 from distilora.encoders import Encoder, find_encoder
 from distilora.errors import ArtifactError
 from distilora.methods import METHODS
-from distilora.network import load_merged, load_network, merge, new_network, save_weights
+from distilora.network import load_merged, load_network, new_network
 from distilora.plain_model import PlainModel, plain_run
 from distilora.rows import rows_of
 from distilora.tasks.classification import Classification
+from distilora.weights import merge, save_weights
 
 CPU = torch.device("cpu")
 TASK = Classification(("bad", "fair", "good"), "text", "label")

@@ -23,8 +23,9 @@ from distilora.config import AdapterConfig
 from distilora.encode import Network
 from distilora.encoders import find_encoder
 from distilora.errors import Interrupted
-from distilora.fit import CACHE, Fitted, fit, learning_rate
+from distilora.fit import CACHE, Fitted, fit
 from distilora.network import new_network
+from distilora.optimizer import learning_rate
 from distilora.plan import plan
 from distilora.prefix import Prefix, Prefixes
 from distilora.ranks import Ranks
@@ -229,7 +230,7 @@ def test_nobody_removes_what_another_process_has_written(deep: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, ValueError, OSError])
-@pytest.mark.parametrize("place", ["fit._step", "fit._validate", "encode.Network.lower", "fit.load_checkpoint"])
+@pytest.mark.parametrize("place", ["fit.make_update", "fit.validate", "encode.Network.lower", "fit.load_checkpoint"])
 def test_it_is_deleted_however_the_run_ends(
     deep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, failure: type[BaseException]
 ) -> None:

@@ -17,9 +17,8 @@ from transformers import AutoModelForSequenceClassification
 
 from distilora.architectures import architecture
 from distilora.artifact import read_artifact
-from distilora.backends.torch_backend import run_network
 from distilora.config import AdapterConfig
-from distilora.encode import Network
+from distilora.encode import Network, run_network
 from distilora.encoders import Encoder, find_encoder
 from distilora.errors import ConfigError, MissingExtra
 from distilora.hardware import pick_precision

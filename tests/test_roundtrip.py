@@ -14,8 +14,9 @@ from conftest import tiny_config
 from safetensors.torch import load_file, save_file
 
 from distilora import network, run, saving, torch_settings
-from distilora.artifact import Check, _pack, read_artifact, read_check, sealed
+from distilora.artifact import read_artifact, sealed
 from distilora.backends import open_backend
+from distilora.check import Check, pack_check, read_check
 from distilora.errors import ArtifactError, RoundTripError
 from distilora.files import sha256
 from distilora.lanes import run_rows
@@ -57,7 +58,7 @@ def test_a_fresh_process_gave_back_the_finished_run_s_outputs(metrics: dict) -> 
 
 
 def test_the_outputs_are_those_of_prediction(finished: Path) -> None:
-    check = read_check(read_artifact(finished))
+    check = read_check(read_artifact(finished).folder)
     predictor = load(finished, precision="fp32")
     answers = predictor.answer(check.examples)
     wanted = torch.softmax(torch.from_numpy(check.outputs) / predictor.artifact.temperature, -1)[:, 1]
@@ -107,10 +108,10 @@ def test_a_run_fails_with_its_round_trip(
 def checked_here(model: Path) -> None:
     """Has the model's check say what this process computes."""
     artifact = read_artifact(model)
-    check = read_check(artifact)
+    check = read_check(artifact.folder)
     rows = tokenise(read_tokenizer(model / "tokenizer.json"), check.examples).rows
     outputs = run_rows(rows, open_backend(artifact, "fp32", "cpu"), artifact.token_budget)
-    (model / "check.npz").write_bytes(_pack(Check(check.examples, outputs, outputs)))
+    (model / "check.npz").write_bytes(pack_check(Check(check.examples, outputs, outputs)))
     fields = json.loads((model / "artifact.json").read_text())
     fields["files"]["check.npz"] = sha256(model / "check.npz")
     (model / "artifact.json").write_text(json.dumps(sealed(fields)))

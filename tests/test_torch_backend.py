@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from conftest import write_tiny_encoder
 
-from distilora.artifact import read_artifact, read_check
+from distilora.artifact import read_artifact
 from distilora.backends import open_backend
+from distilora.check import read_check
 from distilora.errors import ArtifactError, EncoderError
 from distilora.lanes import run_rows
 from distilora.tokens import read_tokenizer, tokenise
@@ -17,7 +18,7 @@ from distilora.tokens import read_tokenizer, tokenise
 
 def test_it_gives_the_check_s_outputs(finished: Path, encoder: Path, tmp_path: Path) -> None:
     artifact = read_artifact(finished)
-    check = read_check(artifact)
+    check = read_check(artifact.folder)
     rows, _ = tokenise(read_tokenizer(artifact.folder / "tokenizer.json"), check.examples)
     backend = open_backend(artifact, "fp32", "cpu")
     assert backend.precision == "fp32"

@@ -137,3 +137,9 @@ def architecture(model_type: str) -> Architecture:
             f"encoder.name: family {model_type!r} is not supported; supported are {', '.join(ARCHITECTURES)}"
         )
     return ARCHITECTURES[model_type]
+
+
+def in_head(name: str, family: Architecture) -> bool:
+    """Whether a parameter, by its dotted name, belongs to a head layer."""
+    parts = name.split(".")
+    return any(layer in parts for layer in family.head_layers) and family.blocks.split(".")[-1] not in parts

@@ -13,23 +13,19 @@ and check.npz     texts and their outputs: the fixture of the round trip
 
 import dataclasses
 import hashlib
-import io
 import json
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from distilora.check import Check, pack_check
 from distilora.config import MethodName
 from distilora.errors import ArtifactError
-from distilora.examples import Example
 from distilora.files import sha256
 from distilora.hardware import InferencePrecision
 
@@ -41,7 +37,6 @@ WEIGHTS = {  # what the weights must be in, and all that they are ever loaded fr
     "merged": "*.safetensors",
     "onnx": "*.onnx",
 }
-CHECK_TEXTS = 32
 
 
 @dataclass(frozen=True)
@@ -65,15 +60,6 @@ class Artifact:
     schema: int = SCHEMA
     files: dict[str, str] = dataclasses.field(default_factory=dict)  # path -> SHA-256
     folder: Path = dataclasses.field(default=Path(), compare=False)
-
-
-@dataclass(frozen=True)
-class Check:
-    """check.npz: examples, their outputs in the run's precision and batches, and in fp32."""
-
-    examples: list[Example]
-    outputs: NDArray[np.float32]
-    outputs_fp32: NDArray[np.float32]
 
 
 def model_folder(path: str | Path) -> Path:
@@ -179,7 +165,7 @@ def write_artifact(folder: Path, artifact: Artifact, write_files: Callable[[Path
     temporary.mkdir(parents=True)
     try:
         write_files(temporary)
-        (temporary / "check.npz").write_bytes(_pack(check))
+        (temporary / "check.npz").write_bytes(pack_check(check))
         files = {
             file.relative_to(temporary).as_posix(): sha256(file)
             for file in sorted(temporary.rglob("*"))
@@ -196,30 +182,3 @@ def write_artifact(folder: Path, artifact: Artifact, write_files: Callable[[Path
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return written
-
-
-def read_check(artifact: Artifact) -> Check:
-    """The fixture of an artifact."""
-    with np.load(artifact.folder / "check.npz", allow_pickle=False) as arrays:
-        texts = json.loads(arrays["texts"].tobytes().decode("utf-8"))
-        examples = [Example(tuple(parts)) for parts in texts]
-        return Check(examples, arrays["outputs"], arrays["outputs_fp32"])
-
-
-def _pack(check: Check) -> bytes:
-    buffer = io.BytesIO()
-    texts = json.dumps([list(example.texts) for example in check.examples], ensure_ascii=False)
-    np.savez_compressed(
-        buffer,
-        texts=np.frombuffer(texts.encode("utf-8"), np.uint8),
-        outputs=check.outputs,
-        outputs_fp32=check.outputs_fp32,
-    )
-    return buffer.getvalue()
-
-
-def check_examples(examples: Sequence[Example]) -> list[Example]:
-    """The examples a check is made of: evenly spaced, the shortest and the longest among them."""
-    order = sorted(range(len(examples)), key=lambda i: (sum(map(len, examples[i].texts)), i))
-    places = np.unique(np.linspace(0, len(order) - 1, min(CHECK_TEXTS, len(order))).round().astype(int))
-    return [Example(examples[order[i]].texts) for i in places]

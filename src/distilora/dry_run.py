@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from distilora.backends.torch_backend import run_network
 from distilora.config import RunConfig
+from distilora.encode import run_network
 from distilora.errors import ConfigError
 from distilora.examples import Examples
 from distilora.methods import METHODS

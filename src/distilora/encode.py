@@ -10,19 +10,19 @@ three ways through the blocks, with the same results up to rounding:
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from distilora.architectures import Architecture
+from distilora.architectures import Architecture, in_head
 from distilora.attention import REGISTERED
 from distilora.blocks import Block, blocks_of, plain
-from distilora.methods import in_head
 from distilora.packing import ROUND, Packed
+from distilora.precision import WithoutAutocast
 from distilora.rows import Rows
 from distilora.tasks import Task
 
@@ -204,9 +204,9 @@ class Network(nn.Module):
         """The parameters that training changes, by name."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
-    def full_precision(self) -> "_WithoutAutocast":
+    def full_precision(self) -> "WithoutAutocast":
         """Autocast off; gives the type it would have computed in."""
-        return _WithoutAutocast(self.device.type)
+        return WithoutAutocast(self.device.type)
 
     def _input(self, rows: Rows, packed: Packed) -> tuple[Tensor, Tensor]:
         # RoBERTa counts positions from the one after its padding's
@@ -247,15 +247,13 @@ def _filled(tokens: Tensor, packed: Packed) -> Tensor:
     return nn.functional.pad(tokens, (0, 0, 0, packed.size - packed.total))
 
 
-class _WithoutAutocast(AbstractContextManager[torch.dtype]):
-    def __init__(self, device: str) -> None:
-        on = torch.is_autocast_enabled(device)
-        self.dtype = torch.get_autocast_dtype(device) if on else torch.float32
-        self.off: Any = torch.autocast(device, enabled=False)
+def run_network(
+    network: Network, rows: Rows, precision: str, entering: torch.Tensor | None = None
+) -> NDArray[np.float32]:
+    """Outputs of one micro-batch without gradients; used for validation, too, so that both are the same numbers.
 
-    def __enter__(self) -> torch.dtype:
-        self.off.__enter__()
-        return self.dtype
-
-    def __exit__(self, *failure: Any) -> None:
-        self.off.__exit__(*failure)
+    `entering`: see `Network.encode`.
+    """
+    with torch.inference_mode(), torch.autocast(network.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        outputs = network(rows, entering=entering)
+    return outputs.float().cpu().numpy()  # type: ignore[no-any-return]

@@ -19,9 +19,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from distilora.artifact import Artifact, Check, read_artifact, read_check, write_artifact
+from distilora.artifact import Artifact, read_artifact, write_artifact
 from distilora.backends import FILES, Backend
 from distilora.backends.torch_backend import TorchBackend, open_network
+from distilora.check import Check, read_check
 from distilora.encode import Network
 from distilora.encoders import find_encoder, special_tokens
 from distilora.errors import ArtifactError, ConfigError, MissingExtra, OutputError
@@ -99,7 +100,7 @@ def _export(
     accept: bool,
 ) -> Artifact:
     tokenizer = read_tokenizer(artifact.folder / "tokenizer.json")
-    check = read_check(artifact)
+    check = read_check(artifact.folder)
     checked = tokenise(tokenizer, check.examples).rows
     merged = merged_network(artifact, encoder)
     original = TorchBackend(open_network(artifact, "fp32", CPU, encoder), "fp32", artifact.token_budget)

@@ -20,8 +20,9 @@ from distilora.artifact import Artifact
 from distilora.backends.torch_backend import open_network
 from distilora.encode import Network
 from distilora.errors import RoundTripError
-from distilora.network import hushed, merge
+from distilora.quiet import quiet_libraries
 from distilora.tasks import restore
+from distilora.weights import merge
 
 TOLERANCE = 1e-4  # of an fp32 output, relative to the largest: sums in another order, no more
 
@@ -52,7 +53,7 @@ def write_transformers(
     model: Any, artifact: Artifact, folder: Path, special: dict[str, str], weights: bool = True
 ) -> None:
     """Writes config.json, the weights unless told not to, and the tokenizer with its `special` tokens by role."""
-    with hushed():
+    with quiet_libraries():
         if weights:
             model.save_pretrained(folder, safe_serialization=True)
         else:

@@ -9,16 +9,13 @@
 Every head layer is trained and saved, whatever the method. `full` on all blocks trains the embeddings, too.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from distilora.architectures import Architecture
-from distilora.config import AdapterConfig, MethodName, TrainingConfig
+from distilora.architectures import Architecture, in_head
+from distilora.config import AdapterConfig, MethodName
 from distilora.errors import ConfigError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 Saved = Literal["peft", "delta"]
 
@@ -89,26 +86,3 @@ METHODS = {
         Method("head", "a trained head on the frozen encoder", False, nothing, "delta", 1e-3),
     )
 }
-
-
-def in_head(name: str, family: Architecture) -> bool:
-    """Whether a parameter, by its dotted name, belongs to a head layer."""
-    parts = name.split(".")
-    return any(layer in parts for layer in family.head_layers) and family.blocks.split(".")[-1] not in parts
-
-
-def parameter_groups(
-    trained: "Mapping[str, nn.Parameter]", family: Architecture, config: TrainingConfig
-) -> list[dict[str, Any]]:
-    """AdamW's groups: encoder and head by their own peak rates; matrices decay, biases and norms (vectors) do not."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in trained.items():
-        groups.setdefault((in_head(name, family), parameter.dim() > 1), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "peak": (head and config.head_learning_rate) or config.learning_rate,
-            "weight_decay": config.weight_decay if matrices else 0.0,
-        }
-        for (head, matrices), parameters in groups.items()
-    ]

@@ -6,8 +6,6 @@ so that no update is lost to rounding. On a CPU weights that stay as they are in
 """
 
 import json
-import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,23 +13,22 @@ from typing import Any, Literal, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
-from distilora.architectures import Architecture, architecture
+from distilora.architectures import Architecture, architecture, in_head
 from distilora.attention import REGISTERED, register
 from distilora.config import AdapterConfig
 from distilora.encode import Network
 from distilora.encoders import EMBEDDED, Encoder, load_weights
 from distilora.errors import ArtifactError, ConfigError, EncoderError
-from distilora.methods import METHODS, Saved, in_head
+from distilora.methods import METHODS, Saved
 from distilora.plain_model import plain_folder, plain_run
 from distilora.quantisation import check_device, dequantise, import_offline, quantise
+from distilora.quiet import quiet_libraries
 from distilora.seeds import seeded
 from distilora.tasks import Task
+from distilora.weights import with_adapter, with_delta
 
 Held = Literal["full", "4bit", "widened"]  # the base: as it is, in 4 bits, or in fp32 what the 4 bits say
-ADAPTER = "adapter_model.safetensors"
-DELTA = "delta.safetensors"
 
 
 def new_network(
@@ -56,7 +53,7 @@ def new_network(
     if adapter.last_blocks is not None and adapter.last_blocks > blocks:
         raise ConfigError(f"adapter.last_blocks: {adapter.last_blocks} given, but the encoder has {blocks}; give fewer")
     import_offline()
-    with hushed(), seeded(seed, device):
+    with quiet_libraries(), seeded(seed, device):
         model = _transformers_model(encoder, task, attention, dropout)
         _hold(model, encoder, base or ("4bit" if method.quantised else "full"), precision, device)
         outer = method.inject(model, family, adapter, blocks)
@@ -88,12 +85,12 @@ def load_network(
         if bare is not None:
             return _place(Network(bare, encoder.architecture, task), precision, device).eval()
     import_offline()
-    with hushed():
+    with quiet_libraries():
         model = _transformers_model(encoder, task, attention, None)
         _hold(model, encoder, base, precision, device)
         with _weights_of(folder):
             outer = (
-                _with_adapter(model, folder / "adapter") if weights == "peft" else _with_delta(model, folder / "delta")
+                with_adapter(model, folder / "adapter") if weights == "peft" else with_delta(model, folder / "delta")
             )
     return _place(Network(outer, encoder.architecture, task), precision, device).eval()
 
@@ -123,7 +120,7 @@ def load_merged(
             return _place(Network(bare, family, task), precision, device).eval()
     import transformers
 
-    with hushed():
+    with quiet_libraries():
         try:
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             family = architecture(config.model_type)
@@ -139,46 +136,6 @@ def load_merged(
     return _place(Network(model, family, task), precision, device).eval()
 
 
-def save_weights(network: Network, folder: Path) -> None:
-    """Writes what was trained: `adapter/` as PEFT does, every head layer included, or `delta/`.
-
-    `delta/delta.safetensors` holds the trained weights whole, not their differences, so that nothing is rounded; the
-    names are those of the Transformers class, which loads them with `load_state_dict(..., strict=False)`.
-    """
-    if not network.has_adapter:
-        (folder / "delta").mkdir()
-        trained = {name.removeprefix("outer."): p.detach().cpu().contiguous() for name, p in network.trained().items()}
-        save_file(trained, folder / "delta" / DELTA, metadata={"format": "pt"})
-        return
-    with hushed():
-        network.outer.save_pretrained(folder / "adapter", safe_serialization=True, save_embedding_layers=False)
-    # PEFT's empty template; the run's own model card says it all
-    (folder / "adapter" / "README.md").unlink(missing_ok=True)
-
-
-def merge(network: Network) -> Any:
-    """The Transformers class with the adapter's updates added into its weights. Uses `network` up.
-
-    Raises ArtifactError if a merged weight is not finite, ValueError on a 4-bit base, which would round the result.
-    """
-    if not network.has_adapter:
-        model = network.model
-    else:
-        if getattr(network.model, "is_loaded_in_4bit", False):
-            raise ValueError("merge onto the widened base")
-        try:
-            with hushed():
-                model = network.outer.merge_and_unload(safe_merge=True)  # on a copy of each weight, checked for NaN
-        except ValueError as error:
-            raise ArtifactError(
-                f"merging: {' '.join(str(error).split())}; the adapter is not usable, train it again"
-            ) from None
-    for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise ArtifactError(f"merging: {name} is not finite; the weights are not usable, train them again")
-    return model
-
-
 def _hold(model: Any, encoder: Encoder, base: Held, precision: str, device: torch.device) -> None:
     if base == "full":
         return
@@ -186,35 +143,6 @@ def _hold(model: Any, encoder: Encoder, base: Held, precision: str, device: torc
     quantise(model, encoder.architecture, precision)
     if base == "widened":
         dequantise(model, encoder.architecture)
-
-
-# Types of PEFT's that change each token for itself, inside the layers: the tests have compared them with PEFT's own forward
-# pass. Others read a whole row (LILY), or wrap the model (prompts, SHADOW, XLORA), which packed rows do not go through.
-BY_TOKEN = frozenset(
-    "LORA ADALORA ADAMSS BEFT BOFT C3A DEFT DELORA FOURIERFT FROD GLORA GRALORA HIRA HRA IA3 LN_TUNING LOHA LOKR MISS OFT OSF "
-    "PEANUT PSOFT PVERA RANDLORA ROAD SHIRA SUPERTUNING TINYLORA TRAINABLE_TOKENS UNILORA VBLORA VERA WAVEFT".split()
-)
-
-
-def _with_adapter(model: Any, folder: Path) -> Any:
-    from peft import PeftModel
-
-    if not (folder / ADAPTER).is_file():  # PEFT would unpickle adapter_model.bin, or ask the Hub
-        raise ValueError(f"no {ADAPTER} in {folder.name}/; copy the model again")
-    kind = json.loads((folder / "adapter_config.json").read_text("utf-8"))["peft_type"]
-    if kind not in BY_TOKEN:
-        raise ValueError(f"PEFT's {kind} is not an adapter that is supported; merge it with PEFT, or train lora")
-    return PeftModel.from_pretrained(model, folder, is_trainable=True, autocast_adapter_dtype=False)
-
-
-def _with_delta(model: Any, folder: Path) -> Any:
-    delta = load_file(folder / DELTA)
-    unknown = model.load_state_dict(delta, strict=False).unexpected_keys
-    if unknown:
-        raise ValueError(f"the encoder has no {unknown[0]}")
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in delta)
-    return model
 
 
 def _transformers_model(encoder: Encoder, task: Task, attention: str, dropout: float | None) -> Any:
@@ -291,25 +219,3 @@ def _embeddings(network: Network) -> set[torch.nn.Parameter]:
         return set()
     module.register_forward_hook(lambda module, given, states: states.to(torch.bfloat16))
     return set(module.parameters())
-
-
-@contextmanager
-def hushed() -> Iterator[None]:
-    """Keeps Transformers' and PEFT's notices of expected things (fresh head, unmerged adapter) to themselves."""
-    from transformers.utils import logging as transformers_logging
-
-    before, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    peft_logger = logging.getLogger("peft")
-    peft_before = peft_logger.level
-    peft_logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        transformers_logging.set_verbosity(before)
-        if bars:
-            transformers_logging.enable_progress_bar()
-        peft_logger.setLevel(peft_before)

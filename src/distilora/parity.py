@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distilora.artifact import Artifact, read_check
+from distilora.artifact import Artifact
 from distilora.backends import Backend
+from distilora.check import read_check
 from distilora.cleaning import cleaning
 from distilora.config import MeasureConfig, RunConfig, SourceConfig
 from distilora.data import read_parts
@@ -98,7 +99,7 @@ def _from_source(artifact: Artifact, task: Task, given: str) -> HeldOut:
                 f"note: {int(seen.sum()):,} of the {len(examples):,} held-out texts were trained or chosen on: left out"
             )
         examples = examples.take(np.flatnonzero(~seen))
-    return HeldOut(name, _some(examples), read_check(artifact).examples)
+    return HeldOut(name, _some(examples), read_check(artifact.folder).examples)
 
 
 def _recorded(run: Path) -> dict[str, Any]:

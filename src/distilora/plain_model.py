@@ -22,10 +22,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distilora.architectures import Architecture, BlockParts
+from distilora.architectures import Architecture, BlockParts, in_head
 from distilora.attention import REGISTERED
 from distilora.encoders import EMBEDDED, Encoder, load_weights
-from distilora.methods import in_head
 from distilora.tasks import Task
 
 Weights = dict[str, Tensor]  # by the names of the Transformers class

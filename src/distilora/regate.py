@@ -17,8 +17,9 @@ import math
 
 import numpy as np
 
-from distilora.artifact import Artifact, read_check
+from distilora.artifact import Artifact
 from distilora.backends import Backend, graphs, open_backend
+from distilora.check import read_check
 from distilora.errors import ArtifactError
 from distilora.hardware import InferencePrecision, flags
 from distilora.lanes import run_rows
@@ -60,7 +61,7 @@ def _elsewhere(artifact: Artifact) -> bool:
 
 def regate(artifact: Artifact, task: Task, backend: Backend) -> tuple[bool, str]:
     """Whether the backend answers the check's texts as fp32 does, by the rule above, and in words how far."""
-    check = read_check(artifact)
+    check = read_check(artifact.folder)
     rows = tokenise(read_tokenizer(artifact.folder / "tokenizer.json"), check.examples).rows
     outputs, wanted = run_rows(rows, backend), check.outputs_fp32
     if not task.labels or outputs.ndim != 2:

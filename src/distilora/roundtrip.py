@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from distilora.artifact import Artifact, read_artifact, read_check
+from distilora.artifact import Artifact, read_artifact
+from distilora.check import read_check
 from distilora.errors import DistiloraError, RoundTripError
 from distilora.fresh_process import run_fresh
 from distilora.hardware import Device, InferencePrecision
@@ -53,7 +54,7 @@ def compare(artifact: Artifact, device: Device = "auto") -> dict[str, Any]:
     from distilora.lanes import run_rows
     from distilora.tokens import read_tokenizer, tokenise
 
-    check = read_check(artifact)
+    check = read_check(artifact.folder)
     rows, _ = tokenise(read_tokenizer(artifact.folder / "tokenizer.json"), check.examples)
     found = {}
     checks: list[tuple[str, InferencePrecision, Any, float]] = [

@@ -41,7 +41,7 @@ from distilora.errors import Interrupted
 from distilora.evaluation import Measured, measure
 from distilora.examples import Examples
 from distilora.files import atomic_text, write_json
-from distilora.fit import Fitted, Labelled, fit
+from distilora.fit import Fitted, fit
 from distilora.folder import claim, writing_run
 from distilora.lanes import run_rows
 from distilora.locks import let_go
@@ -55,6 +55,7 @@ from distilora.ranks import from_environment, local_index
 from distilora.resolve import resolve, say_if_on_other_threads, say_what_is_used
 from distilora.saving import verified, write_model
 from distilora.settings import to_tree
+from distilora.setup import Labelled
 from distilora.tasks import Task
 from distilora.tokens import Tokenised, tokenise, unknown_only, with_truncation
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from distilora import quantisation
-from distilora.artifact import Artifact, Check, check_examples, write_artifact
+from distilora.artifact import Artifact, write_artifact
 from distilora.backends.torch_backend import TorchBackend
+from distilora.check import Check, check_examples
 from distilora.config import RunConfig
 from distilora.data import Parts
 from distilora.encode import Network
@@ -20,13 +21,14 @@ from distilora.errors import RoundTripError
 from distilora.hardware import Device, Precision
 from distilora.lanes import run_rows
 from distilora.methods import METHODS
-from distilora.network import Held, new_network, save_weights
+from distilora.network import Held, new_network
 from distilora.progress import say
 from distilora.roundtrip import verify
 from distilora.rows import Rows
 from distilora.tasks import Task
 from distilora.tokens import tokenise
 from distilora.version import __version__
+from distilora.weights import save_weights
 
 
 def write_model(

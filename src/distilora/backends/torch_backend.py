@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from distilora.artifact import Artifact
 from distilora.config import Base
-from distilora.encode import Network
+from distilora.encode import Network, run_network
 from distilora.encoders import find_encoder, same_encoder
 from distilora.errors import ArtifactError
 from distilora.hardware import (
@@ -143,15 +143,3 @@ def _held(artifact: Artifact, base: Base | Held) -> Held:
         return "full"
     require_bitsandbytes(", or predict on the full-precision encoder with --base full (in Python: base='full')")
     return "widened" if base == "widened" else "4bit"
-
-
-def run_network(
-    network: Network, rows: Rows, precision: str, entering: torch.Tensor | None = None
-) -> NDArray[np.float32]:
-    """Outputs of one micro-batch without gradients; used for validation, too, so that both are the same numbers.
-
-    `entering`: see `Network.encode`.
-    """
-    with torch.inference_mode(), torch.autocast(network.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        outputs = network(rows, entering=entering)
-    return outputs.float().cpu().numpy()  # type: ignore[no-any-return]

@@ -1,0 +1,22 @@
+"""Arithmetic outside autocast, in the precision that autocast would have chosen."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+
+
+class WithoutAutocast(AbstractContextManager[torch.dtype]):
+    """Context in which autocast is off; entering it gives the type that autocast would have computed in."""
+
+    def __init__(self, device: str) -> None:
+        on = torch.is_autocast_enabled(device)
+        self.dtype = torch.get_autocast_dtype(device) if on else torch.float32
+        self.off: Any = torch.autocast(device, enabled=False)
+
+    def __enter__(self) -> torch.dtype:
+        self.off.__enter__()
+        return self.dtype
+
+    def __exit__(self, *failure: Any) -> None:
+        self.off.__exit__(*failure)
