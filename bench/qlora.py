@@ -138,7 +138,8 @@ def _heldout_texts(folder: Path) -> list[str]:
     from distilora.data import read_parts
 
     config = distilora.parse(distilora.RunConfig, (), distilora.read_recipe(folder / "run.yaml"))
-    test = read_parts(config.data).read_test
+    task = distilora.load(folder).task
+    test = read_parts(config.data, task).read_test
     assert test is not None
     return [example.texts[0] for example in test().items]
 

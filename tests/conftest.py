@@ -7,6 +7,7 @@ import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -91,6 +92,16 @@ def write_tiny_encoder(folder: Path, model_type: str = "distilbert", **settings:
         mask_token="[MASK]",
     ).save_pretrained(folder)  # fmt: skip
     return folder
+
+
+def divided(config):
+    """The parts of the data, with the classification that was set up for it as `task`."""
+    from distilora.data import read_parts
+    from distilora.sources import open_source
+    from distilora.tasks.classification import Classification
+
+    task = Classification.from_source(config, open_source(config.path))
+    return SimpleNamespace(**vars(read_parts(config, task)), task=task)
 
 
 def tiny_config(output: Path, data: Path, encoder: Path, **changes: object):

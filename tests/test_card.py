@@ -15,6 +15,7 @@ import distilora
 from distilora.artifact import read_artifact
 from distilora.card import model_card
 from distilora.methods import METHODS
+from distilora.tasks.classification import Classification
 
 
 def card(finished: Path) -> str:
@@ -89,9 +90,8 @@ def test_the_card_names_its_method(method: str, runs: dict[str, Path]) -> None:
 def test_the_embedded_encoder_is_written_first(finished: Path, metrics: dict) -> None:
     artifact = read_artifact(finished)
     artifact = dataclasses.replace(artifact, encoder=artifact.encoder | {"name": "embedded"})
-    text = model_card(
-        "runs/x", artifact, ("a'b", 'c"d'), 2, "[PAD]", "left", metrics["evaluations"], ["A note."], metrics["data"]
-    )
+    task = Classification(("a'b", 'c"d'), "text", "label")
+    text = model_card("runs/x", artifact, task, "[PAD]", "left", metrics["evaluations"], ["A note."], metrics["data"])
     assert yaml.safe_load(text.split("---\n")[1])["base_model"] == "sentence-transformers/all-MiniLM-L6-v2"
     assert "`distilora encoder embedded --output minilm` writes the encoder first" in text
     (lines,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

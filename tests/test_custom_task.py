@@ -14,10 +14,12 @@ import numpy as np
 
 from distilora.errors import DataError
 from distilora.examples import Example
-from distilora.tasks import Task, register, restore
+from distilora.registry import register, restore
+from distilora.tasks import Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from tokenizers import Tokenizer
     from torch import Tensor
 
     from distilora.encode import States
@@ -69,7 +71,9 @@ class GoodShare(Task):
 
         return (outputs.float() - torch.as_tensor(targets, dtype=torch.float32, device=outputs.device)) ** 2
 
-    def decode(self, outputs: "NDArray[np.float32]", examples: Sequence[Example]) -> list[dict[str, Any]]:
+    def decode(
+        self, outputs: "NDArray[np.float32]", examples: Sequence[Example], tokenizer: "Tokenizer"
+    ) -> list[dict[str, Any]]:
         return [
             {"share": float(output) * self.scale, "sentences": len(example.texts)}
             for output, example in zip(outputs, examples, strict=True)

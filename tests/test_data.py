@@ -4,23 +4,24 @@ import json
 import random
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import tiny_reviews, write_csv
+from conftest import divided, tiny_reviews, write_csv
 
 from distilora.config import DataConfig
-from distilora.data import Parts, read_parts, shared_copies
 from distilora.errors import ConfigError, DataError
 from distilora.examples import Example, Examples
+from distilora.overlap import shared_copies
 from distilora.tables import write_table
 
 
-def parts_of(path: Path, **settings: Any) -> Parts:
-    return read_parts(DataConfig(path=str(path), **settings))
+def parts_of(path: Path, **settings: Any) -> SimpleNamespace:
+    return divided(DataConfig(path=str(path), **settings))
 
 
-def test_of(parts: Parts) -> Examples:
+def test_of(parts: SimpleNamespace) -> Examples:
     assert parts.read_test is not None
     return parts.read_test()
 

@@ -20,7 +20,7 @@ from fresh import Fresh, verify_here
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from distilora import export, hardware, parity, predict
+from distilora import export, hardware, parity, predict, tokens
 from distilora.artifact import SCHEMA, read_artifact
 from distilora.backends import open_backend
 from distilora.backends.onnx_backend import OnnxBackend
@@ -347,7 +347,7 @@ class TestAnotherProcessor:
 
     def test_a_task_without_labels(self, with_int8: Callable[..., Predictor], monkeypatch: pytest.MonkeyPatch) -> None:
         artifact = with_int8().artifact
-        task = SimpleNamespace(labels=())
+        task = SimpleNamespace(agreement=lambda ours, theirs: None, tokenise=tokens.tokenise)
         wanted = read_check(artifact.folder).outputs_fp32
         for share, passes in ((0.009, True), (0.011, False)):
             outputs = wanted + np.float32(share) * np.abs(wanted).max()

@@ -24,7 +24,7 @@ from distilora import checkpoint, fit, progress
 from distilora.checkpoint import load_checkpoint
 from distilora.cli import main
 from distilora.errors import OutputError
-from distilora.full_disk import writing
+from distilora.folder import writing_run
 from distilora.run import Run, train
 
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
@@ -244,7 +244,7 @@ def test_in_a_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, full)
-        with pytest.raises(OutputError, match=r"\(the disk is full\)"), writing(tmp_path):
+        with pytest.raises(OutputError, match=r"\(the disk is full\)"), writing_run(tmp_path):
             save(tmp_path, 6)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000004", "00000005"]
     trained, optimizer = fresh(1)
@@ -256,7 +256,7 @@ def test_in_a_checkpoint(
 
 def test_another_error_is_left_as_it_is(tmp_path: Path) -> None:
     for error in (PermissionError(errno.EACCES, "Permission denied"), ValueError("a bug")):
-        with pytest.raises(type(error)) as found, writing(tmp_path):
+        with pytest.raises(type(error)) as found, writing_run(tmp_path):
             raise error
         assert found.value is error
 
@@ -265,7 +265,7 @@ def test_the_command_that_goes_on_can_be_typed(tmp_path: Path) -> None:
     folder = tmp_path / "a run's folder"
     folder.mkdir()
     (folder / "run.yaml").touch()
-    with pytest.raises(OutputError) as found, writing(folder):
+    with pytest.raises(OutputError) as found, writing_run(folder):
         raise NO_ROOM
     command = str(found.value).rpartition(" with: ")[2]
     assert shlex.split(command) == ["distilora", "train", "--resume", str(folder)]

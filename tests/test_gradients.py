@@ -62,7 +62,9 @@ def test_the_difference_is_of_calibrated_answers(predictor: Predictor) -> None:
     network = predictor.backend.network
     ids = predictor.tokenizer.encode(TEXTS[0]).ids
     blank = rows_of([[[ids[0], *[network.padding_id] * (len(ids) - 2), ids[-1]]]])
-    (answer,) = predictor.task.decode(predictor.backend.run(blank) / predictor.artifact.temperature, [])
+    (answer,) = predictor.task.decode(
+        predictor.backend.run(blank) / predictor.artifact.temperature, [], predictor.tokenizer
+    )
     expected = log_odds(found.probability) - log_odds(answer[f"p_{found.label}"])
     assert found.difference == pytest.approx(expected, abs=1e-3)
     assert predictor.artifact.temperature != 1

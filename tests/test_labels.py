@@ -3,13 +3,13 @@
 import json
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import tiny_reviews, write_csv
+from conftest import divided, tiny_reviews, write_csv
 
 from distilora.config import DataConfig, RunConfig, SourceConfig
-from distilora.data import Parts, read_parts
 from distilora.errors import ConfigError, DataError
 from distilora.labels import order_labels, order_note, whole_number
 from distilora.scales import graded
@@ -17,8 +17,8 @@ from distilora.settings import parse
 from distilora.tasks.classification import Classification
 
 
-def parts_of(path: Path, **settings: Any) -> Parts:
-    return read_parts(DataConfig(path=str(path), **settings))
+def parts_of(path: Path, **settings: Any) -> SimpleNamespace:
+    return divided(DataConfig(path=str(path), **settings))
 
 
 def jsonl(path: Path, labels: list[Any]) -> Path:

@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import tiny_reviews, write_csv
+from conftest import divided, tiny_reviews, write_csv
 
 from distilora.config import DataConfig, EvaluationConfig, MeasureConfig, SourceConfig
-from distilora.data import read_parts
 from distilora.errors import DataError
-from distilora.evaluation import aligned, evaluate
+from distilora.evaluation import evaluate
 from distilora.matching import matched
 from distilora.sources import Source, open_source
 from distilora.tables import Record
@@ -69,13 +68,13 @@ def test_evaluate_says_so_in_its_summary(finished: Path, tmp_path: Path, capsys:
 
 
 def test_the_text_is_not_its_label(reviews: Path) -> None:
-    config = MeasureConfig(data=SourceConfig(path=str(reviews), text_column="label"))
+    columns = SourceConfig(path=str(reviews), text_column="label")
     with pytest.raises(DataError, match=r"^data\.label_column: 'label' is the column of the text; name another"):
-        aligned(TASK, open_source(str(reviews)), "train", config)
+        TASK.aligned_to(open_source(str(reviews)), "train", columns, [])
 
 
 def test_a_test_file_with_numbers_for_words(reviews: Path, tmp_path: Path) -> None:
-    parts = read_parts(DataConfig(path=str(reviews), test_path=str(numbered(tmp_path / "test.csv"))))
+    parts = divided(DataConfig(path=str(reviews), test_path=str(numbered(tmp_path / "test.csv"))))
     assert parts.notes == []
     assert parts.read_test is not None
     assert len(parts.read_test()) == 40
@@ -91,6 +90,6 @@ def test_a_test_source_with_names_in_another_order(
     monkeypatch.setattr(
         "distilora.data.open_source", lambda path, *a, **k: other if path == "other" else original(path, *a, **k)
     )
-    parts = read_parts(DataConfig(path=str(reviews), test_path="other", labels=("pos", "neg")))
+    parts = divided(DataConfig(path=str(reviews), test_path="other", labels=("pos", "neg")))
     assert parts.read_test is not None
     assert [parts.task.labels[target] for target in parts.read_test().targets] == ["neg", "pos"]

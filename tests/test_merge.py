@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from test_architectures import FAMILIES, SETTINGS, TASK, build, random_rows
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from distilora import export, network
+from distilora import export, network, weights
 from distilora import merge as merging
 from distilora.artifact import read_artifact, sealed
 from distilora.backends.torch_backend import open_network
@@ -185,7 +185,7 @@ def test_every_family_is_plain_transformers_in_the_end(name: str, tmp_path: Path
     found = find_encoder(str(write_tiny_encoder(tmp_path / "encoder", name, **SETTINGS.get(name, {}))))
     unmerged, rows = build(found), random_rows(found.max_length)
     wanted = unmerged(rows)
-    model = network.merge(unmerged)
+    model = weights.merge(unmerged)
     model.save_pretrained(tmp_path / "merged")
     merging._write_tokenizer(found.folder / "tokenizer.json", tmp_path / "merged", 16, special_tokens(found))
     loaded = network.load_merged(tmp_path / "merged", TASK, precision="fp32", device=torch.device("cpu"))
@@ -202,7 +202,7 @@ def test_every_family_is_plain_transformers_in_the_end(name: str, tmp_path: Path
 
 def test_a_4_bit_base_is_not_rounded_into(runs: dict[str, Path]) -> None:
     with pytest.raises(ValueError, match="widened"):
-        network.merge(open_network(read_artifact(runs["qlora"]), "fp32", torch.device("cpu")))
+        weights.merge(open_network(read_artifact(runs["qlora"]), "fp32", torch.device("cpu")))
 
 
 @pytest.mark.parametrize(

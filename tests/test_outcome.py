@@ -8,13 +8,19 @@ import pytest
 
 from distilora.config import DataConfig, RunConfig
 from distilora.data import Parts, read_parts
-from distilora.known_texts import examples_digest
 from distilora.outcome import memory_rows, notes_for
+from distilora.overlap import examples_digest
+from distilora.sources import open_source
+from distilora.tasks.classification import Classification
+
+NAMES = ("neg", "pos").__getitem__
 
 
 @pytest.fixture
 def parts(reviews: Path) -> Parts:
-    parts = read_parts(DataConfig(path=str(reviews), validation_size=40))
+    config = DataConfig(path=str(reviews), validation_size=40)
+    task = Classification.from_source(config, open_source(config.path))
+    parts = read_parts(config, task)
     parts.summary["copies_between_splits"] = {}
     return parts
 
@@ -42,22 +48,22 @@ def test_the_run_records_what_later_checks_need(metrics: dict, parts: Parts) -> 
     data = metrics["data"]
     assert sum(data["train_classes"].values()) == data["train"] == len(parts.train)
     assert list(data["train_classes"]) == ["neg", "pos"]
-    assert data["validation_digest"] == examples_digest(parts.task, parts.validation)
+    assert data["validation_digest"] == examples_digest(parts.validation, NAMES)
     assert {e["baseline"]["of"] for e in metrics["evaluations"]} == {"training"}
 
 
 def test_the_digest_knows_texts_labels_and_order(parts: Parts) -> None:
     examples = parts.validation
-    digests = {examples_digest(parts.task, examples)}
-    digests.add(examples_digest(parts.task, examples.take(range(len(examples) - 1))))
-    digests.add(examples_digest(parts.task, examples.take(reversed(range(len(examples))))))
+    digests = {examples_digest(examples, NAMES)}
+    digests.add(examples_digest(examples.take(range(len(examples) - 1)), NAMES))
+    digests.add(examples_digest(examples.take(reversed(range(len(examples)))), NAMES))
     first, *others = examples.items
     for change in ({"texts": ("other",)}, {"target": 1 - first.target}):
         changed = dataclasses.replace(examples, items=[dataclasses.replace(first, **change), *others])
-        digests.add(examples_digest(parts.task, changed))
+        digests.add(examples_digest(changed, NAMES))
     assert len(digests) == 5
     moved = dataclasses.replace(examples, items=[dataclasses.replace(e, place="elsewhere") for e in examples.items])
-    assert examples_digest(parts.task, moved) in digests
+    assert examples_digest(moved, NAMES) in digests
 
 
 def test_memory_and_what_is_mapped_from_disk_are_named_apart() -> None:

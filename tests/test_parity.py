@@ -15,10 +15,10 @@ from distilora.artifact import Artifact, read_artifact
 from distilora.errors import DataError
 from distilora.export import export_run
 from distilora.parity import HeldOut, read_held_out
+from distilora.registry import restore
 from distilora.run import train
 from distilora.sources import open_source
 from distilora.tables import read_table, write_table
-from distilora.tasks import restore
 
 
 def test_both_graphs_of_a_real_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,15 @@
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import tiny_config, tiny_reviews, write_csv
+from conftest import divided, tiny_config, tiny_reviews, write_csv
 from fresh import verify_here
 
 from distilora import saving
 from distilora.config import DataConfig
-from distilora.data import Parts, read_parts
 from distilora.errors import ConfigError
 from distilora.run import train
 
@@ -22,11 +22,11 @@ def with_rare(count: int, **rare: int) -> list[tuple[str, str]]:
     return [*rows[: count - len(names)], *((text, name) for (text, _), name in zip(rows[::-1], names, strict=False))]
 
 
-def parts_of(path: Path, **settings: Any) -> Parts:
-    return read_parts(DataConfig(path=str(path), **settings))
+def parts_of(path: Path, **settings: Any) -> SimpleNamespace:
+    return divided(DataConfig(path=str(path), **settings))
 
 
-def counts(parts: Parts) -> list[Counter[str]]:
+def counts(parts: SimpleNamespace) -> list[Counter[str]]:
     """By label, of train, validation and what is held out."""
     splits = [parts.train, parts.validation, *([parts.read_test()] if parts.read_test else [])]
     return [Counter(parts.task.labels[target] for target in split.targets) for split in splits]

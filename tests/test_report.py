@@ -7,17 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import tiny_tokenizer
 
 from distilora.config import EvaluationConfig
 from distilora.evaluation import measure
 from distilora.examples import Example, Examples
 from distilora.metric_names import metric_text
-from distilora.pictures import pictures
-from distilora.report import write_report
+from distilora.report import split_pictures, write_report
 from distilora.rows import rows_of
 from distilora.tasks.classification import Classification
 from distilora.tokens import Tokenised
 
+TASK = Classification(("neg", "pos"), "text", "label")  # a report takes the labels of what was measured
 EVIL = "<script>alert('x')</script> & $\\frac$"
 
 
@@ -48,7 +49,9 @@ def split(labels: tuple[str, ...] = ("neg", "pos"), text: str = "dull", count: i
     items = [Example((text,), i % len(labels), f"row {i}") for i in range(count)]
     tokens = Tokenised(rows_of([[[1] * (1 + 7 * i)] for i in range(count)]), np.arange(count) > count - 5)
     outputs = rng.normal(size=(count, len(labels))).astype(np.float32)
-    return measure(task, Examples("test", items), tokens, outputs, 1.5, EvaluationConfig(bootstrap=100)).metrics
+    return measure(
+        task, Examples("test", items), tokens, outputs, 1.5, EvaluationConfig(bootstrap=100), tiny_tokenizer()
+    ).metrics
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +106,8 @@ def test_it_shows_the_figures(page: Page, metrics: dict, encoder: Path) -> None:
 def test_texts_are_escaped(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     write_report(
-        path, EVIL, [split(("$neg$", EVIL), EVIL)], history=[{"update": 1, "loss": 0.5}, {"update": 1, "validation_loss": 0.4}],
+        path, EVIL, TASK, [split(("$neg$", EVIL), EVIL)],
+        history=[{"update": 1, "loss": 0.5}, {"update": 1, "validation_loss": 0.4}],
         notes=[EVIL], facts={EVIL: EVIL}, settings=EVIL,
     )  # fmt: skip
     page = Page(path)
@@ -118,7 +122,7 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
     "labels", [("a", "b", "c"), tuple(f"class {i}" for i in range(12)), tuple("abcdefghijklmnopqrstu")]
 )
 def test_more_classes(labels: tuple[str, ...], tmp_path: Path) -> None:
-    write_report(tmp_path / "report.html", "many", [split(labels, count=60)])
+    write_report(tmp_path / "report.html", "many", TASK, [split(labels, count=60)])
     assert Page(tmp_path / "report.html").tags.count("svg") == 5
 
 
@@ -135,7 +139,7 @@ def test_each_class_stands_beside_the_majority_baseline(page: Page, metrics: dic
 def test_a_useless_model_is_called_so_first(tmp_path: Path) -> None:
     useless = split(("neg", "pos"), count=200)
     assert useless["verdict"]
-    write_report(tmp_path / "report.html", "useless", [useless], notes=["Something else."])
+    write_report(tmp_path / "report.html", "useless", TASK, [useless], notes=["Something else."])
     page = Page(tmp_path / "report.html").text
     assert page.index("this model is no better than always answering 'neg'") < page.index("Something else.")
 
@@ -144,7 +148,7 @@ def test_many_classes_stay_small_and_say_what_is_left_out(tmp_path: Path) -> Non
     labels = tuple(f"class {i}" for i in range(150))
     many = split(labels, count=450)
     assert len(json.dumps(many, indent=2)) < 200_000
-    write_report(tmp_path / "report.html", "many", [many])
+    write_report(tmp_path / "report.html", "many", TASK, [many])
     assert (tmp_path / "report.html").stat().st_size < 700_000
     page = Page(tmp_path / "report.html")
     assert page.tags.count("svg") == 5
@@ -161,7 +165,7 @@ def test_many_classes_stay_small_and_say_what_is_left_out(tmp_path: Path) -> Non
 
 def test_a_large_matrix_has_a_row_for_itself() -> None:
     for count, wide in ((4, False), (5, True), (21, True)):
-        drawn = pictures(split(tuple(f"c{i}" for i in range(count)), count=60))
+        drawn = split_pictures(TASK, split(tuple(f"c{i}" for i in range(count)), count=60))
         assert [picture.wide for picture in drawn] == [wide] + [False] * (len(drawn) - 1)
         assert all(svg.startswith("<svg") for _, svg in drawn)  # a pair, as the notebook takes them
 
@@ -171,7 +175,7 @@ def test_a_chart_of_one_bar_is_left_out(tmp_path: Path) -> None:
     figures = blind["figures"]
     figures["confidence"] = [0] * 10 + [40] + [0] * 9
     figures["reliability"] = figures["reliability"][:1]
-    write_report(tmp_path / "report.html", "blind", [blind])
+    write_report(tmp_path / "report.html", "blind", TASK, [blind])
     page = Page(tmp_path / "report.html")
     assert "How confident" not in page.text
     assert "Reliability" not in page.text
@@ -183,8 +187,10 @@ def test_one_class_and_no_history(tmp_path: Path) -> None:
     items = [Example(("dull",), 0) for _ in range(4)]
     tokens = Tokenised(rows_of([[[1, 2]]] * 4), np.zeros(4, bool))
     outputs = np.asarray([[1, 0], [2, 0], [0, 1], [1, 0]], np.float32)
-    measured = measure(task, Examples("test", items), tokens, outputs, 1.0, EvaluationConfig(bootstrap=100))
-    write_report(tmp_path / "report.html", "one", [measured.metrics])
+    measured = measure(
+        task, Examples("test", items), tokens, outputs, 1.0, EvaluationConfig(bootstrap=100), tiny_tokenizer()
+    )
+    write_report(tmp_path / "report.html", "one", TASK, [measured.metrics])
     page = Page(tmp_path / "report.html")
     assert "undefined" in page.text
     assert "ROC curve" not in page.text
@@ -192,7 +198,7 @@ def test_one_class_and_no_history(tmp_path: Path) -> None:
 
 def test_a_failed_report_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
-        write_report(tmp_path / "report.html", "broken", [{"figures": {}, "labels": []}])
+        write_report(tmp_path / "report.html", "broken", TASK, [{"figures": {}, "labels": []}])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,16 +13,17 @@ import torch
 from conftest import tiny_config
 from safetensors.torch import load_file, save_file
 
-from distilora import network, run, saving, torch_settings
+from distilora import run, saving, torch_settings, weights
 from distilora.artifact import read_artifact, sealed
 from distilora.backends import open_backend
 from distilora.check import Check, pack_check, read_check
+from distilora.encode import Network
 from distilora.errors import ArtifactError, RoundTripError
 from distilora.files import sha256
 from distilora.lanes import run_rows
 from distilora.predict import load
+from distilora.registry import restore
 from distilora.roundtrip import compare, verify
-from distilora.tasks import restore
 from distilora.tokens import read_tokenizer, tokenise
 
 TASK = {
@@ -93,8 +94,8 @@ def test_another_checksum_is_found(model: Path) -> None:
 def test_a_run_fails_with_its_round_trip(
     encoder: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def save_wrongly(trained: network.Network, folder: Path) -> None:
-        network.save_weights(trained, folder)
+    def save_wrongly(trained: Network, folder: Path) -> None:
+        weights.save_weights(trained, folder)
         corrupt(folder, 1e-4)
 
     monkeypatch.setattr(saving, "save_weights", save_wrongly)

@@ -14,10 +14,10 @@ from conftest import tiny_reviews, write_csv
 from distilora import cli, score
 from distilora.errors import ConfigError, DataError, DistiloraError
 from distilora.predict import load
+from distilora.registry import restore
 from distilora.score import Scoring
 from distilora.score_plan import make_plan
 from distilora.tables import write_table
-from distilora.tasks import restore
 
 TEXTS = [text for text, _ in tiny_reviews(130, 9)]
 

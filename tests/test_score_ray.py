@@ -21,10 +21,10 @@ from test_score import contents, rejects, run, shards
 from distilora import cli, hardware, progress, score
 from distilora.artifact import read_artifact
 from distilora.numerics import resolve
+from distilora.registry import restore
 from distilora.score_job import Scoring
 from distilora.score_plan import make_plan
 from distilora.score_ray import Worker, _say_if_mixed
-from distilora.tasks import restore
 
 ROWS, SHARD = 9_000, 300
 

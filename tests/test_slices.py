@@ -14,7 +14,7 @@ def sliced(texts: list[str], lengths: list[int], truncated: list[bool]) -> dict[
     examples = Examples("test", [Example((text,), i % 2) for i, text in enumerate(texts)])
     tokens = Tokenised(rows_of([[[1] * length] for length in lengths]), np.asarray(truncated))
     outputs = np.asarray([[0.0, 1.0]] * len(texts), np.float32)  # always pos
-    rows = slice_metrics(task, examples, tokens, outputs)
+    rows = slice_metrics(task, examples, tokens, outputs, examples.targets)
     assert {row["metric"] for row in rows} <= {"accuracy"}
     return {row["slice"]: (row["examples"], row["value"]) for row in rows}
 

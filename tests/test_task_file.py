@@ -15,7 +15,7 @@ from distilora.tasks import Task
 from distilora.tasks.classification import Classification
 
 TASK = """
-from distilora.tasks import register
+from distilora.registry import register
 from test_custom_task import GoodShare
 {more}
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from distilora.config import DataConfig
 from distilora.data import read_parts
+from distilora.sources import open_source
+from distilora.tasks.classification import Classification
 
 
 def prepare(folder: Path) -> Path:
@@ -17,9 +19,8 @@ def prepare(folder: Path) -> Path:
     if (folder / "encoder").is_dir():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    parts = read_parts(
-        DataConfig(path="embedded", labels=("negative", "positive"), test_split="heldout", validation_size=1000)
-    )
+    config = DataConfig(path="embedded", labels=("negative", "positive"), test_split="heldout", validation_size=1000)
+    parts = read_parts(config, Classification.from_source(config, open_source(config.path)))
     assert parts.read_test is not None
     for name, part in {"train": parts.train, "validation": parts.validation, "heldout": parts.read_test()}.items():
         lines = [json.dumps({"text": example.texts[0], "label": example.target}) for example in part.items]

@@ -3,25 +3,14 @@
 baseline accuracy = share of that class among the examples; its macro F1 is that of the same constant answer.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from distilora.examples import Examples
 from distilora.metrics import macro_f1
-from distilora.tasks import Task
 
 THESE = "these examples"  # where the run's own counts are not known
-
-
-def class_counts(task: Task, examples: Examples) -> dict[str, int]:
-    """Count the examples of each label, in the task's order; empty for a task whose targets are no classes."""
-    if not task.labels or not all(isinstance(target, int) for target in examples.targets):
-        return {}
-    counts = Counter(examples.targets)
-    return {label: counts[i] for i, label in enumerate(task.labels)}
 
 
 def majority_baseline(classes: Sequence[Mapping[str, Any]], trained: Mapping[str, int] | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from distilora.artifact import Artifact
 from distilora.methods import METHODS
 from distilora.metric_names import METRICS, metric_text
 from distilora.metrics import SHOWN
+from distilora.tasks import Task
 
 _TEMPLATE = """---
 {metadata}
@@ -68,8 +69,7 @@ with torch.no_grad():
 def model_card(
     run: str,
     artifact: Artifact,
-    task_labels: Sequence[str],
-    outputs: int,
+    task: Task,
     pad_token: str,
     truncation_side: str,
     splits: Sequence[Mapping[str, Any]],
@@ -84,7 +84,7 @@ def model_card(
     metadata = {
         "library_name": "peft" if artifact.weights == "peft" else "transformers",
         "base_model": base_name,
-        "pipeline_tag": "text-classification" if task_labels else "other",
+        "pipeline_tag": task.pipeline_tag,
         "tags": ["distilora", artifact.method],
     }
     imports, load = _LOAD[artifact.weights]
@@ -96,8 +96,8 @@ def model_card(
         side=truncation_side,
         max_length=artifact.max_length,
         base=folder,
-        outputs=outputs,
-        id2label=dict(enumerate(task_labels)) if task_labels else None,
+        outputs=task.outputs,
+        id2label=dict(enumerate(task.labels)) if task.labels else None,
         temperature=artifact.temperature,
     )
     # Another task's head may pool its rows in its own way, which the Transformers class does not know.
@@ -105,7 +105,7 @@ def model_card(
     on_base = " (on the full-precision encoder; in training it was held in 4 bits)" if artifact.quantisation else ""
     plain = (
         _PLAIN.format(packages=packages, folder_hint=on_base + hint, snippet=snippet)
-        if artifact.task["name"] == "classification"
+        if task.output_kind == "label"
         else ""
     )
     return _TEMPLATE.format(
@@ -114,8 +114,8 @@ def model_card(
         encoder=base_name,
         version=artifact.distilora,
         method=METHODS[artifact.method].phrase,
-        task=artifact.task["name"],
-        labels=_into(task_labels),
+        task=task.name,
+        labels=_into(task.labels),
         figures=_verdict(splits[0]) + _table(splits) + _baselines(splits),
         notes="\n".join(f"- {note}" for note in notes),
         run=run,

@@ -205,7 +205,9 @@ def _finish(done: tuple[str, dict[str, Any]]) -> int:
     rows += memory_rows(costs)
     rows.append(("trainable parameters", f"{counted['trained']:,} of {counted['total']:,} ({counted['share']:.1%})"))
     print()
-    _print_evaluation(f"{folder}: {first['split']}, {first['examples']:,} examples (95% intervals)", first, rows)
+    _print_evaluation(
+        f"{folder}: {first['split']}, {first['examples']:,} examples (95% intervals)", summary["task"], first, rows
+    )
     for note in summary["notes"]:
         print(f"note: {note}")
     print(f"\nThe report: {folder}/report.html\nNext:")
@@ -217,13 +219,14 @@ def _finish(done: tuple[str, dict[str, Any]]) -> int:
     return 0
 
 
-def _print_evaluation(title: str, evaluation: dict[str, Any], more: Sequence[tuple[str, str]] = ()) -> None:
-    from distilora.evaluation_table import class_lines, metric_rows
+def _print_evaluation(title: str, task: str, evaluation: dict[str, Any], more: Sequence[tuple[str, str]] = ()) -> None:
+    from distilora.evaluation_table import metric_rows
+    from distilora.registry import find_task
 
     if evaluation.get("verdict"):
         print(f"{evaluation['verdict']}\n")
     _print_table(title, [*metric_rows(evaluation), *more])
-    for line in class_lines(evaluation):
+    for line in find_task(task).lines(evaluation):
         print(line)
 
 
@@ -257,7 +260,9 @@ def _evaluate(words: list[str]) -> int:
     summary, folder = evaluate(words[0], config)
     found = summary["evaluation"]
     _print_evaluation(
-        f"{words[0]} on {summary['source']}, {found['split']}: {found['examples']:,} examples (95% intervals)", found
+        f"{words[0]} on {summary['source']}, {found['split']}: {found['examples']:,} examples (95% intervals)",
+        summary["task"],
+        found,
     )
     print(f"\nThe report: {folder}/report.html")
     return 0

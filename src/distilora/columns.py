@@ -1,16 +1,22 @@
-"""The columns that a trained classifier is measured on: those of training, unless user or source name others."""
+"""Finds the columns of text and label: by name in training; in other data those of training, unless told otherwise."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from distilora.config import SourceConfig
 from distilora.errors import DataError
 from distilora.progress import say
 from distilora.sources import Source
-from distilora.tasks.classification import LABEL_COLUMNS, TEXT_COLUMNS, Classification, find_column
+
+if TYPE_CHECKING:
+    from distilora.tasks.classification import Classification
+
+TEXT_COLUMNS = ("text", "review", "review_text", "reviewtext", "sentence", "content", "comment", "document", "body")
+LABEL_COLUMNS = ("label", "labels", "sentiment", "class", "category", "target", "rating", "stars")
 
 
 def measured_columns(
-    task: Classification, source: Source, columns: Iterable[str], settings: SourceConfig
+    task: "Classification", source: Source, columns: Iterable[str], settings: SourceConfig
 ) -> tuple[str, str]:
     """Find the text column and the label column.
 
@@ -40,3 +46,28 @@ def measured_columns(
         )
     say(f"note: labels are read from column {label!r}")
     return found_text, label
+
+
+def check_columns(text: str, label: str) -> None:
+    """Raises DataError if one column is both the text and its label."""
+    if text == label:
+        raise DataError(
+            f"data.label_column: {label!r} is the column of the text; name another with --data.label_column, or the text's "
+            "with --data.text_column"
+        )
+
+
+def find_column(columns: Iterable[str], given: str | None, names: Sequence[str], field: str) -> str:
+    """The column given, else the first whose name (in lower case) is in `names`, in their order.
+
+    Raises DataError naming `field` and listing the columns if there is none.
+    """
+    columns = [str(column) for column in columns]
+    lowered = {column.lower().strip(): column for column in reversed(columns)}
+    found = (
+        given if given in columns else next((lowered[n] for n in names if n in lowered), None) if not given else None
+    )
+    if found is None:
+        missing = f"no column {given!r}" if given else f"no column called {', '.join(names[:4])} or alike"
+        raise DataError(f"{field}: {missing} (columns: {', '.join(columns)}); name one with --{field}")
+    return found

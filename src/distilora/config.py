@@ -245,6 +245,8 @@ class RunConfig:
 
     output: str = "runs/imdb"
     """Folder the run writes; it must not hold another run (see --overwrite and --resume)."""
+    task: str = "classification"
+    """What is learnt: classification, or the name of a task of your own that --task-file registers."""
     data: DataConfig = field(default_factory=DataConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)

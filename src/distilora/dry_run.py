@@ -5,7 +5,6 @@ from passes over some of the training texts, made here and now. Nothing is writt
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -42,13 +41,13 @@ def dry_run(config: RunConfig, checked: Checked, *, overwrite: bool = False, res
 def _data(run: Run) -> dict[str, str]:
     parts, lines = run.parts, {}
     lines["data"] = parts.summary["source"]
-    lines["train"] = _counted(parts.train, parts.task)
-    lines["validation"] = _counted(parts.validation, parts.task)
+    lines["train"] = _counted(parts.train, run.task)
+    lines["validation"] = _counted(parts.validation, run.task)
     split = parts.summary["test_split"]
     if parts.read_test is None:
         lines["test"] = "none"
     elif split == "heldout":
-        lines["test"] = f"heldout, {_counted(parts.read_test(), parts.task)}"
+        lines["test"] = f"heldout, {_counted(parts.read_test(), run.task)}"
     else:
         lines["test"] = f"{split} of {run.config.data.test_path or parts.summary['source']}; read at the end"
     lengths, cut = run.train_tokens.rows.group_lengths, int(run.train_tokens.truncated.sum())
@@ -58,11 +57,8 @@ def _data(run: Run) -> dict[str, str]:
 
 
 def _counted(examples: Examples, task: Task) -> str:
-    classes = ""
-    if task.labels:
-        counts = Counter(examples.targets)
-        classes = ": " + ", ".join(f"{label} {counts[place]:,}" for place, label in enumerate(task.labels))
-    return f"{len(examples):,} texts{classes}"
+    classes = ", ".join(f"{label} {count:,}" for label, count in task.counts(examples).items())
+    return f"{len(examples):,} texts" + (f": {classes}" if classes else "")
 
 
 def _training(run: Run) -> dict[str, str]:
@@ -138,8 +134,8 @@ def _update(run: Run, batch: NDArray[np.int64]) -> None:
     network.train()
     with torch.autocast(network.device.type, torch.bfloat16, enabled=bf16):
         outputs = network(run.train_tokens.rows.take(batch))
-    targets = run.parts.train.targets
-    network.task.loss(outputs.float(), [targets[i] for i in batch]).mean().backward()  # type: ignore[no-untyped-call]
+    targets = run.task.targets([run.parts.train.items[i] for i in batch], run.tokenizer)
+    network.task.loss(outputs.float(), targets).mean().backward()  # type: ignore[no-untyped-call]
     for parameter in network.trained().values():
         parameter.grad = None
 

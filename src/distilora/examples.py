@@ -1,11 +1,13 @@
 """Turns records into examples: the task reads a record, the cleaning step cleans its texts, blank ones are skipped."""
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
+from distilora.config import DataConfig
 from distilora.errors import DataError
 from distilora.progress import Progress, say
+from distilora.sources import Source
 from distilora.tables import Record
 
 
@@ -39,6 +41,32 @@ class Examples:
     def take(self, indices: Iterable[int], split: str | None = None) -> "Examples":
         """The examples at `indices`, as another split."""
         return Examples(split or self.split, [self.items[int(i)] for i in indices])
+
+
+class Reader(Protocol):
+    """What reads and divides the examples of a run: a task, as far as data is concerned (see `tasks.Task`)."""
+
+    def read(self, values: Mapping[str, Any]) -> Example:
+        """Make an example of a record's values."""
+        ...
+
+    def records(
+        self, source: Source, split: str, setting: str, notes: list[str], training: DataConfig | None = None
+    ) -> Iterator[Record]:
+        """Stream a split's records as `read` wants them."""
+        ...
+
+    def strata(self, targets: Sequence[Any]) -> list[Hashable]:
+        """Give the stratum of each target."""
+        ...
+
+    def check(self, examples: Examples) -> None:
+        """Raise DataError if nothing can be learnt from the training split."""
+        ...
+
+    def remarks(self, parts: Sequence[Examples]) -> list[str]:
+        """Warn of what the parts lack."""
+        ...
 
 
 def read_examples(

@@ -21,7 +21,6 @@ from distilora.errors import ConfigError, DataError
 from distilora.examples import Example
 from distilora.predict import STREAM, Predictor
 from distilora.rows import rows_of
-from distilora.tasks.classification import Classification
 
 Method = Literal["leave-one-out", "integrated-gradients", "gradient-x-input"]
 Level = Literal["word", "sentence"]
@@ -118,7 +117,7 @@ def explain(
     other thread may use the predictor.
     """
     check_choice(method, level, steps)
-    if not predictor.task.labels:
+    if predictor.task.output_kind != "label":
         raise DataError(
             f"explain: task {predictor.artifact.task['name']} gives no probability of a label; explain a classification"
         )
@@ -184,7 +183,9 @@ def _gradients(
         backend.network, rows_of([[encoding.ids]]), special, None if label is None else predictor.task.labels.index(label),
         predictor.artifact.temperature, steps, backend.token_budget, backend.precision,
     )  # fmt: skip
-    (answer,) = predictor.task.decode(found.logits / np.float32(predictor.artifact.temperature), [example])
+    (answer,) = predictor.task.decode(
+        found.logits / np.float32(predictor.artifact.temperature), [example], predictor.tokenizer
+    )
     label = predictor.task.labels[found.label]
     low, high = _read(encoding, text)
     starts, weights = [start for start, _ in places], [0.0] * len(places)
@@ -202,7 +203,7 @@ def _gradients(
 
 
 def _torch_backend(predictor: Predictor, method: Method) -> Any:
-    """The backend to form gradients with. Raises ConfigError or DataError if there is none."""
+    """The backend to form gradients with. Raises ConfigError if there is none."""
     try:
         from distilora.backends.torch_backend import TorchBackend
     except ImportError:
@@ -211,9 +212,6 @@ def _torch_backend(predictor: Predictor, method: Method) -> Any:
         backend = predictor.backend if isinstance(predictor.backend, TorchBackend) else None
     if backend is None:
         raise ConfigError(f"explain.method: {method} needs the torch backend; use --method leave-one-out")
-    if not isinstance(predictor.task, Classification):
-        name = predictor.artifact.task["name"]
-        raise DataError(f"explain.method: {method} explains classification, not {name}; use --method leave-one-out")
     return backend
 
 

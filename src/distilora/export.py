@@ -28,16 +28,17 @@ from distilora.encoders import find_encoder, special_tokens
 from distilora.errors import ArtifactError, ConfigError, MissingExtra, OutputError
 from distilora.full_disk import writing
 from distilora.hardware import InferencePrecision, keep_freed_memory, pick_precision
-from distilora.known_texts import SEEN, seen_file
 from distilora.lanes import run_rows
 from distilora.merge import check_agreement, merged_network, write_transformers
 from distilora.network import load_merged
+from distilora.overlap import SEEN, seen_file
 from distilora.parity import gate, read_held_out
 from distilora.progress import say
+from distilora.registry import restore
 from distilora.roundtrip import verify
 from distilora.stop import unwinding
-from distilora.tasks import Task, restore
-from distilora.tokens import read_tokenizer, tokenise
+from distilora.tasks import Task
+from distilora.tokens import read_tokenizer
 from distilora.version import __version__
 
 Form = Literal["merged", "onnx", "onnx-int8", "transformersjs"]
@@ -101,22 +102,23 @@ def _export(
 ) -> Artifact:
     tokenizer = read_tokenizer(artifact.folder / "tokenizer.json")
     check = read_check(artifact.folder)
-    checked = tokenise(tokenizer, check.examples).rows
+    checked = task.tokenise(tokenizer, check.examples).rows
     merged = merged_network(artifact, encoder)
     original = TorchBackend(open_network(artifact, "fp32", CPU, encoder), "fp32", artifact.token_budget)
     fp32 = run_rows(checked, original) / np.float32(artifact.temperature)
     own = run_rows(checked, TorchBackend(merged, "fp32", artifact.token_budget))
     check_agreement(fp32, own)
     held = read_held_out(artifact, task, held_out)
-    rows = tokenise(tokenizer, held.examples.items).rows
+    rows = task.tokenise(tokenizer, held.examples.items).rows
     wanted = run_rows(rows, original, label="parity: the fp32 original", lanes=True) / np.float32(artifact.temperature)
     del original
     if to == "merged":
         candidates = _write_merged(artifact, task, merged, plain, encoder)
     else:
-        candidates = _write_onnx(artifact, to, merged, plain, encoder, tokenise(tokenizer, held.calibration).rows)
+        calibration = task.tokenise(tokenizer, held.calibration).rows
+        candidates = _write_onnx(artifact, to, merged, plain, encoder, calibration)
     parity = gate(task, held, rows, wanted, candidates, accept)
-    seen = seen_file(artifact)
+    seen = seen_file(artifact.folder)
     if seen:  # so that an evaluation still knows what was trained on
         shutil.copyfile(seen, plain / SEEN)
     if parity["accepted_loss"]:

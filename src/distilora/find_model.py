@@ -15,6 +15,7 @@ from distilora.artifact import Artifact, model_folder, read_artifact
 from distilora.errors import ArtifactError, MissingExtra
 from distilora.files import sha256
 from distilora.progress import say, warn
+from distilora.registry import own_tasks
 
 _HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _FILES = ["*.json", "*.safetensors", "*.onnx", "*.npz"]
@@ -59,29 +60,25 @@ def _from_hub(name: str) -> Path:
 def _plain(folder: Path, name: str) -> Artifact:
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
-        labels = _labels(config)
+        task = next((task for kind in own_tasks() if (task := kind.from_transformers(config, name))), None)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ArtifactError(f"{name}: config.json is damaged ({error}); copy the model again") from None
     if "auto_map" in config:
         raise ArtifactError(f"{name}: needs code of its own, which is never run; give another model")
-    if not any(str(kind).endswith("ForSequenceClassification") for kind in config.get("architectures") or ()):
+    if task is None:
         raise ArtifactError(
             f"{name}: holds {_described(config)}, which is no text classifier; train one on it with: "
             f"distilora train --encoder.name {shlex.quote(name)}"
         )
     if not isinstance(config.get("model_type"), str):
         raise ArtifactError(f"{name}: config.json is damaged (it names no model_type); copy the model again")
-    if len(labels) < 2 or config.get("problem_type") in ("regression", "multi_label_classification"):
-        raise ArtifactError(
-            f"{name}: gives a number or several labels at once, which distilora does not; give another model"
-        )
     weights = sorted(folder.glob("*.safetensors"))
     if not weights or not (folder / "tokenizer.json").is_file():
         lacks = "tokenizer.json" if weights else "safetensors weights (pickled ones are never read)"
         raise ArtifactError(f"{name}: has no {lacks}; write it again with save_pretrained")
     say(f"note: {name} has no artifact.json: texts are read uncleaned, and probabilities are not calibrated")
     return Artifact(
-        task={"name": "classification", "settings": {"labels": labels, "text_column": "text", "label_column": None}},
+        task={"name": task.name, "settings": dict(task.settings)},
         cleaning={"name": "none", "version": 1},
         max_length=_max_length(folder, config),
         encoder={"name": name, "source": "transformers", "revision": None, "architecture": config["model_type"],
@@ -96,13 +93,6 @@ def _described(config: dict[str, Any]) -> str:
         return ", ".join(map(str, config["architectures"]))
     family = config.get("model_type")
     return f"an encoder of the family {family}, without a head" if family else "a model that config.json does not name"
-
-
-def _labels(config: dict[str, Any]) -> list[str]:
-    names = {
-        int(place): str(label) for place, label in (config.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}).items()
-    }
-    return [names[place] for place in range(len(names))]
 
 
 def _max_length(folder: Path, config: dict[str, Any]) -> int:

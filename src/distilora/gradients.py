@@ -1,10 +1,7 @@
-"""Explains a classification by gradients, with Captum on the torch backend, in the precision that it predicts in.
+"""Explains an answer by gradients, with Captum on the torch backend, in the precision that it predicts in.
 
-What is explained is f, a label's calibrated log-odds: with logits z divided by the temperature,
-
-    f = z_label - log(sum of exp z over the other labels) = log(p / (1 - p))
-
-What it is ascribed to is what the embeddings module gives for the tokens (word and position, normed), e [T, E]:
+What is explained is f, a number that the task makes of its outputs (`Task.explained`): of a classification a label's calibrated
+log-odds. What it is ascribed to is what the embeddings module gives for the tokens (word and position, normed), e [T, E]:
 
     integrated gradients    (e - b) * integral of df/de at b + a (e - b) over a from 0 to 1    (Sundararajan et al., 2017)
     gradient x input        e * df/de at e
@@ -76,7 +73,7 @@ def attribute(
         def of_embedded(some: Tensor) -> Tensor:
             """[N, T, E] -> [N]."""
             outputs, _ = network.through_embeddings(rows.take([0] * len(some)), some.flatten(0, 1))
-            return _log_odds(outputs, chosen, temperature)
+            return _explained(network, outputs, chosen, temperature)
 
         whole = embedded[None].float().requires_grad_()  # bf16 would round the points between, and their sum
         if steps is None:
@@ -86,18 +83,17 @@ def attribute(
             found = IntegratedGradients(of_embedded).attribute(
                 whole, baseline[None].float(), n_steps=steps, internal_batch_size=together
             )
-        both = _log_odds(torch.cat((logits, at_baseline)).cpu().double(), chosen, temperature)
+        both = _explained(network, torch.cat((logits, at_baseline)).cpu().double(), chosen, temperature)
     tokens = found[0].detach().cpu().double().sum(1)
     if not torch.isfinite(tokens).all() or not torch.isfinite(both).all():
         raise ArtifactError("explain: a gradient is not finite; the weights are not usable, train them again")
     return Attribution(chosen, logits.float().cpu().numpy(), tokens.numpy(), float(both[0] - both[1]))
 
 
-def _log_odds(logits: Tensor, label: int, temperature: float) -> Tensor:
-    """[N, C] -> [N]."""
-    scaled = (logits if logits.dtype == torch.float64 else logits.float()) / temperature
-    others = [i for i in range(scaled.shape[1]) if i != label]
-    return scaled[:, label] - scaled[:, others].logsumexp(1)
+def _explained(network: Network, outputs: Tensor, label: int, temperature: float) -> Tensor:
+    """[N, ...] -> [N]."""
+    scaled = (outputs if outputs.dtype == torch.float64 else outputs.float()) / temperature
+    return network.task.explained(scaled, label)
 
 
 @contextmanager

@@ -1,16 +1,18 @@
 """Matches the labels of other data to a model's classes: by name, else by place, and that is said aloud."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distilora.errors import DataError
 from distilora.progress import say
 from distilora.tables import Record
-from distilora.tasks.classification import Classification
+
+if TYPE_CHECKING:
+    from distilora.tasks.classification import Classification
 
 
 def matched(
-    records: Iterable[Record], task: Classification, names: Sequence[str] | None, source: str, notes: list[str]
+    records: Iterable[Record], task: "Classification", names: Sequence[str] | None, source: str, notes: list[str]
 ) -> Iterator[Record]:
     """Records of a task that has a label column, with the source's label names in place of its numbers where they are the model's.
 
@@ -37,7 +39,7 @@ def matched(
 
 
 def _watched(
-    records: Iterable[Record], task: Classification, label: str, source: str, notes: list[str]
+    records: Iterable[Record], task: "Classification", label: str, source: str, notes: list[str]
 ) -> Iterator[Record]:
     told = False
     for record in records:
@@ -47,7 +49,7 @@ def _watched(
         yield record
 
 
-def _tell(theirs: Iterable[Any], task: Classification, source: str, notes: list[str]) -> None:
+def _tell(theirs: Iterable[Any], task: "Classification", source: str, notes: list[str]) -> None:
     pairs = ", ".join(f"{one} = {label}" for one, label in zip(theirs, task.labels, strict=True))
     note = f"Labels of {source} are matched by their place: {pairs}."
     say(f"warning: {note}")

@@ -21,7 +21,7 @@ from distilora.backends.torch_backend import open_network
 from distilora.encode import Network
 from distilora.errors import RoundTripError
 from distilora.quiet import quiet_libraries
-from distilora.tasks import restore
+from distilora.registry import restore
 from distilora.weights import merge
 
 TOLERANCE = 1e-4  # of an fp32 output, relative to the largest: sums in another order, no more

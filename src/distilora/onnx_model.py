@@ -19,7 +19,6 @@ from torch.nn import functional
 
 from distilora.encode import Network
 from distilora.errors import ArtifactError, MissingExtra
-from distilora.tasks.classification import Classification
 
 OPSET = 20
 INPUTS = ("input_ids", "attention_mask")
@@ -37,7 +36,7 @@ def write_onnx(network: Network, path: Path) -> None:
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(package, "export")
-    if not isinstance(network.task, Classification):
+    if network.task.output_kind != "label":
         raise ArtifactError(
             f"--to: task {network.task.name} has a head of its own, onnx takes classification; use merged"
         )

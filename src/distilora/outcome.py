@@ -12,7 +12,6 @@ import yaml
 from numpy.typing import NDArray
 
 from distilora.artifact import Artifact
-from distilora.baseline import class_counts
 from distilora.card import model_card
 from distilora.config import RunConfig
 from distilora.data import Parts
@@ -20,11 +19,12 @@ from distilora.encoders import Encoder
 from distilora.evaluation import Measured
 from distilora.files import atomic_text, write_bytes, write_json
 from distilora.fit import Fitted
-from distilora.known_texts import SEEN, examples_digest
 from distilora.methods import METHODS
+from distilora.overlap import SEEN, examples_digest
 from distilora.report import write_report
 from distilora.settings import to_tree
 from distilora.tables import write_table
+from distilora.tasks import Task
 from distilora.version import __version__
 
 _FILMS = re.compile("imdb|rotten.?tomatoes", re.IGNORECASE)  # sources of film reviews, by their names
@@ -38,6 +38,7 @@ class Outcome:
     encoder: Encoder
     artifact: Artifact
     pad_token: str
+    task: Task
     parts: Parts
     train_tokens: int
     parameters: dict[str, Any]
@@ -56,18 +57,17 @@ def write_outcome(folder: Path, outcome: Outcome) -> dict[str, Any]:
     write_report(
         folder / "report.html",
         f"{folder.name}: {outcome.encoder.name} on {summary['data']['source']}",
+        outcome.task,
         splits,
         history=outcome.fitted.state.history,
         notes=summary["notes"],
         facts=_facts(outcome, summary),
         settings=yaml.safe_dump(to_tree(outcome.config), sort_keys=False, allow_unicode=True),
     )
-    task = outcome.parts.task
     card = model_card(
         str(folder),
         outcome.artifact,
-        task.labels,
-        task.outputs,
+        outcome.task,
         outcome.pad_token,
         outcome.config.data.truncation_side,
         splits,
@@ -120,15 +120,15 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
     seen = min(state.update * config.training.update_size, len(outcome.parts.train) * config.training.epochs)
     summary = {
         "distilora": __version__,
-        "task": outcome.parts.task.name,
+        "task": outcome.task.name,
         "method": config.adapter.method,
         "encoder": outcome.encoder.describe(),
         "data": {
             **outcome.parts.summary,
             "train_split": config.data.train_split,
             "train_tokens": outcome.train_tokens,
-            "train_classes": class_counts(outcome.parts.task, outcome.parts.train),
-            "validation_digest": examples_digest(outcome.parts.task, outcome.parts.validation),
+            "train_classes": outcome.task.counts(outcome.parts.train),
+            "validation_digest": examples_digest(outcome.parts.validation, outcome.task.target_name),
         },
         "parameters": outcome.parameters,
         "training": {

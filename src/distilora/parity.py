@@ -24,14 +24,13 @@ from distilora.artifact import Artifact
 from distilora.backends import Backend
 from distilora.check import read_check
 from distilora.cleaning import cleaning
-from distilora.config import MeasureConfig, RunConfig, SourceConfig
+from distilora.config import RunConfig, SourceConfig
 from distilora.data import read_parts
 from distilora.errors import DataError, DistiloraError, ParityError
-from distilora.evaluation import aligned
 from distilora.examples import Example, Examples, read_examples
 from distilora.hardware import cpu_name, flags, vnni
-from distilora.known_texts import SEEN, examples_digest, seen_among, seen_file, target_name
 from distilora.lanes import run_rows
+from distilora.overlap import SEEN, examples_digest, seen_among, seen_file
 from distilora.progress import say
 from distilora.regate import LEAST_AGREEMENT, LEAST_SHARE
 from distilora.rows import Rows
@@ -87,10 +86,10 @@ def _from_source(artifact: Artifact, task: Task, given: str) -> HeldOut:
         name, examples = _read_given(artifact, task, given)
     except DistiloraError as error:
         raise DataError(_of_held_out(str(error), task)) from None
-    file = seen_file(artifact)
+    file = seen_file(artifact.folder)
     if file is None:
         say("note: nothing beside the model tells which texts it was trained on: make sure that these are others")
-    elif examples_digest(task, examples) != _recorded(artifact.folder.parent).get("validation_digest"):
+    elif examples_digest(examples, task.target_name) != _recorded(artifact.folder.parent).get("validation_digest"):
         seen = seen_among(examples, file)
         if seen.all():
             raise DataError(f"--held-out: all {len(examples):,} texts of {name} were trained or chosen on; give others")
@@ -114,7 +113,9 @@ def _difference(run: Path, task: Task, validation: Examples) -> str:
     """How validation texts read again differ from those the run chose on; empty if they do not."""
     digest = _recorded(run).get("validation_digest")
     if digest is not None:
-        return "" if examples_digest(task, validation) == digest else "the validation texts or labels differ"
+        return (
+            "" if examples_digest(validation, task.target_name) == digest else "the validation texts or labels differ"
+        )
     seen, answers = run / SEEN, run / "predictions.parquet"
     if not seen.is_file() or not answers.is_file():
         return f"or that cannot be told: {SEEN} or predictions.parquet is missing"
@@ -127,16 +128,16 @@ def _difference(run: Path, task: Task, validation: Examples) -> str:
         for r in read_table(answers)
         if r.values["split"] == "validation"
     ]
-    now = [(Path(e.place).name, target_name(task, e.target)) for e in validation.items]
+    now = [(Path(e.place).name, task.target_name(e.target)) for e in validation.items]
     return "" if then == now else "other rows, or other labels, came to validation"
 
 
 def _read_given(artifact: Artifact, task: Task, given: str) -> tuple[str, Examples]:
     source = open_source(given, setting="--held-out")
     split = next((name for name in ("validation", "test") if name in source.splits), source.splits[0])
-    matched, records = aligned(task, source, split, MeasureConfig(data=SourceConfig(path=given, split=split)))
+    aligned, records = task.aligned_to(source, split, SourceConfig(path=given, split=split), [])
     clean = cleaning(artifact.cleaning["name"], artifact.cleaning["version"]).clean
-    return f"{source.name}, {split}", read_examples(records, matched.read, clean, split, False)
+    return f"{source.name}, {split}", read_examples(records, aligned.read, clean, split, False)
 
 
 def _of_held_out(message: str, task: Task) -> str:
@@ -147,7 +148,7 @@ def _of_held_out(message: str, task: Task) -> str:
     message = message.removeprefix("--held-out: ")
     if SETTING.search(message):
         what = SETTING.sub("", message.rpartition("; ")[0] or message)
-        text, label = (getattr(task, f"{name}_column", None) or name for name in ("text", "label"))
+        text, label = (task.text_column or "text", task.label_column or "label")
         message = f"{what}; give texts in a column {text!r} with labels in a column {label!r}, as in training"
     return f"--held-out: {message}"
 
@@ -187,7 +188,7 @@ def gate(
         started = time.monotonic()
         outputs = run_rows(rows, backend, label=f"parity of {name}", lanes=True) / np.float32(temperature)
         seconds = time.monotonic() - started
-        agreed, value = _agreement(task, outputs, original), task.headline(outputs, targets)[1]
+        agreed, value = task.agreement(outputs, original), task.headline(outputs, targets)[1]
         difference, lost = float(np.abs(outputs - original).max()), 100 * (reached - value)
         if agreed is None:
             passed = difference <= LEAST_SHARE * float(np.abs(original).max())
@@ -218,7 +219,3 @@ def gate(
         "flags": flags(),
         "vnni": vnni(),
     }
-
-
-def _agreement(task: Task, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float | None:
-    return float(np.mean(ours.argmax(1) == theirs.argmax(1))) if task.labels and ours.ndim == 2 else None

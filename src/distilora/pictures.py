@@ -7,10 +7,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from distilora.confusion import confusion_view
 from distilora.errors import MissingExtra
 from distilora.metric_names import metric_name
-from distilora.metrics import CURVES
+from distilora.tasks import showing
 
 INK, ACCENT, SOFT, WARN = "#1f2933", "#2563a6", "#c9d8e8", "#c2410c"
 WIDTH = 4.2  # inches of a picture that stands beside others
@@ -31,29 +30,23 @@ class Picture(NamedTuple):
         return drawn is not None and float(drawn[1]) > 72 * WIDTH + 1  # points to the inch
 
 
-def pictures(split: Mapping[str, Any]) -> list[Picture]:
-    """Draw whatever a split's metrics (what `evaluation.measure` gave) have arrays for."""
-    figures = split["figures"]
-    labels = [_label(label) for label in split["labels"]]
-    drawn = []
-    view = confusion_view(figures, len(labels))
-    if view is not None:
-        shown = [labels[c] for c in view.classes]
-        drawn.append(Picture(view.caption, _confusion(view.matrix, shown)))
-    if len(figures.get("reliability", ())) > 1:  # a single point, or bar, says nothing
-        drawn.append(
-            Picture("Reliability: on the diagonal, confidence is accuracy", _reliability(figures["reliability"]))
-        )
-    if figures.get("roc"):
-        curves = figures["roc"]
-        few = f"s of the {len(curves)} classes with the lowest AUROC, of {len(labels)}" if len(labels) > CURVES else ""
-        drawn.append(Picture(f"ROC curve{few}", _roc(curves, labels)))
-    if sum(count > 0 for count in figures.get("confidence", ())) > 1:
-        drawn.append(Picture("How confident the answers are", _confidence(figures["confidence"])))
+def draw(picture: showing.Picture) -> Picture:
+    """Draw what a task has a report show."""
+    if isinstance(picture, showing.Matrix):
+        return Picture(picture.caption, _matrix(picture.counts, [_label(name) for name in picture.names]))
+    if isinstance(picture, showing.Reliability):
+        return Picture(picture.caption, _reliability(picture.bins))
+    if isinstance(picture, showing.Curves):
+        return Picture(picture.caption, _curves(picture))
+    return Picture(picture.caption, _histogram(picture))
+
+
+def lengths(split: Mapping[str, Any]) -> list[Picture]:
+    """Draw the headline metric by length, where texts are of several lengths."""
     by_length = [row for row in split["slices"] if row["slice"].endswith("tokens")]
-    if len(by_length) > 1:
-        drawn.append(Picture(f"{metric_name(by_length[0]['metric'])} by length", _lengths(by_length)))
-    return drawn
+    if len(by_length) < 2:
+        return []
+    return [Picture(f"{metric_name(by_length[0]['metric'])} by length", _lengths(by_length))]
 
 
 def _label(name: str) -> str:
@@ -107,7 +100,7 @@ def curves(history: Sequence[Mapping[str, float]]) -> list[Picture]:
     return [Picture("Loss in training and on validation", _svg(figure))]
 
 
-def _confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
+def _matrix(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
     count = len(matrix)
     width = max(3.6, 0.7 * count) if count <= NARROW else max(5.0, 0.9 * count if count <= ROOMY else 0.45 * count)
     figure, axes = _figure(width, 0.85 * width)
@@ -141,24 +134,23 @@ def _reliability(rows: Sequence[Mapping[str, float]]) -> str:
     return _svg(figure)
 
 
-def _roc(curves: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> str:
+def _curves(picture: showing.Curves) -> str:
     figure, axes = _figure()
     axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1)
-    for curve in curves:
-        axes.plot(
-            curve["false_positive"], curve["true_positive"], linewidth=1.8, label=labels[curve["class"]],
-            color=ACCENT if len(curves) == 1 else None,
-        )  # fmt: skip
-    axes.set(xlabel="false positive rate", ylabel="true positive rate")
-    axes.legend(frameon=False, fontsize=9 if len(curves) < 6 else 7)
+    for curve in picture.curves:
+        colour = ACCENT if len(picture.curves) == 1 else None
+        axes.plot(curve.x, curve.y, linewidth=1.8, label=_label(curve.name), color=colour)
+    axes.set(xlabel=picture.x, ylabel=picture.y)
+    axes.legend(frameon=False, fontsize=9 if len(picture.curves) < 6 else 7)
     return _svg(figure)
 
 
-def _confidence(counts: Sequence[int]) -> str:
+def _histogram(picture: showing.Histogram) -> str:
     figure, axes = _figure()
+    counts = picture.counts
     axes.bar([(i + 0.5) / len(counts) for i in range(len(counts))], counts, width=0.9 / len(counts), color=ACCENT)
     first = next((i for i, count in enumerate(counts) if count), 0)
-    axes.set(xlabel="confidence", ylabel="examples", xlim=(first / len(counts) - 0.02, 1.02))
+    axes.set(xlabel=picture.x, ylabel="examples", xlim=(first / len(counts) - 0.02, 1.02))
     return _svg(figure)
 
 

@@ -7,7 +7,7 @@ while the last are computed, and a text that occurred before is not computed aga
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -27,8 +27,9 @@ from distilora.hardware import Device, InferencePrecision
 from distilora.lanes import run_rows
 from distilora.once import Known, Once
 from distilora.regate import trusted
-from distilora.tasks import Task, restore
-from distilora.tokens import Tokenised, read_tokenizer, tokenise
+from distilora.registry import restore
+from distilora.tasks import Task
+from distilora.tokens import Tokenised, read_tokenizer
 
 SHOWN = 8  # labels in a predictor's repr
 FILL = "give one with words, or drop strict to have its answer empty"
@@ -126,10 +127,10 @@ class Predictor:
                 if examples is not None:
                     known, new, fresh = once.look_up(examples)
                     if last:
-                        coming = tokeniser.submit(tokenise, self.tokenizer, fresh)
+                        coming = tokeniser.submit(self.task.tokenise, self.tokenizer, fresh)
                     else:  # nothing to do meanwhile, and a single text would wait for the thread
                         coming = Future()
-                        coming.set_result(tokenise(self.tokenizer, fresh))
+                        coming.set_result(self.task.tokenise(self.tokenizer, fresh))
                     waiting = examples, known, new, coming
                 if last:
                     yield self._answered(*last)
@@ -191,7 +192,7 @@ class Predictor:
         if not examples:
             return []
         outputs = np.stack([text.outputs for text in known]) / self.artifact.temperature
-        decoded = self.task.decode(outputs, examples)
+        decoded = self.task.decode(outputs, examples, self.tokenizer)
         answers = [
             {**answer, "truncated": text.truncated, "abstain": answer.get("score", 1.0) < self.abstain_below}
             for answer, text in zip(decoded, known, strict=True)
@@ -214,8 +215,7 @@ class Predictor:
             text.encode()
         except UnicodeEncodeError as error:
             raise DataError(f"{place}: character {error.start + 1} is not UTF-8; correct the text") from None
-        column, text = getattr(self.task, "text_column", "text"), str(text)  # of NumPy's kind, too
-        example = unlabelled(self.task, {column: text}, None).read({column: text})
+        example = self.task.read_text(str(text))  # of NumPy's kind, too
         cleaned = tuple(self.clean(part) for part in example.texts)
         return Example(cleaned, place=place) if any(part.strip() for part in cleaned) else None
 
@@ -273,13 +273,3 @@ def _load_again(identity: tuple[Any, ...], settings: dict[str, Any]) -> Predicto
 
 def _identity(artifact: Artifact) -> tuple[Any, ...]:
     return artifact.task, artifact.temperature, artifact.encoder["sha256"], artifact.files
-
-
-def unlabelled(task: Task, columns: Mapping[str, Any], text_column: str | None) -> Task:
-    """The task, set to read the text column found or given and no label, if it has such columns."""
-    from distilora.tasks.classification import TEXT_COLUMNS, Classification, find_column
-
-    if not isinstance(task, Classification):
-        return task
-    wanted = text_column or (task.text_column if task.text_column in columns else None)
-    return Classification(task.labels, find_column(columns, wanted, TEXT_COLUMNS, "text-column"), None)

@@ -13,18 +13,18 @@ from pathlib import Path
 
 from distilora.cleaning import cleaning
 from distilora.config import DataConfig, RunConfig
-from distilora.data import _classification, _test_source
+from distilora.data import find_test
 from distilora.encoders import Encoder, find_encoder, weight_shapes
 from distilora.errors import DataError, OutputError
 from distilora.folder import FILES, check_output
 from distilora.methods import METHODS
 from distilora.progress import Progress, quiet
+from distilora.registry import find_task
 from distilora.resolve import check_adapter, check_lengths, check_tracker, with_absolute_paths
 from distilora.sources import Source, open_source
 from distilora.tables import Record
 from distilora.task_file import check_task
 from distilora.tasks import Task
-from distilora.tasks.classification import Classification
 
 # Trained numbers of 4 bytes on disk at once: three checkpoints (two are kept until the next is whole) of weights, two moments
 # and the best weights; the model, and the one that it replaces.
@@ -58,22 +58,22 @@ def check_run(config: RunConfig, task: Task | None = None, *, overwrite: bool = 
     encoder = find_encoder(config.encoder.name, config.encoder.revision)
     check_lengths(config, encoder)
     check_adapter(config, encoder)
-    task = check_data(config.data, task)
+    task = check_data(config.data, find_task(config.task) if task is None else task)
     needed = 4 * COPIES * trained_numbers(config, encoder, task)
     _check_room(folder, needed, overwrite or resume)
     return Checked(config, encoder, task, needed)
 
 
-def check_data(config: DataConfig, task: Task | None = None) -> Task:
-    """Looks at the columns and labels of all splits; the task, set up from the training split where None is given.
+def check_data(config: DataConfig, task: Task | type[Task]) -> Task:
+    """Look at the columns and labels of all splits; return the task, set up from the training split where a class is given.
 
     Of a split whose source declares its labels only the first record is read. Raises DataError or ConfigError naming the
     field and the record at fault.
     """
     source = open_source(config.path, config.name, config.revision, separator=config.separator)
-    test_source, test_split = _test_source(config, source)
-    given = task is not None
-    task = task or _classification(config, source)
+    test_source, test_split = find_test(config, source)
+    given = isinstance(task, Task)
+    task = task if isinstance(task, Task) else task.from_source(config, source)
     if given or config.labels is not None:  # else every label was found in the data
         _check_split(source, config.train_split, "data.train_split", task, config, config.group_column)
     else:
@@ -122,7 +122,7 @@ def _check_split(
 ) -> None:
     """Reads every record as the run will, or the first alone where the source declares its labels."""
     _check_first(source, split, setting, task, group_column)
-    if isinstance(task, Classification) and task.label_column in source.label_names:
+    if task.declared(source):
         return
     clean = cleaning(config.cleaning).clean
     with Progress(f"checking {split}", None, "records") as bar:

@@ -25,7 +25,7 @@ from distilora.hardware import InferencePrecision, flags
 from distilora.lanes import run_rows
 from distilora.progress import say, warn
 from distilora.tasks import Task
-from distilora.tokens import read_tokenizer, tokenise
+from distilora.tokens import read_tokenizer
 
 LEAST_AGREEMENT = 0.995
 LEAST_SHARE = 0.01
@@ -62,13 +62,14 @@ def _elsewhere(artifact: Artifact) -> bool:
 def regate(artifact: Artifact, task: Task, backend: Backend) -> tuple[bool, str]:
     """Whether the backend answers the check's texts as fp32 does, by the rule above, and in words how far."""
     check = read_check(artifact.folder)
-    rows = tokenise(read_tokenizer(artifact.folder / "tokenizer.json"), check.examples).rows
+    rows = task.tokenise(read_tokenizer(artifact.folder / "tokenizer.json"), check.examples).rows
     outputs, wanted = run_rows(rows, backend), check.outputs_fp32
-    if not task.labels or outputs.ndim != 2:
+    agreement = task.agreement(outputs, wanted)
+    if agreement is None:
         difference = float(np.abs(outputs - wanted).max())
         allowed = LEAST_SHARE * float(np.abs(wanted).max())
         return difference <= allowed, f"outputs differ from fp32 by up to {difference:.3g} (at most {allowed:.3g} may)"
-    others, most = int(np.sum(outputs.argmax(1) != wanted.argmax(1))), _most_others(artifact, len(wanted))
+    others, most = round((1 - agreement) * len(wanted)), _most_others(artifact, len(wanted))
     return others <= most, f"{others} of {len(wanted)} check texts have another label than in fp32 (at most {most} may)"
 
 

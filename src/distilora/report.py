@@ -4,19 +4,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distilora.confusion import frequent_confusions
 from distilora.errors import MissingExtra
 from distilora.files import atomic_text
-from distilora.metric_names import metric_name, metric_text, share_text
-from distilora.metrics import SHOWN
-from distilora.pictures import curves, pictures
-
-WEAKEST = 10  # classes shown in sight where there are more than SHOWN; the others unfold
+from distilora.metric_names import metric_name, metric_text
+from distilora.pictures import Picture, curves, draw, lengths
+from distilora.tasks import Task
 
 
 def write_report(
     path: Path,
     title: str,
+    task: Task,
     splits: Sequence[Mapping[str, Any]],
     *,
     history: Sequence[Mapping[str, float]] = (),
@@ -27,7 +25,8 @@ def write_report(
     """Write report.html.
 
     Args:
-        splits: what `evaluate.measure` gave, the one to read first in front.
+        task: says what is shown of a split beside its metrics.
+        splits: what `evaluation.measure` gave, the one to read first in front.
         history: losses by update, from training.
         notes: sentences a reader must know, such as where the figures flatter.
         facts: name -> value, shown beside the metrics.
@@ -44,10 +43,9 @@ def write_report(
     )
     environment.filters["metric"] = metric_text
     environment.filters["metric_name"] = metric_name
-    environment.filters["share"] = share_text
     page = environment.get_template("report.html.j2").render(
         title=title,
-        splits=[_shown(split) for split in splits],
+        splits=[_shown(task, split) for split in splits],
         curves=curves(history),
         notes=notes,
         facts=facts or {},
@@ -57,12 +55,12 @@ def write_report(
         stream.write(page)
 
 
-def _shown(split: Mapping[str, Any]) -> dict[str, Any]:
-    """A split as the template shows it: with pictures, and with many classes the weakest in front."""
-    classes = split.get("classes", [])
-    shown = {**split, "pictures": pictures(split), "all_classes": classes, "weakest": [], "confusions": []}
-    if len(classes) > SHOWN:
-        known = [row for row in classes if row["f1"] is not None]
-        shown["weakest"] = sorted(known, key=lambda row: float(row["f1"]))[:WEAKEST]
-        shown["confusions"] = frequent_confusions(split["figures"], split["labels"])
-    return shown
+def split_pictures(task: Task, split: Mapping[str, Any]) -> list[Picture]:
+    """Draw the pictures of a split: those that the task has shown, and the headline metric by length."""
+    return [draw(picture) for picture in task.report(split).pictures] + lengths(split)
+
+
+def _shown(task: Task, split: Mapping[str, Any]) -> dict[str, Any]:
+    """A split as the template takes it, with what the task has shown."""
+    shown = task.report(split)
+    return {**split, "sentences": shown.sentences, "pictures": split_pictures(task, split), "tables": shown.tables}

@@ -52,10 +52,12 @@ def compare(artifact: Artifact, device: Device = "auto") -> dict[str, Any]:
     """
     from distilora.backends import open_backend
     from distilora.lanes import run_rows
-    from distilora.tokens import read_tokenizer, tokenise
+    from distilora.registry import restore
+    from distilora.tokens import read_tokenizer
 
     check = read_check(artifact.folder)
-    rows, _ = tokenise(read_tokenizer(artifact.folder / "tokenizer.json"), check.examples)
+    task = restore(artifact.task["name"], artifact.task["settings"])
+    rows = task.tokenise(read_tokenizer(artifact.folder / "tokenizer.json"), check.examples).rows
     found = {}
     checks: list[tuple[str, InferencePrecision, Any, float]] = [
         ("run_precision", artifact.precision, check.outputs, 0.0),

@@ -29,13 +29,11 @@ import yaml
 from distilora import hardware, memory
 from distilora.artifact import Artifact
 from distilora.backends.torch_backend import TorchBackend
-from distilora.baseline import class_counts
-from distilora.calibration import fit_temperature
 from distilora.config import RunConfig
-from distilora.data import Parts, read_parts, shared_copies
+from distilora.data import Parts, read_parts
 from distilora.duplicates import fingerprints
 from distilora.encode import Network
-from distilora.encoders import Encoder, load_tokenizer
+from distilora.encoders import load_tokenizer
 from distilora.environment import environment
 from distilora.errors import Interrupted
 from distilora.evaluation import Measured, measure
@@ -48,6 +46,7 @@ from distilora.locks import let_go
 from distilora.methods import METHODS
 from distilora.network import new_network
 from distilora.outcome import Outcome, write_outcome
+from distilora.overlap import shared_copies
 from distilora.preflight import Checked, check_run
 from distilora.progress import say
 from distilora.quantisation import check_device, require_bitsandbytes, size
@@ -57,7 +56,7 @@ from distilora.saving import verified, write_model
 from distilora.settings import to_tree
 from distilora.setup import Labelled
 from distilora.tasks import Task
-from distilora.tokens import Tokenised, tokenise, unknown_only, with_truncation
+from distilora.tokens import Tokenised, unknown_only, with_truncation
 
 
 def train(
@@ -72,7 +71,7 @@ def train(
 
     Args:
         config: the settings; nulls are decided here and written to run.yaml.
-        task: None for classification, set up from the data's columns and labels.
+        task: None: the one that `config.task` names, set up for the data.
         overwrite: replace what a former run left in `config.output`.
         resume: go on from that folder's latest checkpoint.
         checked: what `preflight.check_run` found for the same arguments; None: it is called here.
@@ -148,7 +147,7 @@ class Run:
         if METHODS[config.adapter.method].quantised:
             check_device(self.device)
             require_bitsandbytes()
-        self.encoder: Encoder = self.checked.encoder
+        self.task, self.encoder = self.checked.task, self.checked.encoder
         self._while_open = ExitStack()
         self._while_open.enter_context(hardware.threads_for(self.config.training.threads))
         say_what_is_used(self.config, self.encoder)
@@ -178,11 +177,13 @@ class Run:
 
     def read(self) -> Parts:
         """Reads, cleans and divides the data, and tokenises what is trained and chosen on."""
-        self.parts = read_parts(self.config.data, self.checked.task)
+        self.parts = read_parts(self.config.data, self.task)
         data = self.config.data
         self.tokenizer = with_truncation(load_tokenizer(self.encoder), data.max_length, data.truncation_side)
-        self.train_tokens = tokenise(self.tokenizer, self.parts.train.items, "tokenising train")
-        self.validation_tokens = tokenise(self.tokenizer, self.parts.validation.items, "tokenising validation")
+        self.train_tokens = self.task.tokenise(self.tokenizer, self.parts.train.items, "tokenising train")
+        self.validation_tokens = self.task.tokenise(
+            self.tokenizer, self.parts.validation.items, "tokenising validation"
+        )
         strange = unknown_only(self.tokenizer, self.train_tokens.rows)
         if strange:
             say(f"warning: of {strange:,} of {len(self.parts.train):,} training texts the tokenizer knows no word (emoji, another "
@@ -194,7 +195,7 @@ class Run:
         """The network to train: the encoder, what the method injects, a fresh head."""
         training = self.config.training
         self.network = new_network(
-            self.encoder, self.parts.task, self.config.adapter, precision=training.precision, device=self.device,
+            self.encoder, self.task, self.config.adapter, precision=training.precision, device=self.device,
             attention=self.config.encoder.attention, dropout=training.dropout, seed=training.seed,
         )  # fmt: skip
         self.parameters = _count(self.network)
@@ -215,8 +216,8 @@ class Run:
             with memory.Peak(self.device, self._above) as peak:
                 self.fitted = fit(
                     network,
-                    Labelled(self.train_tokens.rows, parts.train.targets),
-                    Labelled(self.validation_tokens.rows, parts.validation.targets),
+                    Labelled(self.train_tokens.rows, self.task.targets(parts.train.items, self.tokenizer)),
+                    Labelled(self.validation_tokens.rows, self._validation_targets()),
                     self.config.training,
                     self.folder,
                     budget=_budget(self.config),
@@ -230,15 +231,13 @@ class Run:
 
     def save(self) -> Artifact:
         """Fits the temperature, writes model/, and has a fresh process give its outputs back."""
-        self.temperature = (
-            fit_temperature(self.fitted.outputs, self.parts.validation.targets) if self.parts.task.calibrated else 1.0
-        )
+        self.temperature = self.task.fit_temperature(self.fitted.outputs, self._validation_targets())
         with writing_run(self.folder):
             self.artifact = write_model(
-                self.folder, self.config, self.encoder, self.parts, self.network, self.tokenizer, self.temperature,
+                self.folder, self.config, self.encoder, self.task, self.parts, self.network, self.tokenizer, self.temperature,
                 self.validation_tokens.rows, self.fitted.outputs,
             )  # fmt: skip
-        self.round_trip = verified(self.folder, self.parts.task, self.config.training.device)
+        self.round_trip = verified(self.folder, self.task, self.config.training.device)
         self._clock.mark("saving and round trip")
         return self.artifact
 
@@ -248,7 +247,7 @@ class Run:
         sets = {"train": self.parts.train, "validation": self.parts.validation}
         if self.parts.read_test is not None:
             test = sets["test"] = self.parts.read_test()
-            tokens = tokenise(self.tokenizer, test.items, f"tokenising {test.split}")
+            tokens = self.task.tokenise(self.tokenizer, test.items, f"tokenising {test.split}")
             backend = TorchBackend(self.network, self.config.training.precision, _budget(self.config))
             outputs = run_rows(tokens.rows, backend, label=f"predicting {test.split}")
             self.measured.insert(0, self._measure(test, tokens, outputs))
@@ -261,7 +260,7 @@ class Run:
         padding = self.tokenizer.id_to_token(int(self.encoder.config.get("pad_token_id") or 0)) or "[PAD]"
         trained_on = [*self.parts.train.items, *self.parts.validation.items]
         outcome = Outcome(
-            self.config, self.encoder, self.artifact, padding, self.parts, len(self.train_tokens.rows.ids),
+            self.config, self.encoder, self.artifact, padding, self.task, self.parts, len(self.train_tokens.rows.ids),
             self.parameters, self.fitted, self.round_trip, self.measured,
             fingerprints([" ".join(e.texts) for e in trained_on]), {**self._clock.costs(), **self._memory()},
         )  # fmt: skip
@@ -280,8 +279,13 @@ class Run:
         }
 
     def _measure(self, examples: Examples, tokens: Tokenised, outputs: Any) -> Measured:
-        trained = class_counts(self.parts.task, self.parts.train)
-        return measure(self.parts.task, examples, tokens, outputs, self.temperature, self.config.evaluation, trained)
+        return measure(
+            self.task, examples, tokens, outputs, self.temperature, self.config.evaluation, self.tokenizer,
+            self.task.counts(self.parts.train),
+        )  # fmt: skip
+
+    def _validation_targets(self) -> list[Any]:
+        return self.task.targets(self.parts.validation.items, self.tokenizer)
 
 
 class _Clock:

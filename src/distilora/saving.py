@@ -26,7 +26,6 @@ from distilora.progress import say
 from distilora.roundtrip import verify
 from distilora.rows import Rows
 from distilora.tasks import Task
-from distilora.tokens import tokenise
 from distilora.version import __version__
 from distilora.weights import save_weights
 
@@ -35,6 +34,7 @@ def write_model(
     folder: Path,
     config: RunConfig,
     encoder: Encoder,
+    task: Task,
     parts: Parts,
     network: Network,
     tokenizer: Tokenizer,
@@ -51,8 +51,8 @@ def write_model(
     budget, precision = config.evaluation.token_budget, config.training.precision
     method = METHODS[config.adapter.method]
     examples = check_examples(parts.validation.items)
-    rows = tokenise(tokenizer, examples).rows
-    again = Copies(config, encoder, parts.task, network)
+    rows = task.tokenise(tokenizer, examples).rows
+    again = Copies(config, encoder, task, network)
     check = Check(
         examples,
         run_rows(rows, TorchBackend(network, precision, budget)),
@@ -62,14 +62,14 @@ def write_model(
     bases: tuple[Held, ...] = ("4bit", "full") if method.quantised else ()
     for base in bases:
         other = TorchBackend(again.network(precision, base), precision, budget)
-        agreed[base] = agreement(parts.task, answered, run_rows(validation, other, label=f"agreement on base {base}"))
+        agreed[base] = agreement(task, answered, run_rows(validation, other, label=f"agreement on base {base}"))
 
     def write_files(target: Path) -> None:
         tokenizer.save(str(target / "tokenizer.json"))
         save_weights(network, target)
 
     artifact = Artifact(
-        task={"name": parts.task.name, "settings": dict(parts.task.settings)},
+        task={"name": task.name, "settings": dict(task.settings)},
         cleaning={"name": parts.cleaning.name, "version": parts.cleaning.version},
         max_length=config.data.max_length,
         encoder=encoder.describe(),
@@ -109,8 +109,9 @@ def agreement(task: Task, ours: NDArray[np.float32], theirs: NDArray[np.float32]
     """How far two sets of outputs [G, ...] of the same texts agree: `labels`, the share of equal answers of a task
     with labels, and `largest_difference` of any output."""
     found: dict[str, Any] = {"texts": len(ours), "largest_difference": float(np.abs(ours - theirs).max(initial=0.0))}
-    if task.labels and ours.ndim == 2:
-        found["labels"] = float(np.mean(ours.argmax(1) == theirs.argmax(1)))
+    labels = task.agreement(ours, theirs)
+    if labels is not None:
+        found["labels"] = labels
     return found
 
 

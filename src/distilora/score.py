@@ -24,6 +24,7 @@ from distilora.numerics import resolve
 from distilora.predict import Predictor, load
 from distilora.progress import Progress
 from distilora.reading import arrow
+from distilora.registry import restore
 from distilora.score_job import (
     REJECTS,
     STATE,
@@ -38,7 +39,6 @@ from distilora.score_job import (
 from distilora.score_plan import Plan, make_plan
 from distilora.score_shard import PARTS, Scorer, record_name, rejects_name, shard_name
 from distilora.storage import Place, find_inputs, is_address, local, opened
-from distilora.tasks import restore
 
 __all__ = ["Scoring", "score"]
 

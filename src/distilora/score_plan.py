@@ -14,7 +14,6 @@ from itertools import islice
 from typing import Any
 
 from distilora.errors import DataError
-from distilora.predict import unlabelled
 from distilora.progress import Progress
 from distilora.reading import (
     DELIMITERS,
@@ -154,7 +153,7 @@ def make_plan(
     else:
         columns |= {name: "text" for header in headers for name in header}
         texts = [name for name, held in columns.items() if held in ("text", "mixed", "null")]
-    found = getattr(unlabelled(task, columns, text_column), "text_column", None)
+    found = task.for_prediction(columns, text_column).text_column
     if found in columns and found not in texts:
         raise DataError(
             f"{source}: column {found!r} holds no text ({columns[found]}); name one that does with --text-column"

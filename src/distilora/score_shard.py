@@ -9,7 +9,7 @@ from typing import Any, cast
 from distilora.errors import DataError
 from distilora.examples import Example
 from distilora.files import write_bytes
-from distilora.predict import STREAM, Predictor, unlabelled
+from distilora.predict import STREAM, Predictor
 from distilora.reading import TYPED, Record, Reject
 from distilora.score_plan import Plan, Shard
 from distilora.storage import Place
@@ -39,7 +39,7 @@ class Scorer:
 
     def __init__(self, predictor: Predictor, plan: Plan, place: Place, kind: str) -> None:
         self.predictor, self.plan, self.place, self.kind = predictor, plan, place, kind
-        self.task = unlabelled(predictor.task, plan.columns, plan.text_column)
+        self.task = predictor.task.for_prediction(plan.columns, plan.text_column)
         sample = predictor.answer([Example(("blank",))])[0]
         self.names = answer_names(sample, plan.columns)
         self.columns = [*plan.columns, *self.names.values()]

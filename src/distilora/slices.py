@@ -4,6 +4,7 @@ A part that holds all of the examples says nothing that the whole does not, and 
 """
 
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -21,7 +22,7 @@ LENGTH_BINS = (0, 64, 128, 192, 256, 384, 512)  # tokens as read
 
 
 def slice_metrics(
-    task: Task, examples: Examples, tokens: Tokenised, outputs: NDArray[np.float32]
+    task: Task, examples: Examples, tokens: Tokenised, outputs: NDArray[np.float32], targets: Sequence[Any]
 ) -> list[dict[str, Any]]:
     """Measure outputs [G, ...] on each part that holds some of the examples, but not all."""
     lengths = tokens.rows.group_lengths
@@ -36,7 +37,7 @@ def slice_metrics(
     for name, inside in parts:
         index = np.flatnonzero(inside)
         if 0 < len(index) < len(examples):
-            measured = task.metrics(outputs[index], [examples.items[i].target for i in index])
+            measured = task.metrics(outputs[index], [targets[int(i)] for i in index])
             headline = next(iter(measured))
             rows.append({"slice": name, "examples": len(index), "metric": headline, **measured[headline]})
     return rows

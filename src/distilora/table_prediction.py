@@ -16,7 +16,7 @@ from distilora import predict
 from distilora.errors import ConfigError, DataError
 from distilora.examples import Example
 from distilora.output_file import writing_file
-from distilora.predict import Predictor, unlabelled
+from distilora.predict import Predictor
 from distilora.progress import Progress
 from distilora.reading import DELIMITERS
 from distilora.tables import Record, TableWriter, format_of, read_stream, read_table
@@ -138,7 +138,7 @@ def _read_examples(
     predictor: Predictor, records: Sequence[Record], text_column: str | None, strict: bool
 ) -> tuple[list[Example], list[bool]]:
     """The cleaned example of each record whose text is not blank, and which are blank."""
-    task = unlabelled(predictor.task, records[0].values, text_column)
+    task = predictor.task.for_prediction(records[0].values, text_column)
     examples: list[Example] = []
     blank: list[bool] = []
     for record in records:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from distilora.errors import ConfigError, DistiloraError
 from distilora.fresh_process import run_fresh
-from distilora.tasks import Task, restore
+from distilora.registry import restore
+from distilora.tasks import Task
 
 _loading: str | None = None  # the file that this process is loading for another one
 

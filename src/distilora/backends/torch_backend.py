@@ -25,8 +25,8 @@ from distilora.hardware import (
 from distilora.network import Held, load_merged, load_network
 from distilora.progress import say
 from distilora.quantisation import require_bitsandbytes
+from distilora.registry import restore
 from distilora.rows import Rows
-from distilora.tasks import restore
 
 _one_begins = Lock()  # of the process, as the number of threads is that PyTorch gives to threads to come
 

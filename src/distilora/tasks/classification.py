@@ -1,24 +1,32 @@
 """Classification of a text into one of C classes: softmax of logits, cross-entropy -log p(target)."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distilora.columns import LABEL_COLUMNS, TEXT_COLUMNS, check_columns, find_column, measured_columns
+from distilora.config import DataConfig, SourceConfig
 from distilora.errors import DataError
-from distilora.examples import Example
-from distilora.labels import label_name, whole_number
-from distilora.tasks import Task, register
+from distilora.examples import Example, Examples
+from distilora.labels import label_name, names_in, order_labels, order_note, whole_number
+from distilora.matching import matched
+from distilora.progress import say
+from distilora.registry import register
+from distilora.sources import Source
+from distilora.tables import Record
+from distilora.tasks import Measurement, Outputs, Task, classes
+from distilora.tasks.foreign import transformers_labels
+from distilora.tasks.showing import Shown
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from torch import Tensor
 
     from distilora.encode import States
     from distilora.rows import Rows
-
-TEXT_COLUMNS = ("text", "review", "review_text", "reviewtext", "sentence", "content", "comment", "document", "body")
-LABEL_COLUMNS = ("label", "labels", "sentiment", "class", "category", "target", "rating", "stars")
 
 
 @register
@@ -26,12 +34,15 @@ class Classification(Task):
     """`labels` in the order of the logits; columns as found or given in training."""
 
     name = "classification"
+    output_kind = "label"
+    pipeline_tag = "text-classification"
     calibrated = True
 
     def __init__(self, labels: Sequence[str], text_column: str, label_column: str | None) -> None:
         self.labels = tuple(labels)
         self.outputs = len(self.labels)
-        self.text_column, self.label_column = text_column, label_column
+        self.text_column: str = text_column
+        self.label_column = label_column
         self._index = {label: i for i, label in enumerate(self.labels)}
         self._numbers = {
             number: i for i, label in enumerate(self.labels) if (number := whole_number(label)) is not None
@@ -41,6 +52,41 @@ class Classification(Task):
     def settings(self) -> Mapping[str, Any]:  # type: ignore[override]
         """Labels in order and column names."""
         return {"labels": list(self.labels), "text_column": self.text_column, "label_column": self.label_column}
+
+    @classmethod
+    def from_source(cls, config: DataConfig, source: Source) -> Self:
+        """Find the columns, and the labels with the order they keep for ever.
+
+        Raises DataError naming the field and row at fault.
+        """
+        first = next(iter(source.records(config.train_split, "data.train_split")), None)
+        if first is None:
+            raise DataError(f"data.train_split: {source.name} {config.train_split} has no records; give another")
+        text = find_column(first.values, config.text_column, TEXT_COLUMNS, "data.text_column")
+        label = find_column(first.values, config.label_column, LABEL_COLUMNS, "data.label_column")
+        check_columns(text, label)
+        names = source.label_names.get(label)
+        places = names_in(source.records(config.train_split, "data.train_split"), label) if names is None else {}
+        say(f"data: text from column {text!r}, label from column {label!r}")
+        task = cls(order_labels(places, names, config.labels), text, label)
+        if config.labels is not None:
+            for name, place in places.items():
+                try:
+                    task.index(name)
+                except DataError:
+                    raise DataError(
+                        f"{place}: data.labels: {name!r} is not in the list ({', '.join(task.labels)}); add it, or correct "
+                        "the row"
+                    ) from None
+        elif names is None and (note := order_note(task.labels)):
+            say(f"note: {note}")
+        return task
+
+    @classmethod
+    def from_transformers(cls, config: Mapping[str, Any], name: str) -> Self | None:
+        """Set it up for a Transformers classifier, with the labels of its config.json."""
+        labels = transformers_labels(config, name)
+        return None if labels is None else cls(labels, "text", None)
 
     def read(self, values: Mapping[str, Any]) -> Example:
         """The text, and the label's index; a target of None where no label column was asked for."""
@@ -60,6 +106,68 @@ class Classification(Task):
                 f"data.label_column: no column {self.label_column!r} (columns: {', '.join(map(str, values))}); name one"
             )
         return Example((text or "",), self.index(values[self.label_column]))
+
+    def read_text(self, text: str) -> Example:
+        """A text given by itself, without a label."""
+        return Example((text,))
+
+    def records(
+        self, source: Source, split: str, setting: str, notes: list[str], training: DataConfig | None = None
+    ) -> Iterator[Record]:
+        """Stream a split's records, the source's label names in place of its numbers where they are the task's.
+
+        Labels that are only matched by their place are told in `notes`, unless that is how training was set up.
+        """
+        records = source.records(split, setting)
+        if self.label_column is None:
+            return records
+        names = source.label_names.get(self.label_column)
+        if training is not None and (names is not None or training.labels is not None):
+            return records
+        return matched(records, self, names, f"{source.name}, {split}", notes)
+
+    def aligned_to(
+        self, source: Source, split: str, columns: SourceConfig, notes: list[str]
+    ) -> tuple[Task, Iterator[Record]]:
+        """Set it to the text and label columns of other data (see `measured_columns`)."""
+        first = next(iter(source.records(split, "data.split")), None)
+        if first is None:
+            raise DataError(f"data.path: {source.name} {split} has no records; give another split")
+        text, label = measured_columns(self, source, first.values, columns)
+        check_columns(text, label)
+        for what, trained, now in (("Texts", self.text_column, text), ("Labels", self.label_column, label)):
+            if trained is not None and trained != now:
+                notes.append(f"{what} are read from column {now!r}; in training it was {trained!r}.")
+        task = Classification(self.labels, text, label)
+        return task, task.records(source, split, "data.split", notes)
+
+    def for_prediction(self, columns: Collection[str], text_column: str | None = None) -> Task:
+        """Set it to the text column given, else that of training, else one found by its name, and to no label."""
+        known = text_column or (self.text_column if self.text_column in columns else None)
+        return Classification(self.labels, find_column(columns, known, TEXT_COLUMNS, "text-column"), None)
+
+    def declared(self, source: Source) -> bool:
+        """Whether the source declares the names of its labels."""
+        return self.label_column in source.label_names
+
+    def check(self, examples: Examples) -> None:
+        """Raise DataError if fewer than two classes have examples."""
+        present = sorted({self.labels[target] for target in examples.targets})
+        if len(present) == 1:
+            raise DataError(
+                f"data.label_column: split {examples.split} holds examples of {present[0]!r} only; two classes or more are "
+                "needed"
+            )
+
+    def remarks(self, parts: Sequence[Examples]) -> list[str]:
+        """Warn of classes that are rare in training or missing in a part."""
+        rare = classes.rare_classes(self.labels, parts)
+        return [rare] if rare else []
+
+    def counts(self, examples: Examples) -> dict[str, int]:
+        """Count the examples of each class."""
+        counts = Counter(examples.targets)
+        return {label: counts[i] for i, label in enumerate(self.labels)}
 
     def index(self, label: Any) -> int:
         """The index of a label: by its name, by its number (1.0 is 1), else by its place (see `by_place`).
@@ -101,7 +209,13 @@ class Classification(Task):
         wanted = torch.as_tensor(np.asarray(targets, np.int64), device=outputs.device)
         return torch.nn.functional.cross_entropy(outputs.float(), wanted, reduction="none")
 
-    def decode(self, outputs: NDArray[np.float32], examples: Sequence[Example]) -> list[dict[str, Any]]:
+    def fit_temperature(self, outputs: Outputs, targets: Sequence[Any]) -> float:
+        """Fit the temperature that makes the validation labels most probable (calibration.py)."""
+        from distilora.calibration import fit_temperature
+
+        return fit_temperature(outputs, targets)
+
+    def decode(self, outputs: Outputs, examples: Sequence[Example], tokenizer: "Tokenizer") -> list[dict[str, Any]]:
         """`label`, `score` (its probability) and `p_LABEL` for every label."""
         return [
             {
@@ -112,15 +226,34 @@ class Classification(Task):
             for row in softmax(outputs)
         ]
 
-    def metrics(self, outputs: NDArray[np.float32], targets: Sequence[Any], resamples: int = 0) -> dict[str, Any]:
+    def metrics(self, outputs: Outputs, targets: Sequence[Any], resamples: int = 0) -> dict[str, Any]:
         """Accuracy, macro F1, MCC, AUROC, log loss, Brier score and ECE (see `distilora.metrics`)."""
         from distilora.metrics import classification_metrics
 
         return classification_metrics(softmax(outputs), np.asarray(targets, np.int64), resamples)
 
-    def headline(self, outputs: NDArray[np.float32], targets: Sequence[Any]) -> tuple[str, float]:
+    def headline(self, outputs: Outputs, targets: Sequence[Any]) -> tuple[str, float]:
         """Accuracy, without scikit-learn, which would cost a training process 36 MB for nothing else."""
         return "accuracy", float(np.mean(softmax(outputs).argmax(axis=1) == np.asarray(targets, np.int64)))
+
+    def explained(self, outputs: "Tensor", label: int) -> "Tensor":
+        """Compute the label's log-odds, log(p / (1 - p)) = z_label - log(sum of exp z over the other labels), [N]."""
+        others = [i for i in range(outputs.shape[1]) if i != label]
+        return outputs[:, label] - outputs[:, others].logsumexp(1)
+
+    def findings(self, measurement: Measurement) -> dict[str, Any]:
+        """Find each class's figures, what the majority baseline reaches, and the most confident mistakes."""
+        return classes.class_findings(self.labels, measurement)
+
+    @classmethod
+    def report(cls, split: Mapping[str, Any]) -> Shown:
+        """Show the baseline, confusion matrix, reliability and ROC curves, each class, and the mistakes."""
+        return classes.class_report(split)
+
+    @classmethod
+    def lines(cls, split: Mapping[str, Any]) -> list[str]:
+        """Show each class beside the majority baseline."""
+        return classes.class_lines(split)
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -130,28 +263,3 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
         raise ValueError("logits are not finite: the model is damaged or the precision overflowed")
     powers = np.exp(values - values.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
-
-
-def check_columns(text: str, label: str) -> None:
-    """Raises DataError if one column is both the text and its label."""
-    if text == label:
-        raise DataError(
-            f"data.label_column: {label!r} is the column of the text; name another with --data.label_column, or the text's "
-            "with --data.text_column"
-        )
-
-
-def find_column(columns: Iterable[str], given: str | None, names: Sequence[str], field: str) -> str:
-    """The column given, else the first whose name (in lower case) is in `names`, in their order.
-
-    Raises DataError naming `field` and listing the columns if there is none.
-    """
-    columns = [str(column) for column in columns]
-    lowered = {column.lower().strip(): column for column in reversed(columns)}
-    found = (
-        given if given in columns else next((lowered[n] for n in names if n in lowered), None) if not given else None
-    )
-    if found is None:
-        missing = f"no column {given!r}" if given else f"no column called {', '.join(names[:4])} or alike"
-        raise DataError(f"{field}: {missing} (columns: {', '.join(columns)}); name one with --{field}")
-    return found

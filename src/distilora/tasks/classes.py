@@ -1,0 +1,181 @@
+"""What is found and shown of measured classes: which are rare, each one's figures, the baseline, the worst mistakes."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from distilora.baseline import majority_baseline, verdict
+from distilora.confusion import confusion_view, frequent_confusions
+from distilora.examples import Examples
+from distilora.metric_names import share_text
+from distilora.metrics import CURVES
+from distilora.metrics import SHOWN as IN_SIGHT
+from distilora.tasks import Measurement
+from distilora.tasks.showing import Curve, Curves, Histogram, Matrix, Picture, Reliability, Shown, Table
+
+FEW = 5  # training examples of a class below which it is said to be rare
+MOST_LISTED = 5  # rare classes
+EXCERPT = 600  # characters of a mistake's text
+WEAKEST = 10  # classes shown in sight where there are more than IN_SIGHT; the others unfold
+MOST_LINES = 12  # classes on the terminal; of more, the weakest
+WIDTH = 32  # characters of a class's name on the terminal
+
+
+def rare_classes(labels: Sequence[str], parts: Sequence[Examples]) -> str:
+    """Write a sentence on classes that a part has no example of, or training fewer than FEW; empty if there are none.
+
+    Args:
+        parts: training first; targets are indices into `labels`.
+    """
+    counts = [Counter(part.targets) for part in parts]
+    rare = [i for i in range(len(labels)) if counts[0][i] < FEW or not all(count[i] for count in counts)]
+    if not rare:
+        return ""
+    listed = "; ".join(
+        f"{labels[i]!r} has "
+        + ", ".join(f"{_examples(count[i])} in {part.split}" for count, part in zip(counts, parts, strict=True))
+        for i in rare[:MOST_LISTED]
+    )
+    more = f"; and {len(rare) - MOST_LISTED:,} more" if len(rare) > MOST_LISTED else ""
+    return (
+        f"Rare classes: {listed}{more}. They are hardly learnt, and the figures say little or nothing about them; add "
+        "examples."
+    )
+
+
+def _examples(count: int) -> str:
+    return "none" if count == 0 else "1 example" if count == 1 else f"{count:,} examples"
+
+
+def class_findings(labels: Sequence[str], measurement: Measurement) -> dict[str, Any]:
+    """Find `classes` (figures of each), `baseline`, `verdict` and `mistakes` of a split, as JSON values."""
+    rows = measurement.figures["per_class"]
+    classes = [{"label": label, **row} for label, row in zip(labels, rows, strict=True)]
+    baseline = majority_baseline(classes, measurement.trained)
+    return {
+        "classes": classes,
+        "baseline": baseline,
+        "verdict": verdict(measurement.metrics, classes, baseline),
+        "mistakes": _mistakes(labels, measurement),
+    }
+
+
+def _mistakes(labels: Sequence[str], measurement: Measurement) -> list[dict[str, Any]]:
+    """List the most confident mistakes, most confident first."""
+    examples, answers = measurement.examples.items, measurement.answers
+    wrong = [i for i, answer in enumerate(answers) if answer["label"] != labels[examples[i].target]]
+    wrong.sort(key=lambda i: -answers[i]["score"])
+    return [
+        {
+            "place": examples[i].place,
+            "target": labels[examples[i].target],
+            "label": answers[i]["label"],
+            "score": answers[i]["score"],
+            "text": _excerpt(" ".join(examples[i].texts)),
+        }
+        for i in wrong[: measurement.mistakes]
+    ]
+
+
+def _excerpt(text: str) -> str:
+    return text if len(text) <= EXCERPT else f"{text[: EXCERPT // 2]} [...] {text[-EXCERPT // 2 :]}"
+
+
+def class_report(split: Mapping[str, Any]) -> Shown:
+    """Choose what the report shows of a split's classes; with many of them, the weakest in front."""
+    return Shown(_sentences(split), _pictures(split), _tables(split))
+
+
+def _sentences(split: Mapping[str, Any]) -> list[str]:
+    if "baseline" not in split:
+        return []
+    baseline = split["baseline"]
+    return [
+        f"Always answering {baseline['label']}, the most frequent class of {baseline['of']}, would reach an accuracy of "
+        f"{baseline['accuracy']:.2%} and a macro F1 of {baseline['macro_f1']:.2%}."
+    ]
+
+
+def _pictures(split: Mapping[str, Any]) -> list[Picture]:
+    figures, labels = split["figures"], split["labels"]
+    pictures: list[Picture] = []
+    view = confusion_view(figures, len(labels))
+    if view is not None:
+        pictures.append(Matrix(view.caption, view.matrix, [labels[c] for c in view.classes]))
+    if len(figures.get("reliability", ())) > 1:  # a single point, or bar, says nothing
+        pictures.append(Reliability("Reliability: on the diagonal, confidence is accuracy", figures["reliability"]))
+    if figures.get("roc"):
+        curves = [Curve(labels[c["class"]], c["false_positive"], c["true_positive"]) for c in figures["roc"]]
+        few = f"s of the {len(curves)} classes with the lowest AUROC, of {len(labels)}" if len(labels) > CURVES else ""
+        pictures.append(Curves(f"ROC curve{few}", curves, "false positive rate", "true positive rate"))
+    if sum(count > 0 for count in figures.get("confidence", ())) > 1:
+        pictures.append(Histogram("How confident the answers are", figures["confidence"], "confidence"))
+    return pictures
+
+
+def _tables(split: Mapping[str, Any]) -> list[Table]:
+    classes, tables = split.get("classes", []), []
+    if len(classes) > IN_SIGHT:
+        known = [row for row in classes if row["f1"] is not None]
+        weakest = sorted(known, key=lambda row: float(row["f1"]))[:WEAKEST]
+        tables = [
+            _class_table("The classes with the lowest F1", weakest),
+            _class_table("", classes, f"All {len(classes)} classes"),
+        ]
+        confusions = frequent_confusions(split["figures"], split["labels"])
+        if confusions:
+            rows = [(row["true"], row["predicted"], f"{row['count']:,}") for row in confusions]
+            tables.append(Table("The most frequent confusions", ("true", "predicted", "examples"), rows))
+    elif classes:
+        tables = [_class_table("Each class", classes)]
+    if split.get("mistakes"):
+        mistakes = [(row["target"], row["label"], f"{row['score']:.3f}", row["text"]) for row in split["mistakes"]]
+        columns = ("true", "predicted", "confidence", "text")
+        tables.append(Table("The most confident mistakes", columns, mistakes, text=("text",)))
+    return tables
+
+
+def _class_table(title: str, classes: Sequence[Mapping[str, Any]], fold: str = "") -> Table:
+    rows = [
+        (
+            row["label"],
+            *(share_text(row[name]) for name in ("precision", "recall", "f1")),
+            f"{row['support']:,}",
+            f"{row['predicted']:,}",
+        )
+        for row in classes
+    ]
+    return Table(title, ("class", "precision", "recall", "F1", "examples", "answered"), rows, fold=fold)
+
+
+def class_lines(split: Mapping[str, Any]) -> list[str]:
+    """Write the lines of a table of precision, recall, F1 and examples of each class, and the baseline; none without classes.
+
+    Of more than MOST_LINES classes those with the lowest F1 are shown, and how many are not.
+    """
+    classes = split.get("classes", [])
+    if not classes:
+        return []
+    shown = classes
+    if len(classes) > MOST_LINES:
+        measured = sorted((row for row in classes if row["f1"] is not None), key=lambda row: float(row["f1"]))
+        shown = measured[:MOST_LINES]
+    names = [
+        row["label"] if len(row["label"]) <= WIDTH else row["label"][: WIDTH - 1] + "\N{HORIZONTAL ELLIPSIS}"
+        for row in shown
+    ]
+    width = max(len("class"), *map(len, names))
+    lines = ["", f"  {'class':<{width}}  precision  recall      F1   examples"]
+    for name, row in zip(names, shown, strict=True):
+        shares = "  ".join(
+            f"{share_text(row[key]):>{size}}" for key, size in (("precision", 9), ("recall", 6), ("f1", 6))
+        )
+        lines.append(f"  {name:<{width}}  {shares}  {row['support']:>9,}")
+    if len(shown) < len(classes):
+        lines.append(f"  ({len(shown)} of {len(classes)} classes, those with the lowest F1; the report has all)")
+    baseline = split["baseline"]
+    lines.append(
+        f"  always {baseline['label']!r}, the most frequent of {baseline['of']}: accuracy {baseline['accuracy']:.2%}, "
+        f"macro F1 {baseline['macro_f1']:.2%}"
+    )
+    return lines
