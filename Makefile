@@ -1,6 +1,8 @@
 # make train   from nothing to a measured model in runs/imdb-embedded (installs into .venv first)
+# make setup   .venv with all that the tests and checks need
 # make test    what every change must pass, offline
 # make check   format, lint, types, reference page, and every claim in results/
+# make format  rewrites the code as `make check` wants it
 PYTHON ?= python3
 TORCH_ARGS ?=
 JOBS ?= 2
@@ -8,7 +10,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: train test test-slow check bench-main bench-first-answer bench-qlora bench-kill-resume bench-notebook bench-speed bench-inference bench-score-memory docs clean
+.PHONY: setup train test test-slow check check-format check-lint check-types check-claims format bench-main bench-first-answer bench-qlora bench-kill-resume bench-notebook bench-speed bench-inference bench-score-memory docs clean
+
+setup: $(VENV)/.check
 
 train: $(VENV)/.embedded
 	$(BIN)/distilora train recipes/imdb-embedded.yaml --overwrite $(ARGS)
@@ -19,11 +23,25 @@ test: $(VENV)/.test
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-check: $(VENV)/.check
+# .pre-commit-config.yaml calls the same four
+check: check-format check-lint check-types check-claims
+
+check-format: $(VENV)/.check
 	$(BIN)/ruff format --check src tests bench
+
+check-lint: $(VENV)/.check
 	$(BIN)/ruff check src tests bench
+
+check-types: $(VENV)/.check
 	$(BIN)/mypy
+
+# and the reference page
+check-claims: $(VENV)/.check
 	$(BIN)/python bench/check.py
+
+format: $(VENV)/.check
+	$(BIN)/ruff check --fix src tests bench
+	$(BIN)/ruff format src tests bench
 
 # Figures of README: results/NAME.json, from cells in results/NAME/cells that a restart skips. Leave the machine alone.
 bench-main: $(VENV)/.test
