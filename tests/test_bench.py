@@ -91,7 +91,9 @@ def test_figures_of_every_page(check: ModuleType, tmp_path: Path) -> None:
     figure = "<!-- claim main.heldout_accuracy {:.1%} -->91.0%<!-- /claim -->"
     page.write_text("No figure.", "utf-8")
     assert check.check_figures(values) == []
-    page.write_text(f"Now {figure.replace('91.0', '92.0')}, <!-- claim main.nobody_s {{:.1%}} -->1.0%<!-- /claim -->", "utf-8")
+    page.write_text(
+        f"Now {figure.replace('91.0', '92.0')}, <!-- claim main.nobody_s {{:.1%}} -->1.0%<!-- /claim -->", "utf-8"
+    )
     assert check.check_figures(values) == [
         "docs/speed.md: main.heldout_accuracy shown as 92.0%, its claim gives 91.0%",
         "docs/speed.md: no claim main.nobody_s",

@@ -16,7 +16,9 @@ OUTSIDE = re.compile(r"\]\(\.\./([^)#\s]+)")
 def on_files(files: Files, config: Any) -> Files:
     """Add every file outside docs/ that a page links to."""
     root = Path(config.config_file_path).parent
-    linked = {target for page in Path(config.docs_dir).glob("*.md") for target in OUTSIDE.findall(page.read_text("utf-8"))}
+    linked = {
+        target for page in Path(config.docs_dir).glob("*.md") for target in OUTSIDE.findall(page.read_text("utf-8"))
+    }
     for target in sorted(linked):
         if not (root / target).is_file():
             raise PluginError(f"docs: a page links to ../{target}, which does not exist")
