@@ -3,6 +3,7 @@
 # make test    what every change must pass, offline
 # make check   format, lint, types, reference page, and every claim in results/
 # make format  rewrites the code as `make check` wants it
+# make docs    the reference page of all settings, and the site of docs/ in site/
 PYTHON ?= python3
 TORCH_ARGS ?=
 JOBS ?= 2
@@ -72,8 +73,10 @@ bench-inference: $(VENV)/.test
 bench-score-memory: $(VENV)/.test
 	$(BIN)/python bench/score_memory.py $(ARGS)
 
-docs: $(VENV)/.embedded
+# the reference page from the config classes, then the site in site/, warnings as errors
+docs: $(VENV)/.docs
 	$(BIN)/python -m distilora.reference > docs/configuration.md
+	$(BIN)/mkdocs build --strict $(ARGS)
 
 # torch first and alone, so that TORCH_ARGS can name where its build comes from
 $(VENV)/.torch: constraints.txt
@@ -94,6 +97,10 @@ $(VENV)/.check: $(VENV)/.test pyproject.toml
 	$(PIP) -e '.[check]'
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.embedded pyproject.toml
+	$(PIP) -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,7 +1,7 @@
-"""Part of `make check`: every claim follows from its raw rows, every row is a cell's, every figure in README a claim's, and
-docs follow from code.
+"""Part of `make check`: every claim follows from its raw rows, every row is a cell's, every figure in README and docs a
+claim's, and the reference page follows from code.
 
-A figure in README stands between `<!-- claim NAME.CLAIM FORMAT -->` and `<!-- /claim -->`; FORMAT is Python's, applied
+A figure in README or docs/*.md stands between `<!-- claim NAME.CLAIM FORMAT -->` and `<!-- /claim -->`; FORMAT is Python's, applied
 to the value, or, of NAME.CLAIM.low and NAME.CLAIM.high, to an end of its spread.
 """
 
@@ -10,6 +10,7 @@ import json
 import math
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 from claims import FIELDS, RESULTS, ROOT
@@ -64,17 +65,28 @@ def same(held: object, computed: object) -> bool:
     return held == computed
 
 
-def check_readme(values: dict[tuple[str, str], float]) -> list[str]:
-    """Figures in README that are not what their claim says."""
+def pages() -> list[Path]:
+    """README and the pages of docs/."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def check_figures(values: dict[tuple[str, str], float]) -> list[str]:
+    """Return the figures in README and docs that are not what their claim says, and markers that are not whole."""
     faults = []
-    figures = FIGURE.findall((ROOT / "README.md").read_text("utf-8"))
-    for bench, name, pattern, shown in figures:
-        if (bench, name) not in values:
-            faults.append(f"README: no claim {bench}.{name}")
-        elif shown.strip() != (wanted := pattern.format(values[bench, name])):
-            faults.append(f"README: {bench}.{name} shown as {shown.strip()}, its claim gives {wanted}")
-    if values and not figures:
-        faults.append("README: shows no claim")
+    for path in pages():
+        page, text = path.relative_to(ROOT).as_posix(), path.read_text("utf-8")
+        figures = FIGURE.findall(text)
+        for bench, name, pattern, shown in figures:
+            if (bench, name) not in values:
+                faults.append(f"{page}: no claim {bench}.{name}")
+            elif shown.strip() != (wanted := pattern.format(values[bench, name])):
+                faults.append(f"{page}: {bench}.{name} shown as {shown.strip()}, its claim gives {wanted}")
+        if not len(figures) == text.count("<!-- claim") == text.count("<!-- /claim -->"):
+            faults.append(f"{page}: a claim's markers are not whole")
+        if re.search(r"^\s*<!-- claim", text, re.MULTILINE):
+            faults.append(f"{page}: a line begins with a claim's marker, which Markdown takes for a block; move it")
+        if values and not figures and page == "README.md":
+            faults.append(f"{page}: shows no claim")
     return faults
 
 
@@ -89,6 +101,6 @@ def check_docs() -> list[str]:
 
 if __name__ == "__main__":
     found, claimed = check_results()
-    found += check_readme(claimed) + check_docs()
+    found += check_figures(claimed) + check_docs()
     print("\n".join(found) or f"{sum('.' not in name for _, name in claimed)} claims follow from their rows")
     sys.exit(bool(found))

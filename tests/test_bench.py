@@ -1,4 +1,4 @@
-"""`make check` finds a claim that its rows do not give, and a README figure that its claim does not give."""
+"""`make check` finds a claim that its rows do not give, and a figure of README or docs that its claim does not give."""
 
 import importlib
 import json
@@ -30,7 +30,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     (tmp_path / "main" / "cells").mkdir(parents=True)
     for row in rows:
         (tmp_path / "main" / "cells" / f"{row['cell']}.json").write_text(json.dumps(row), "utf-8")
-    (tmp_path / "README.md").write_text("<!-- claim main.heldout_accuracy {:.1%} -->91.0%<!-- /claim -->", "utf-8")
+    (tmp_path / "README.md").write_text("now <!-- claim main.heldout_accuracy {:.1%} -->91.0%<!-- /claim -->", "utf-8")
     monkeypatch.setattr(module, "RESULTS", tmp_path)
     monkeypatch.setattr(module, "ROOT", tmp_path)
     return module
@@ -40,7 +40,7 @@ def test_claims_that_hold(check: ModuleType) -> None:
     faults, values = check.check_results()
     assert faults == []
     assert values["main", "heldout_accuracy"] == pytest.approx(0.91)
-    assert check.check_readme(values) == []
+    assert check.check_figures(values) == []
 
 
 def test_a_claim_its_rows_do_not_give(check: ModuleType, tmp_path: Path) -> None:
@@ -80,20 +80,40 @@ def test_memory_is_named_after_what_was_measured(check: ModuleType) -> None:
 
 def test_a_figure_its_claim_does_not_give(check: ModuleType, tmp_path: Path) -> None:
     values = check.check_results()[1]
-    (tmp_path / "README.md").write_text("<!-- claim main.heldout_accuracy {:.1%} -->93.0%<!-- /claim -->", "utf-8")
-    assert check.check_readme(values) == ["README: main.heldout_accuracy shown as 93.0%, its claim gives 91.0%"]
+    (tmp_path / "README.md").write_text("now <!-- claim main.heldout_accuracy {:.1%} -->93.0%<!-- /claim -->", "utf-8")
+    assert check.check_figures(values) == ["README.md: main.heldout_accuracy shown as 93.0%, its claim gives 91.0%"]
+
+
+def test_figures_of_every_page(check: ModuleType, tmp_path: Path) -> None:
+    values = check.check_results()[1]
+    (tmp_path / "docs").mkdir()
+    page = tmp_path / "docs" / "speed.md"
+    figure = "<!-- claim main.heldout_accuracy {:.1%} -->91.0%<!-- /claim -->"
+    page.write_text("No figure.", "utf-8")
+    assert check.check_figures(values) == []
+    page.write_text(
+        f"Now {figure.replace('91.0', '92.0')}, <!-- claim main.nobody_s {{:.1%}} -->1.0%<!-- /claim -->", "utf-8"
+    )
+    assert check.check_figures(values) == [
+        "docs/speed.md: main.heldout_accuracy shown as 92.0%, its claim gives 91.0%",
+        "docs/speed.md: no claim main.nobody_s",
+    ]
+    page.write_text(f"Now {figure}, <!-- claim main.heldout_accuracy -->91.0%<!-- /claim -->", "utf-8")
+    assert check.check_figures(values) == ["docs/speed.md: a claim's markers are not whole"]
+    page.write_text(f"Now\n  {figure}", "utf-8")
+    assert ["a line begins with a claim's marker" in fault for fault in check.check_figures(values)] == [True]
 
 
 def test_the_ends_of_a_spread(check: ModuleType, tmp_path: Path) -> None:
     values = check.check_results()[1]
     spread = (
-        "<!-- claim main.heldout_accuracy.low {:.0%} -->90%<!-- /claim --> to "
+        "from <!-- claim main.heldout_accuracy.low {:.0%} -->90%<!-- /claim --> to "
         "<!-- claim main.heldout_accuracy.high {:.0%} -->HIGH<!-- /claim -->"
     )
     (tmp_path / "README.md").write_text(spread.replace("HIGH", "92%"), "utf-8")
-    assert check.check_readme(values) == []
+    assert check.check_figures(values) == []
     (tmp_path / "README.md").write_text(spread.replace("HIGH", "91%"), "utf-8")
-    assert check.check_readme(values) == ["README: main.heldout_accuracy.high shown as 91%, its claim gives 92%"]
+    assert check.check_figures(values) == ["README.md: main.heldout_accuracy.high shown as 91%, its claim gives 92%"]
 
 
 def test_kills_in_a_run_that_ended_otherwise_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
