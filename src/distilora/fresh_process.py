@@ -6,10 +6,10 @@ is the very one that runs here, wherever it was imported from.
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
-import distilora
-
+_PACKAGE = Path(__file__).with_name("__init__.py")
 _CODE = """
 import importlib, importlib.util, sys
 spec = importlib.util.spec_from_file_location("distilora", sys.argv.pop(1))
@@ -29,7 +29,7 @@ class Done(NamedTuple):
 
 def run_fresh(module: str, *words: str) -> Done:
     """Calls `main()` of a module of distilora in a fresh process, with `words` as its arguments, and waits for its end."""
-    command = [sys.executable, "-P", "-c", _CODE, str(distilora.__file__), module, *words]
+    command = [sys.executable, "-P", "-c", _CODE, str(_PACKAGE), module, *words]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     return Done(done.returncode, _last_line(done.stdout), _last_line(done.stderr) or "no message")
 

@@ -8,7 +8,7 @@ Everything but `head`, `loss` and `explained` must work without torch, so that a
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,34 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor
 
-    from distilora.encode import States
     from distilora.rows import Rows
 
 Outputs = NDArray[np.float32]  # of G examples, [G, ...]
 OutputKind = Literal["label", "other"]
+
+
+class States(Protocol):
+    """The encoder's last states of B rows, T tokens in all, width D, as `head` sees them (see `encode.States`)."""
+
+    def first(self) -> "Tensor":
+        """State of each row's first token, [B, D]."""
+        ...
+
+    def mean(self) -> "Tensor":
+        """Mean state of each row, [B, D]."""
+        ...
+
+    def tokens(self) -> "Tensor":
+        """State of every token, ragged like `rows.ids`, [T, D]."""
+        ...
+
+    def pooled(self) -> "Tensor":
+        """Each row as the Transformers class pools it before its head, [B, D]."""
+        ...
+
+    def head(self, vectors: "Tensor") -> "Tensor":
+        """The Transformers class's own head layers on any vectors, in fp32: [N, D] -> [N, outputs]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -164,7 +187,7 @@ class Task(ABC):
         return [example.target for example in examples]
 
     @abstractmethod
-    def head(self, states: "States", rows: "Rows") -> "Tensor":
+    def head(self, states: States, rows: "Rows") -> "Tensor":
         """Compute outputs of G examples, [G, ...], from the encoder's states of their rows."""
 
     @abstractmethod

@@ -17,7 +17,7 @@ from distilora.progress import say
 from distilora.registry import register
 from distilora.sources import Source
 from distilora.tables import Record
-from distilora.tasks import Measurement, Outputs, Task, classes
+from distilora.tasks import Measurement, Outputs, States, Task, classes
 from distilora.tasks.foreign import transformers_labels
 from distilora.tasks.showing import Shown
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor
 
-    from distilora.encode import States
     from distilora.rows import Rows
 
 
@@ -196,7 +195,7 @@ class Classification(Task):
         number = whole_number(name) if found is None else None
         return found if number is None else self._numbers.get(number)
 
-    def head(self, states: "States", rows: "Rows") -> "Tensor":
+    def head(self, states: States, rows: "Rows") -> "Tensor":
         """Logits [G, C] of the pooled state of each example's first row."""
         first = np.flatnonzero(rows.row == 0)
         pooled = states.pooled()
