@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor
 
-    from distilora.encode import States
+    from distilora.tasks import States
     from distilora.rows import Rows
 
 
