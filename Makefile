@@ -75,7 +75,7 @@ bench-score-memory: $(VENV)/.test
 
 # the reference page from the config classes, then the site in site/, warnings as errors
 docs: $(VENV)/.docs
-	$(BIN)/python -m distilora.reference > docs/configuration.md
+	$(BIN)/python -m distilora.config.reference > docs/configuration.md
 	$(BIN)/mkdocs build --strict $(ARGS)
 
 # torch first and alone, so that TORCH_ARGS can name where its build comes from

@@ -92,10 +92,10 @@ def check_figures(values: dict[tuple[str, str], float]) -> list[str]:
 
 def check_docs() -> list[str]:
     """Whether docs/configuration.md is what `make docs` writes."""
-    from distilora.reference import reference_page
+    from distilora.config.reference import reference_page
 
     if (ROOT / "docs" / "configuration.md").read_text("utf-8") != reference_page():
-        return ["docs/configuration.md: behind src/distilora/config.py; run make docs"]
+        return ["docs/configuration.md: behind src/distilora/config/schema.py; run make docs"]
     return []
 
 

@@ -73,8 +73,8 @@ def live(words: list[str], die: dict[str, Any] | None, log: Path) -> int:
 
 def started(folder: Path) -> list[str]:
     if not REVIEWS.exists():
-        from distilora.sources import open_source
-        from distilora.tables import write_table
+        from distilora.data.sources import open_source
+        from distilora.files.tables import write_table
 
         write_table(
             REVIEWS,
@@ -117,8 +117,10 @@ def kill(seed: int) -> dict[str, Any]:
 
 def life(words: list[str], die: dict[str, Any] | None, log: str) -> int:
     """In the process to be killed: the command, with the phases it goes through noted and the timer set."""
-    from distilora import cli, fit, run
-    from distilora.prefix import Prefix
+    from distilora.cli import main as cli
+    from distilora.runs import run
+    from distilora.training import loop as fit
+    from distilora.training.prefix_cache import Prefix
 
     now = {"in": "between", "updates": 0}
     lasted: dict[str, list[float]] = {phase: [] for phase in PHASES}

@@ -103,7 +103,7 @@ def rate(value: str) -> dict[str, Any]:
 
 def accuracy(method: str) -> dict[str, Any]:
     import distilora
-    from distilora.tables import read_table
+    from distilora.files.tables import read_table
 
     words = ["--data.train_size", "2000"]
     if method == "full":
@@ -135,7 +135,7 @@ def accuracy(method: str) -> dict[str, Any]:
 
 def _heldout_texts(folder: Path) -> list[str]:
     import distilora
-    from distilora.data import read_parts
+    from distilora.data.parts import read_parts
 
     config = distilora.parse(distilora.RunConfig, (), distilora.read_recipe(folder / "run.yaml"))
     task = distilora.load(folder).task
@@ -156,16 +156,16 @@ def measure_memory(method: str, out: str) -> None:
     """In a process of its own: 15 updates of two passes each (the plan cuts an update into two bands of lengths)."""
     import numpy as np
 
-    from distilora.config import AdapterConfig, TrainingConfig
-    from distilora.encoders import find_encoder
-    from distilora.fit import fit
+    from distilora.batching.rows import rows_of
+    from distilora.config.schema import AdapterConfig, TrainingConfig
     from distilora.hardware import pick_device, pick_precision
-    from distilora.memory import Peak, after_imports_mb
-    from distilora.methods import METHODS as TABLE
-    from distilora.network import new_network
-    from distilora.rows import rows_of
-    from distilora.setup import Labelled
+    from distilora.model.adapters.methods import METHODS as TABLE
+    from distilora.model.build import new_network
+    from distilora.model.encoders.find import find_encoder
     from distilora.tasks.classification import Classification
+    from distilora.training.loop import fit
+    from distilora.training.memory import Peak, after_imports_mb
+    from distilora.training.setup import Labelled
 
     above = after_imports_mb()
     device = pick_device()

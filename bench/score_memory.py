@@ -49,7 +49,7 @@ def tiny_run() -> tempfile.TemporaryDirectory[str]:
     sys.path.insert(0, str(ROOT / "tests"))
     from conftest import tiny_config, tiny_reviews, write_csv, write_tiny_encoder
 
-    from distilora.run import train
+    from distilora.runs.run import train
 
     place = tempfile.TemporaryDirectory()
     folder = Path(place.name)

@@ -96,8 +96,8 @@ def write_tiny_encoder(folder: Path, model_type: str = "distilbert", **settings:
 
 def divided(config):
     """The parts of the data, with the classification that was set up for it as `task`."""
-    from distilora.data import read_parts
-    from distilora.sources import open_source
+    from distilora.data.parts import read_parts
+    from distilora.data.sources import open_source
     from distilora.tasks.classification import Classification
 
     task = Classification.from_source(config, open_source(config.path))
@@ -106,8 +106,8 @@ def divided(config):
 
 def tiny_config(output: Path, data: Path, encoder: Path, **changes: object):
     """A RunConfig for the tiny encoder; `changes` are dotted settings with '__' for the dot."""
-    from distilora.config import RunConfig
-    from distilora.settings import parse
+    from distilora.config.parse import parse
+    from distilora.config.schema import RunConfig
 
     tree: dict[str, dict[str, object]] = {
         "data": {"path": str(data), "max_length": 64, "validation_size": 40},
@@ -140,7 +140,7 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, encoder: Path, reviews: Path) -> Path:
     """Folder of a finished tiny run; read it, do not change it (copy it first)."""
-    from distilora.run import train
+    from distilora.runs.run import train
 
     output = tmp_path_factory.mktemp("runs") / "tiny"
     train(tiny_config(output, reviews, encoder, training__tracker="tensorboard"))
@@ -158,8 +158,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, encoder: Path, reviews: Path,
     """Folder of a finished tiny run of each method; read them, do not change them."""
     from fresh import verify_here
 
-    from distilora import saving
-    from distilora.run import train
+    from distilora.export import save as saving
+    from distilora.runs.run import train
 
     folders = {"lora": finished}
     base = tmp_path_factory.mktemp("methods")

@@ -11,22 +11,24 @@ from typing import Any, NamedTuple
 
 def verify_here(folder: Path, task: object, device: str) -> dict[str, Any]:
     """The round trip in this process, where a fresh one would take seconds."""
-    from distilora.artifact import read_artifact
-    from distilora.roundtrip import compare
+    from distilora.artifact.format import read_artifact
+    from distilora.export.roundtrip import compare
 
     return compare(read_artifact(folder), device)
 
 
 COMMAND = """
 from fresh import verify_here
-from distilora import cli, export, saving
+from distilora.cli import main as cli
+from distilora.export import export
+from distilora.export import save as saving
 saving.verify = export.verify = verify_here
 sys.exit(cli.main(sys.argv[1:]))
 """
 COMPARE = """
 import json
-from distilora.artifact import read_artifact
-from distilora.roundtrip import compare
+from distilora.artifact.format import read_artifact
+from distilora.export.roundtrip import compare
 for folder in sys.argv[1:]:
     print(json.dumps(compare(read_artifact(folder), "cpu")))
 """

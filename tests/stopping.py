@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from distilora.artifact import read_artifact
-from distilora.config import RunConfig
-from distilora.files import sha256
-from distilora.roundtrip import compare
-from distilora.settings import to_tree
+from distilora.artifact.format import read_artifact
+from distilora.config.parse import to_tree
+from distilora.config.schema import RunConfig
+from distilora.export.roundtrip import compare
+from distilora.files.atomic import sha256
 
 ADAPTER = "model/adapter/adapter_model.safetensors"
 
@@ -44,7 +44,9 @@ def curves(folder: Path) -> dict[str, list[int]]:
 
 def no_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has the round trip made in this process: the same comparison, seconds sooner."""
-    monkeypatch.setattr("distilora.saving.verify", lambda folder, task, device: compare(read_artifact(folder), device))
+    monkeypatch.setattr(
+        "distilora.export.save.verify", lambda folder, task, device: compare(read_artifact(folder), device)
+    )
 
 
 def temporary(folder: Path) -> list[str]:

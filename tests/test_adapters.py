@@ -13,13 +13,13 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.tuners.lora import config as lora_configs
 from test_encode import TASK, network_of, random_rows
 
-from distilora.config import AdapterConfig
-from distilora.encode import Network
-from distilora.encoders import find_encoder
+from distilora.config.schema import AdapterConfig
 from distilora.errors import ArtifactError
-from distilora.network import load_network, new_network
-from distilora.quiet import quiet_libraries
-from distilora.weights import BY_TOKEN, save_weights
+from distilora.model.build import load_network, new_network
+from distilora.model.encoders.find import find_encoder
+from distilora.model.network import Network
+from distilora.model.quiet import quiet_libraries
+from distilora.model.weights import BY_TOKEN, save_weights
 
 TARGETS = ["q_lin", "v_lin", "lin1", "lin2"]
 LORA: dict[str, dict[str, Any]] = {  # those that are W + s B A
@@ -187,7 +187,7 @@ def test_adapters_changed_meanwhile(encoder: Path, change: Callable[[Network], N
 @torch.no_grad()
 @pytest.mark.parametrize("settings", [{"use_dora": True}, {"lora_bias": True}], ids=str)
 def test_variants_in_half_precision(encoder: Path, settings: dict[str, Any]) -> None:
-    from distilora.network import _place
+    from distilora.model.build import _place
 
     network = _place(adapted(encoder, lora(settings)), "bf16", torch.device("cpu"))
     with torch.autocast("cpu", torch.bfloat16):

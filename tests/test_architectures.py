@@ -8,17 +8,17 @@ import torch
 from conftest import tiny_config, write_tiny_encoder
 from safetensors.torch import load_file
 
-from distilora.architectures import ARCHITECTURES, architecture
-from distilora.config import AdapterConfig
-from distilora.encode import Network
-from distilora.encoders import Encoder, find_encoder, load_tokenizer
+from distilora.batching.rows import Rows, rows_of
+from distilora.config.schema import AdapterConfig
 from distilora.errors import EncoderError
-from distilora.network import load_network, new_network
-from distilora.resolve import resolve, say_what_is_used
-from distilora.rows import Rows, rows_of
-from distilora.run import train
+from distilora.model.build import load_network, new_network
+from distilora.model.encoders.families import ARCHITECTURES, architecture
+from distilora.model.encoders.find import Encoder, find_encoder, load_tokenizer
+from distilora.model.network import Network
+from distilora.model.weights import save_weights
+from distilora.runs.resolve import resolve, say_what_is_used
+from distilora.runs.run import train
 from distilora.tasks.classification import Classification
-from distilora.weights import save_weights
 
 CPU = torch.device("cpu")
 TASK = Classification(("bad", "fair", "good"), "text", "label")

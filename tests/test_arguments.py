@@ -2,7 +2,7 @@
 
 import pytest
 
-from distilora.arguments import Parser, add_answering, add_run, take_everywhere
+from distilora.cli.arguments import Parser, add_answering, add_run, take_everywhere
 from distilora.errors import ConfigError
 
 

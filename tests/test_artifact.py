@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distilora.artifact import Artifact, model_folder, read_artifact, sealed, write_artifact
-from distilora.check import CHECK_TEXTS, Check, check_examples, read_check
+from distilora.artifact.check import CHECK_TEXTS, Check, check_examples, read_check
+from distilora.artifact.format import Artifact, model_folder, read_artifact, sealed, write_artifact
+from distilora.data.examples import Example
 from distilora.errors import ArtifactError
-from distilora.examples import Example
-from distilora.files import sha256
+from distilora.files.atomic import sha256
 
 FILES = {"tokenizer.json", "check.npz", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
 ADAPTER = "adapter/adapter_model.safetensors"

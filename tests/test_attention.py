@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from distilora import attention
-from distilora.packing import Packed
-from distilora.rows import rows_of
+from distilora.batching.rows import rows_of
+from distilora.model.packed import attention
+from distilora.model.packed.layout import Packed
 
 HEADS, WIDTH = 3, 24
 LENGTHS = [1, 40, 64, 7, 33, 300, 64, 290, 0, 5]

@@ -13,7 +13,7 @@ import pytest
 from conftest import tiny_reviews, write_csv
 
 from distilora import progress
-from distilora.cli import main
+from distilora.cli.main import main
 
 Run = Callable[..., str]
 ROWS = tiny_reviews(40)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import sklearn.metrics as sk
 
-from distilora.baseline import majority_baseline, verdict
-from distilora.examples import Example, Examples
-from distilora.metrics import classification_metrics
+from distilora.data.examples import Example, Examples
 from distilora.tasks.classification import Classification
+from distilora.tasks.metrics.baseline import majority_baseline, verdict
+from distilora.tasks.metrics.classification import classification_metrics
 
 
 def judged(targets: list[int], answers: list[int], classes: int, trained: dict[str, int] | None = None) -> str:

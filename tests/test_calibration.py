@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from distilora.calibration import HIGH, LOW, at_limit, fit_temperature
+from distilora.tasks.calibration import HIGH, LOW, at_limit, fit_temperature
 from distilora.tasks.classification import softmax
 
 

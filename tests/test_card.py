@@ -12,9 +12,9 @@ from conftest import tiny_reviews
 from fresh import Fresh
 
 import distilora
-from distilora.artifact import read_artifact
-from distilora.card import model_card
-from distilora.methods import METHODS
+from distilora.artifact.format import read_artifact
+from distilora.evaluation.model_card import model_card
+from distilora.model.adapters.methods import METHODS
 from distilora.tasks.classification import Classification
 
 

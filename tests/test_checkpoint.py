@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from distilora import checkpoint
-from distilora.checkpoint import Best, State, load_checkpoint, save_checkpoint
 from distilora.errors import ConfigError
+from distilora.training import checkpoint
+from distilora.training.checkpoint import Best, State, load_checkpoint, save_checkpoint
 
 Trained = dict[str, torch.nn.Parameter]
 

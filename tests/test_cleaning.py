@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from distilora.cleaning import CLEANINGS, cleaning
+from distilora.data.cleaning import CLEANINGS, cleaning
 from distilora.errors import ArtifactError
 
 # The definition of version 1; not linear, and of no use for long texts.

@@ -12,11 +12,11 @@ import yaml
 from conftest import tiny_config, tiny_reviews, write_csv
 
 import distilora
-from distilora.cli import USAGE, main
+from distilora.cli.main import USAGE, main
+from distilora.config.parse import to_tree
 from distilora.errors import ConfigError
-from distilora.predict import load
-from distilora.settings import to_tree
-from distilora.tables import read_table
+from distilora.files.tables import read_table
+from distilora.inference.predictor import load
 
 Captured = pytest.CaptureFixture[str]
 TEXTS = [text for text, _ in tiny_reviews(6, 9)]
@@ -34,7 +34,7 @@ def failed(words: list[str], capsys: Captured, code: int = 2) -> str:
 
 def test_help_is_quick() -> None:
     code = (
-        "import sys, time; from distilora.cli import main\n"
+        "import sys, time; from distilora.cli.main import main\n"
         "for words in (['--help'], ['-h'], ['help'], ['--quiet', '--version']): assert main(words) == 0\n"
         "for command in ('train', 'evaluate', 'predict', 'explain', 'score', 'export', 'encoder'):\n"
         "    try: assert main([command, '--help']) == 0\n"
@@ -286,13 +286,13 @@ def test_encoder_refuses(words: list[str], capsys: Captured) -> None:
 
 
 COMMANDS = {  # words, and what does the work
-    "train": (["--output", "x"], "distilora.preflight.check_run"),
-    "evaluate": (["RUN", "--data.path", "x.csv"], "distilora.evaluation.evaluate"),
-    "predict": (["RUN", "a text"], "distilora.predict.load"),
-    "explain": (["RUN", "a text"], "distilora.predict.load"),
-    "score": (["RUN", "x.csv", "--output", "x"], "distilora.score.score"),
-    "export": (["RUN", "--to", "merged", "--output", "x"], "distilora.export.export_run"),
-    "encoder": (["embedded", "--output", "x"], "distilora.encoders.write_embedded"),
+    "train": (["--output", "x"], "distilora.runs.preflight.check_run"),
+    "evaluate": (["RUN", "--data.path", "x.csv"], "distilora.evaluation.measure.evaluate"),
+    "predict": (["RUN", "a text"], "distilora.inference.predictor.load"),
+    "explain": (["RUN", "a text"], "distilora.inference.predictor.load"),
+    "score": (["RUN", "x.csv", "--output", "x"], "distilora.scoring.score.score"),
+    "export": (["RUN", "--to", "merged", "--output", "x"], "distilora.export.export.export_run"),
+    "encoder": (["embedded", "--output", "x"], "distilora.model.encoders.find.write_embedded"),
 }
 
 
@@ -329,7 +329,7 @@ def test_options_of_every_command(command: str, place: int | None, monkeypatch: 
 
 def test_threads_are_set_before_what_has_threads_is_loaded() -> None:
     code = (
-        "import os, sys; from distilora.cli import main\n"
+        "import os, sys; from distilora.cli.main import main\n"
         "class Watch:\n"
         "    def find_spec(self, name, *rest):\n"
         "        if name in ('numpy', 'tokenizers'): print(name, *map(os.environ.get, NAMES))\n"
@@ -343,7 +343,8 @@ def test_threads_are_set_before_what_has_threads_is_loaded() -> None:
 
 
 def test_resuming_on_other_threads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from distilora import hardware, preflight, run
+    from distilora import hardware
+    from distilora.runs import preflight, run
 
     monkeypatch.setattr(preflight, "check_run", lambda config, **more: None)
     (tmp_path / "run.yaml").write_text("training: {threads: 2}")

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from distilora.columns import measured_columns
-from distilora.config import SourceConfig
+from distilora.config.schema import SourceConfig
+from distilora.data.sources import Source
 from distilora.errors import DataError
-from distilora.sources import Source
 from distilora.tasks.classification import Classification
+from distilora.tasks.columns import measured_columns
 
 TASK = Classification(("neg", "pos"), "review", "stars")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distilora import config as module
-from distilora.config import DataConfig, MeasureConfig, RunConfig
-from distilora.descriptions import help_text
+from distilora.config import schema as module
+from distilora.config.descriptions import help_text
+from distilora.config.parse import known_keys, parse, read_recipe, to_tree
+from distilora.config.schema import DataConfig, MeasureConfig, RunConfig
 from distilora.errors import ConfigError
-from distilora.settings import known_keys, parse, read_recipe, to_tree
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 

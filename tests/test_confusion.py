@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from distilora.confusion import confusion_view, frequent_confusions
+from distilora.tasks.metrics.confusion import confusion_view, frequent_confusions
 
 
 def cells(matrix: np.ndarray) -> dict[str, object]:

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from distilora.data.examples import Example
 from distilora.errors import DataError
-from distilora.examples import Example
-from distilora.registry import register, restore
-from distilora.tasks import Task
+from distilora.tasks.base import Task
+from distilora.tasks.registry import register, restore
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
     from torch import Tensor
 
-    from distilora.tasks import States
-    from distilora.rows import Rows
+    from distilora.batching.rows import Rows
+    from distilora.tasks.base import States
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ def test_a_task_of_one_s_own(encoder: Path, tmp_path: Path) -> None:
     from conftest import tiny_config
 
     from distilora import MeasureConfig, evaluate, load, parse, train
-    from distilora.table_prediction import predict_table
-    from distilora.tables import read_table, write_table
+    from distilora.files.tables import read_table, write_table
+    from distilora.inference.table import predict_table
 
     write_table(tmp_path / "train.jsonl", shares(240, 1))
     write_table(tmp_path / "test.jsonl", shares(60, 2))

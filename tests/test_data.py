@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from conftest import divided, tiny_reviews, write_csv
 
-from distilora.config import DataConfig
+from distilora.config.schema import DataConfig
+from distilora.data.examples import Example, Examples
+from distilora.data.overlap import shared_copies
 from distilora.errors import ConfigError, DataError
-from distilora.examples import Example, Examples
-from distilora.overlap import shared_copies
-from distilora.tables import write_table
+from distilora.files.tables import write_table
 
 
 def parts_of(path: Path, **settings: Any) -> SimpleNamespace:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from distilora import descriptions
-from distilora.config import MeasureConfig, RunConfig
-from distilora.descriptions import Setting, Stage, as_given, help_text, in_words, stages
-from distilora.reference import reference_page
-from distilora.settings import known_keys, parse
+from distilora.config import descriptions
+from distilora.config.descriptions import Setting, Stage, as_given, help_text, in_words, stages
+from distilora.config.parse import known_keys, parse
+from distilora.config.reference import reference_page
+from distilora.config.schema import MeasureConfig, RunConfig
 
 CONFIGS = [RunConfig, MeasureConfig]
 PYTHON = re.compile(r"Optional|Union|Literal|tuple|\bint\b|\bstr\b|\bbool\b|\bNone\b|\[str|\btype:|<class|True|False")

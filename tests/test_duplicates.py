@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
-from distilora.duplicates import CROWD, SHINGLE, clusters, exact_key, near_copies, shingles, similarity
+from distilora.data.duplicates import CROWD, SHINGLE, clusters, exact_key, near_copies, shingles, similarity
 
 
 def text_of(rng: random.Random, words: int = 60, vocabulary: int = 3000) -> str:

@@ -7,13 +7,13 @@ import pytest
 import torch
 from conftest import write_tiny_encoder
 
-from distilora.config import AdapterConfig
-from distilora.encode import Network
-from distilora.encoders import find_encoder
-from distilora.network import load_network, new_network
-from distilora.rows import Rows, rows_of
+from distilora.batching.rows import Rows, rows_of
+from distilora.config.schema import AdapterConfig
+from distilora.model.build import load_network, new_network
+from distilora.model.encoders.find import find_encoder
+from distilora.model.network import Network
+from distilora.model.weights import save_weights
 from distilora.tasks.classification import Classification
-from distilora.weights import save_weights
 
 TASK = Classification(("neg", "pos"), "text", "label")
 LENGTHS = (5, 17, 3, 64, 9, 1)
@@ -24,7 +24,7 @@ def random_rows(lengths: tuple[int, ...] = LENGTHS) -> Rows:
     return rows_of([[rng.integers(5, 50, length).tolist()] for length in lengths])
 
 
-ROUTES = ("blocks", "modules", "padded")  # of encode.py
+ROUTES = ("blocks", "modules", "padded")  # of model/network.py
 FAMILIES = ("distilbert", "bert", "roberta", "electra", "modernbert", "mpnet", "deberta-v2")
 
 

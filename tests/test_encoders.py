@@ -14,14 +14,22 @@ import torch
 from conftest import SPECIAL
 from safetensors.torch import load_file, save_file
 
-from distilora import embedded_encoder, encoders
-from distilora.artifact import read_artifact
-from distilora.cli import main
-from distilora.encoders import find_encoder, load_tokenizer, load_weights, same_encoder, weight_shapes, write_embedded
+from distilora.artifact.format import read_artifact
+from distilora.cli.main import main
 from distilora.errors import ArtifactError, EncoderError, MissingExtra
-from distilora.files import sha256
-from distilora.predict import load
-from distilora.weights_file import tensors_sha256
+from distilora.files.atomic import sha256
+from distilora.files.weights import tensors_sha256
+from distilora.inference.predictor import load
+from distilora.model.encoders import embedded as embedded_encoder
+from distilora.model.encoders import find as encoders
+from distilora.model.encoders.find import (
+    find_encoder,
+    load_tokenizer,
+    load_weights,
+    same_encoder,
+    weight_shapes,
+    write_embedded,
+)
 
 HUB = "distilbert/distilbert-base-uncased"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -9,8 +9,8 @@ import yaml
 from safetensors.torch import load_file
 
 import distilora
-from distilora.artifact import read_artifact
-from distilora.tables import read_table
+from distilora.artifact.format import read_artifact
+from distilora.files.tables import read_table
 
 FLAGS = """
 --data.path embedded --data.name rotten_tomatoes --data.train_size 480 --data.validation_size 100 --data.heldout 0.02

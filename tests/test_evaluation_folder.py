@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from conftest import tiny_reviews, write_csv
 
-from distilora.artifact import Artifact, read_artifact
-from distilora.cli import main
-from distilora.config import MeasureConfig, SourceConfig
+from distilora.artifact.format import Artifact, read_artifact
+from distilora.cli.main import main
+from distilora.config.schema import MeasureConfig, SourceConfig
 from distilora.errors import ConfigError
-from distilora.evaluation_folder import choose_folder, data_name, evaluation_identity, refuse_what_is_no_evaluation
+from distilora.evaluation.folder import choose_folder, data_name, evaluation_identity, refuse_what_is_no_evaluation
 
 
 def identity(**changes: Any) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from distilora.cleaning import cleaning
+from distilora.data.cleaning import cleaning
+from distilora.data.examples import Example, Examples, read_examples
 from distilora.errors import DataError
-from distilora.examples import Example, Examples, read_examples
-from distilora.tables import Record
+from distilora.files.tables import Record
 from distilora.tasks.classification import Classification
 
 TASK = Classification(["neg", "pos"], "text", "label")

@@ -10,10 +10,10 @@ from conftest import BAD, GOOD, tiny_reviews
 from numpy.typing import NDArray
 
 import distilora
+from distilora.batching.rows import Rows
 from distilora.errors import ConfigError, DataError
-from distilora.explanation import Weight, _places, explain
-from distilora.predict import Predictor, load
-from distilora.rows import Rows
+from distilora.explanation.explain import Weight, _places, explain
+from distilora.inference.predictor import Predictor, load
 
 METHODS = ("leave-one-out", "integrated-gradients", "gradient-x-input")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from distilora.cli import main
+from distilora.cli.main import main
 from distilora.errors import ConfigError, OutputError
-from distilora.explanation import Explanation, Weight, explain
-from distilora.explanation_page import page, table, write_explanation
-from distilora.predict import load
+from distilora.explanation.explain import Explanation, Weight, explain
+from distilora.explanation.page import page, table, write_explanation
+from distilora.inference.predictor import load
 
 Captured = pytest.CaptureFixture[str]
 TEXT = "<script>alert('a&b')</script>  superb {film} dull"

@@ -20,21 +20,24 @@ from fresh import Fresh, verify_here
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from distilora import export, hardware, parity, predict, tokens
-from distilora.artifact import SCHEMA, read_artifact
-from distilora.backends import open_backend
-from distilora.backends.onnx_backend import OnnxBackend
-from distilora.check import read_check
-from distilora.cli import main
+from distilora import hardware
+from distilora.artifact.check import read_check
+from distilora.artifact.format import SCHEMA, read_artifact
+from distilora.batching import tokens
+from distilora.batching.rows import Rows
+from distilora.cli.main import main
 from distilora.errors import ArtifactError, ConfigError, DataError, MissingExtra, ParityError
-from distilora.export import export_run
-from distilora.predict import Predictor, load
+from distilora.export import export, parity
+from distilora.export.export import export_run
+from distilora.inference import predictor as predict
+from distilora.inference.backends import open_backend
+from distilora.inference.backends.onnx_backend import OnnxBackend
+from distilora.inference.predictor import Predictor, load
+from distilora.inference.regate import regate
 from distilora.progress import quiet
-from distilora.regate import regate
-from distilora.rows import Rows
 from distilora.tasks.classification import softmax
 
-COMMAND = "from distilora import cli; sys.exit(cli.main(sys.argv[1:]))"
+COMMAND = "from distilora.cli.main import main; sys.exit(main(sys.argv[1:]))"
 Captured = pytest.CaptureFixture[str]
 TEXTS = [*(text for text, _ in tiny_reviews(120, 9)), "superb film " * 60, "film"]
 
@@ -204,7 +207,7 @@ def test_a_refusal_comes_before_torch(
     settings: dict[str, str], said: str, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(
-        sys.modules, "distilora.backends.torch_backend", None
+        sys.modules, "distilora.inference.backends.torch_backend", None
     )  # which imports torch: it cannot be imported
     with pytest.raises(ConfigError, match=f"^{said}"):
         open_backend(read_artifact(finished), **settings)
@@ -351,7 +354,7 @@ class TestAnotherProcessor:
         wanted = read_check(artifact.folder).outputs_fp32
         for share, passes in ((0.009, True), (0.011, False)):
             outputs = wanted + np.float32(share) * np.abs(wanted).max()
-            monkeypatch.setattr("distilora.regate.run_rows", lambda *rest, outputs=outputs: outputs)
+            monkeypatch.setattr("distilora.inference.regate.run_rows", lambda *rest, outputs=outputs: outputs)
             assert regate(artifact, task, OnnxBackend(artifact, "int8"))[0] == passes
 
 

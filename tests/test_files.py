@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from distilora import hardware
-from distilora.files import flush_file, flush_folder
-from distilora.storage import Place
+from distilora.files.atomic import flush_file, flush_folder
+from distilora.files.stores import Place
 
 
 def flushed(monkeypatch: pytest.MonkeyPatch) -> list[str]:

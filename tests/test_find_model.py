@@ -13,11 +13,11 @@ from fresh import verify_here
 from tokenizers import Tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from distilora import export
+from distilora.artifact.find import find_model
 from distilora.errors import ArtifactError, EncoderError
-from distilora.export import export_run
-from distilora.find_model import find_model
-from distilora.predict import load
+from distilora.export import export
+from distilora.export.export import export_run
+from distilora.inference.predictor import load
 
 TEXTS = [*(text for text, _ in tiny_reviews(20, 4)), "superb film " * 60]
 Captured = pytest.CaptureFixture[str]

@@ -17,22 +17,22 @@ import torch
 import yaml
 from conftest import tiny_config, tiny_reviews, tiny_tokenizer
 
-from distilora.artifact import read_artifact
-from distilora.cli import main
-from distilora.config import AdapterConfig, TrainingConfig
-from distilora.encode import Network, run_network
-from distilora.encoders import find_encoder
+from distilora.artifact.format import read_artifact
+from distilora.batching.tokens import tokenise
+from distilora.cli.main import main
+from distilora.config.parse import to_tree
+from distilora.config.schema import AdapterConfig, TrainingConfig
+from distilora.data.examples import Example
 from distilora.errors import ArtifactError, ConfigError, Interrupted
-from distilora.examples import Example
-from distilora.files import sha256
-from distilora.fit import Fitted, fit
-from distilora.network import new_network
-from distilora.optimizer import learning_rate
-from distilora.run import train
-from distilora.settings import to_tree
-from distilora.setup import Labelled
+from distilora.files.atomic import sha256
+from distilora.model.build import new_network
+from distilora.model.encoders.find import find_encoder
+from distilora.model.network import Network, run_network
+from distilora.runs.run import train
 from distilora.tasks.classification import Classification
-from distilora.tokens import tokenise
+from distilora.training.loop import Fitted, fit
+from distilora.training.optimizer import learning_rate
+from distilora.training.setup import Labelled
 
 TASK = Classification(("neg", "pos"), "text", "label")
 CONFIG = TrainingConfig(
@@ -169,7 +169,7 @@ def test_weights_that_explode_are_said(
     encoder: Path, tmp_path: Path, at: int, what: str, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usual = learning_rate
-    monkeypatch.setattr("distilora.fit.learning_rate", lambda n, *more: 1e36 if n == at else usual(n, *more))
+    monkeypatch.setattr("distilora.training.loop.learning_rate", lambda n, *more: 1e36 if n == at else usual(n, *more))
     with pytest.raises(ConfigError, match=rf"^training\.learning_rate: the {what}.*; lower it, or set") as error:
         run(build(encoder), tmp_path, checkpoint_every=1)
     assert "\n" not in str(error.value)

@@ -15,19 +15,19 @@ from conftest import tiny_config
 from stopping import no_fresh_process, temporary, told, write_recipe
 
 from distilora import progress
-from distilora.cli import main
+from distilora.cli.main import main
 from distilora.errors import ConfigError, Interrupted, OutputError
-from distilora.folder import MARK, check_output, claim
-from distilora.locks import LOCK, hold, let_go
-from distilora.run import Run, train
+from distilora.files.locks import LOCK, hold, let_go
+from distilora.runs.folder import MARK, check_output, claim
+from distilora.runs.run import Run, train
 
 COMMAND = [sys.executable, "-m", "distilora"]
-HOLD = "import sys, pathlib, distilora.locks; distilora.locks.hold(pathlib.Path(sys.argv[1]))"
+HOLD = "import sys, pathlib, distilora.files.locks; distilora.files.locks.hold(pathlib.Path(sys.argv[1]))"
 RACE = """
 import multiprocessing, sys
 from pathlib import Path
 from distilora.errors import DistiloraError
-from distilora.folder import check_output, claim
+from distilora.runs.folder import check_output, claim
 
 overwrite, resume = "overwrite" in sys.argv, "resume" in sys.argv
 
@@ -81,7 +81,7 @@ def held_elsewhere(folder: Path) -> str:
 def test_those_that_come_second_are_refused_and_the_first_is_not_disturbed(
     finished: Path, encoder: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distilora import fit
+    from distilora.training import loop as fit
 
     out = tmp_path / "run"
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_config(out, reviews, encoder, training__checkpoint_every=5))
@@ -202,7 +202,7 @@ def test_overwrite_replaces_what_is_of_a_run(
 def test_overwrite_killed_at_any_file_can_be_had_again(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distilora import folder
+    from distilora.runs import folder
 
     class Killed(BaseException):
         pass
@@ -358,7 +358,7 @@ def test_an_interrupt_after_training_says_how_to_go_on(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("distilora.run.verified", interrupted)
+    monkeypatch.setattr("distilora.runs.run.verified", interrupted)
     with pytest.raises(
         Interrupted, match=f"^stopped; continue with: distilora train --resume {tmp_path / 'run'}$"
     ) as error:

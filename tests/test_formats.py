@@ -15,15 +15,16 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import tiny_reviews, write_csv
 
-from distilora import json_array, progress
-from distilora.cli import main
-from distilora.compression import decompressed
+from distilora import progress
+from distilora.cli.main import main
+from distilora.data.sources import open_source
 from distilora.errors import ConfigError, DataError, MissingExtra
-from distilora.score_plan import make_plan
-from distilora.separators import find_separator, separator_from
-from distilora.sources import open_source
-from distilora.storage import find_inputs
-from distilora.tables import read_stream, read_table, write_table
+from distilora.files import json_array
+from distilora.files.compression import decompressed
+from distilora.files.separators import find_separator, separator_from
+from distilora.files.stores import find_inputs
+from distilora.files.tables import read_stream, read_table, write_table
+from distilora.scoring.shards import make_plan
 from distilora.tasks.classification import Classification
 
 ROWS = [{"text": f"text {n}, so; long", "label": str(n % 2)} for n in range(3000)]

@@ -20,12 +20,14 @@ from safetensors import SafetensorError
 from stopping import fill, no_fresh_process, temporary, told, write_recipe
 from test_checkpoint import fresh, save
 
-from distilora import checkpoint, fit, progress
-from distilora.checkpoint import load_checkpoint
-from distilora.cli import main
+from distilora import progress
+from distilora.cli.main import main
 from distilora.errors import OutputError
-from distilora.folder import writing_run
-from distilora.run import Run, train
+from distilora.runs.folder import writing_run
+from distilora.runs.run import Run, train
+from distilora.training import checkpoint
+from distilora.training import loop as fit
+from distilora.training.checkpoint import load_checkpoint
 
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
 FULL = "No space left on device"
@@ -119,9 +121,13 @@ def test_before_there_is_a_run(
 
 
 SHORT = {"training__epochs": 1, "training__learning_rate": 0.05}
-SAVING = ("distilora.run.write_model", "distilora.saving.save_weights", "distilora.artifact.pack_check")
-TELLING = ("distilora.outcome.write_table", "distilora.outcome.write_report", "distilora.outcome.model_card",
-           "distilora.outcome.write_json")  # fmt: skip
+SAVING = (
+    "distilora.runs.run.write_model",
+    "distilora.export.save.save_weights",
+    "distilora.artifact.format.pack_check",
+)
+TELLING = ("distilora.runs.outcome.write_table", "distilora.runs.outcome.write_report", "distilora.runs.outcome.model_card",
+           "distilora.runs.outcome.write_json")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -194,8 +200,8 @@ def test_an_array_that_fits_in_part(
     with trained(disk / "run") as run:
         run.save()
         run.evaluate()
-        monkeypatch.setattr("distilora.run.fingerprints", lambda texts: np.arange(100_000, dtype=np.uint64))
-        said = tried(run, run.finish, "distilora.outcome.model_card", lambda: fill(disk, left=20))
+        monkeypatch.setattr("distilora.runs.run.fingerprints", lambda texts: np.arange(100_000, dtype=np.uint64))
+        said = tried(run, run.finish, "distilora.runs.outcome.model_card", lambda: fill(disk, left=20))
     assert said == f"OutputError: {LINE.format(run.folder)}"
 
 
@@ -207,10 +213,10 @@ def test_after_training_where_nothing_can_be_mounted(
 
     with trained(tmp_path / "run") as run:
         line = f"OutputError: {LINE.format(run.folder)}"
-        assert tried(run, run.save, "distilora.saving.save_weights", full) == line
+        assert tried(run, run.save, "distilora.export.save.save_weights", full) == line
         run.save()
         run.evaluate()
-        assert tried(run, run.finish, "distilora.outcome.write_json", full) == line
+        assert tried(run, run.finish, "distilora.runs.outcome.write_json", full) == line
     assert main(["train", "--resume", str(run.folder)]) == 0
     assert told(run.folder) == short
 

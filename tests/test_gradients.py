@@ -12,12 +12,12 @@ from test_architectures import SETTINGS
 from test_encode import ROUTES, network_of
 from test_explanation import Counting
 
-from distilora.architectures import ARCHITECTURES
+from distilora.batching.rows import rows_of
 from distilora.errors import ConfigError, DataError, MissingExtra
-from distilora.explanation import explain
-from distilora.gradients import attribute
-from distilora.predict import Predictor, load
-from distilora.rows import rows_of
+from distilora.explanation.explain import explain
+from distilora.explanation.gradients import attribute
+from distilora.inference.predictor import Predictor, load
+from distilora.model.encoders.families import ARCHITECTURES
 
 METHODS = ("integrated-gradients", "gradient-x-input")
 TEXTS = [text for text, _ in tiny_reviews(6, 7)]
@@ -140,7 +140,7 @@ def test_in_bf16(encoder: Path, route: str) -> None:
 def test_merged_and_4bit_models(runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fresh import verify_here
 
-    from distilora import export
+    from distilora.export import export
 
     monkeypatch.setattr(export, "verify", verify_here)  # test_merge has a fresh process for it
     export.export_run(runs["lora"], "merged", tmp_path / "merged")

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from distilora import environment, hardware
-from distilora.backends.onnx_backend import OnnxBackend
+from distilora import hardware
 from distilora.errors import ConfigError
+from distilora.inference.backends.onnx_backend import OnnxBackend
+from distilora.runs import environment
 
 NAMES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
@@ -75,8 +76,8 @@ def test_onnx_runtime_has_as_many() -> None:
 def test_threads_of_a_worker(
     address: str | None, asked: int | None, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distilora.score import Scoring
-    from distilora.score_ray import _threads
+    from distilora.scoring.ray_engine import _threads
+    from distilora.scoring.score import Scoring
 
     monkeypatch.setattr(hardware, "cores", lambda: 6)
     nodes = [{"Alive": True, "Resources": {"CPU": count}} for count in (8, 4)]  # a worker must fit on the smaller

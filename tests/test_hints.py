@@ -4,12 +4,12 @@ import typing
 
 import pytest
 
-from distilora.arguments import EVALUATE_OPTIONS, TRAIN_OPTIONS
-from distilora.config import MeasureConfig, RunConfig
-from distilora.descriptions import stages
+from distilora.cli.arguments import EVALUATE_OPTIONS, TRAIN_OPTIONS
+from distilora.config.descriptions import stages
+from distilora.config.hints import ALIASES, nearest
+from distilora.config.parse import parse
+from distilora.config.schema import MeasureConfig, RunConfig
 from distilora.errors import ConfigError
-from distilora.hints import ALIASES, nearest
-from distilora.settings import parse
 
 KNOWN = {
     config: {setting.key for stage in stages(config) for setting in stage.settings} for config in (RunConfig, MeasureConfig)

@@ -16,16 +16,19 @@ from conftest import tiny_config
 from stopping import curves, temporary, told, write_recipe
 from test_checkpoint import Trained, fresh, save, step
 
-from distilora import checkpoint
-from distilora.checkpoint import Best, State, load_checkpoint, save_checkpoint
-from distilora.folder import claim
-from distilora.locks import let_go
-from distilora.run import train
+from distilora.files.locks import let_go
+from distilora.runs.folder import claim
+from distilora.runs.run import train
+from distilora.training import checkpoint
+from distilora.training.checkpoint import Best, State, load_checkpoint, save_checkpoint
 
 DRIVER = """
 import importlib, json, os, signal, sys, time
 import datasets, matplotlib.pyplot, pyarrow, sklearn.metrics, tensorboard  # once, for all that are forked below
-from distilora import cli, fit, memory, run
+from distilora.cli import main as cli
+from distilora.training import loop as fit
+from distilora.training import memory
+from distilora.runs import run
 
 memory.after_imports_mb()
 recipe, folder, kills = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
@@ -34,7 +37,7 @@ for place, number, seconds in [*kills, [None, 0, 0]]:
     child = os.fork()
     if not child:
         if place:
-            module, _, name = place.partition(".")
+            module, _, name = place.rpartition(".")
             owner = importlib.import_module("distilora." + module)
             called, calls = getattr(owner, name), iter(range(1, 10**6))
             def announce(*words, **more):
@@ -51,16 +54,25 @@ for place, number, seconds in [*kills, [None, 0, 0]]:
     print(json.dumps([place, os.waitpid(child, 0)[1]]), flush=True)
 """
 KILLS = [  # the nth call of a function in its process, and how long it may take
-    ("fit.make_update", 3, 0.03), ("fit.make_update", 9, 0.03), ("fit.save_checkpoint", 2, 0.02), ("fit.validate", 1, 0.02),
-    ("fit.save_checkpoint", 1, 0.02), ("fit.make_update", 33, 0.03), ("fit.validate", 1, 0.02), ("run.write_model", 1, 0.3),
-    ("run.verified", 1, 1.0), ("run.measure", 1, 0.3), ("run.write_outcome", 1, 0.3), ("prefix._reserve", 1, 0.05),
-    ("prefix._reserve", 2, 0.1),
-]  # fmt: skip
+    ("training.loop.make_update", 3, 0.03),
+    ("training.loop.make_update", 9, 0.03),
+    ("training.loop.save_checkpoint", 2, 0.02),
+    ("training.loop.validate", 1, 0.02),
+    ("training.loop.save_checkpoint", 1, 0.02),
+    ("training.loop.make_update", 33, 0.03),
+    ("training.loop.validate", 1, 0.02),
+    ("runs.run.write_model", 1, 0.3),
+    ("runs.run.verified", 1, 1.0),
+    ("runs.run.measure", 1, 0.3),
+    ("runs.run.write_outcome", 1, 0.3),
+    ("training.prefix_cache._reserve", 1, 0.05),
+    ("training.prefix_cache._reserve", 2, 0.1),
+]
 
 
 def _stage(kill: tuple[str, int, float]) -> int:
     """Where in a run: a cache is filled again after each kill, but not once training is over."""
-    return {"prefix": 0, "fit": 1, "run": 2}[kill[0].partition(".")[0]]
+    return {"training.prefix_cache": 0, "training.loop": 1, "runs.run": 2}[kill[0].rpartition(".")[0]]
 
 
 @pytest.mark.slow

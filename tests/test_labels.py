@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from conftest import divided, tiny_reviews, write_csv
 
-from distilora.config import DataConfig, RunConfig, SourceConfig
+from distilora.config.parse import parse
+from distilora.config.schema import DataConfig, RunConfig, SourceConfig
 from distilora.errors import ConfigError, DataError
-from distilora.labels import order_labels, order_note, whole_number
-from distilora.scales import graded
-from distilora.settings import parse
 from distilora.tasks.classification import Classification
+from distilora.tasks.labels import order_labels, order_note, whole_number
+from distilora.tasks.scales import graded
 
 
 def parts_of(path: Path, **settings: Any) -> SimpleNamespace:

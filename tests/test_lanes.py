@@ -10,11 +10,11 @@ import pytest
 import torch
 from conftest import tiny_reviews
 
-from distilora.backends import torch_backend
+from distilora.batching.rows import Rows, rows_of
 from distilora.errors import ArtifactError
-from distilora.lanes import run_rows
-from distilora.predict import Predictor, load
-from distilora.rows import Rows, rows_of
+from distilora.inference.backends import torch_backend
+from distilora.inference.lanes import run_rows
+from distilora.inference.predictor import Predictor, load
 
 TEXTS = [text for text, _ in tiny_reviews(60, 8)]
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from conftest import divided, tiny_reviews, write_csv
 
-from distilora.config import DataConfig, EvaluationConfig, MeasureConfig, SourceConfig
+from distilora.config.schema import DataConfig, EvaluationConfig, MeasureConfig, SourceConfig
+from distilora.data.sources import Source, open_source
 from distilora.errors import DataError
-from distilora.evaluation import evaluate
-from distilora.matching import matched
-from distilora.sources import Source, open_source
-from distilora.tables import Record
+from distilora.evaluation.measure import evaluate
+from distilora.files.tables import Record
 from distilora.tasks.classification import Classification
+from distilora.tasks.matching import matched
 
 TASK = Classification(["neg", "pos"], "text", "label")
 NOTE = "are matched by their place: 0 = neg, 1 = pos."
@@ -88,7 +88,7 @@ def test_a_test_source_with_names_in_another_order(
     other = Source("other", ("test",), lambda _: iter(records(0, 1)), {"label": ("neg", "pos")})
     original = open_source
     monkeypatch.setattr(
-        "distilora.data.open_source", lambda path, *a, **k: other if path == "other" else original(path, *a, **k)
+        "distilora.data.parts.open_source", lambda path, *a, **k: other if path == "other" else original(path, *a, **k)
     )
     parts = divided(DataConfig(path=str(reviews), test_path="other", labels=("pos", "neg")))
     assert parts.read_test is not None

@@ -13,18 +13,18 @@ import pytest
 import torch
 from conftest import tiny_reviews, tiny_tokenizer
 
-from distilora import fit as fitting
-from distilora.config import AdapterConfig, MethodName, TrainingConfig
-from distilora.encode import Network
-from distilora.encoders import find_encoder
-from distilora.examples import Example
-from distilora.fit import Fitted, fit
-from distilora.memory import Meter, Peak, anonymous_mb
-from distilora.network import new_network
-from distilora.rows import Rows, rows_of
-from distilora.setup import Labelled, Setup
+from distilora.batching.rows import Rows, rows_of
+from distilora.batching.tokens import tokenise
+from distilora.config.schema import AdapterConfig, MethodName, TrainingConfig
+from distilora.data.examples import Example
+from distilora.model.build import new_network
+from distilora.model.encoders.find import find_encoder
+from distilora.model.network import Network
 from distilora.tasks.classification import Classification
-from distilora.tokens import tokenise
+from distilora.training import loop as fitting
+from distilora.training.loop import Fitted, fit
+from distilora.training.memory import Meter, Peak, anonymous_mb
+from distilora.training.setup import Labelled, Setup
 
 CPU = torch.device("cpu")
 TASK = Classification(("neg", "pos"), "text", "label")

@@ -15,20 +15,22 @@ from safetensors.torch import load_file, save_file
 from test_architectures import FAMILIES, SETTINGS, TASK, build, random_rows
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from distilora import export, network, weights
-from distilora import merge as merging
-from distilora.artifact import read_artifact, sealed
-from distilora.backends.torch_backend import open_network
-from distilora.check import read_check
-from distilora.cli import main
-from distilora.encoders import find_encoder, special_tokens
+from distilora.artifact.check import read_check
+from distilora.artifact.format import read_artifact, sealed
+from distilora.batching.rows import rows_of
+from distilora.cli.main import main
 from distilora.errors import ArtifactError, EncoderError, RoundTripError
-from distilora.export import export_run
-from distilora.files import sha256
-from distilora.methods import METHODS
-from distilora.predict import load
-from distilora.quantisation import widened
-from distilora.rows import rows_of
+from distilora.export import export
+from distilora.export import merge as merging
+from distilora.export.export import export_run
+from distilora.files.atomic import sha256
+from distilora.inference.backends.torch_backend import open_network
+from distilora.inference.predictor import load
+from distilora.model import build as network
+from distilora.model import weights
+from distilora.model.adapters.methods import METHODS
+from distilora.model.adapters.quantisation import widened
+from distilora.model.encoders.find import find_encoder, special_tokens
 
 Captured = pytest.CaptureFixture[str]
 TEXTS = [*(text for text, _ in tiny_reviews(12, 7)), "superb film " * 60, "film"]  # one longer than the model reads

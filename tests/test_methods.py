@@ -8,17 +8,17 @@ from conftest import tiny_config, tiny_model_config
 from test_architectures import SETTINGS
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from distilora.architectures import ARCHITECTURES, Architecture, in_head
-from distilora.cli import main
-from distilora.config import AdapterConfig, TrainingConfig
-from distilora.encode import Network
-from distilora.encoders import Encoder, find_encoder
+from distilora.cli.main import main
+from distilora.config.schema import AdapterConfig, TrainingConfig
 from distilora.errors import ConfigError
-from distilora.methods import METHODS
-from distilora.network import new_network
-from distilora.optimizer import parameter_groups
-from distilora.resolve import resolve, say_what_is_used
+from distilora.model.adapters.methods import METHODS
+from distilora.model.build import new_network
+from distilora.model.encoders.families import ARCHITECTURES, Architecture, in_head
+from distilora.model.encoders.find import Encoder, find_encoder
+from distilora.model.network import Network
+from distilora.runs.resolve import resolve, say_what_is_used
 from distilora.tasks.classification import Classification
+from distilora.training.optimizer import parameter_groups
 
 TASK = Classification(("neg", "pos"), "text", "label")
 LINEAR = ("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import sklearn.metrics as sk
 
-from distilora.bootstrap import ClassRanks
-from distilora.metrics import SHOWN, class_auroc, classification_metrics, ece
 from distilora.tasks.classification import Classification, softmax
+from distilora.tasks.metrics.bootstrap import ClassRanks
+from distilora.tasks.metrics.classification import SHOWN, class_auroc, classification_metrics, ece
 
 Cases = tuple[np.ndarray, np.ndarray]
 
@@ -74,7 +74,7 @@ def test_auroc_of_each_class() -> None:
 
 
 def test_intervals_are_the_quantiles_of_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distilora.bootstrap.HELD", 70 * 30)  # resamples of 70 examples in chunks of 30
+    monkeypatch.setattr("distilora.tasks.metrics.bootstrap.HELD", 70 * 30)  # resamples of 70 examples in chunks of 30
     probabilities, targets = drawn(70, 3)
     found = classification_metrics(probabilities, targets, resamples=100)
     rng, again = np.random.default_rng(0), []

@@ -10,15 +10,15 @@ import torch
 from conftest import tiny_config
 from safetensors.torch import load_file
 
-from distilora.config import AdapterConfig
-from distilora.encode import Network
-from distilora.encoders import Encoder, find_encoder
+from distilora.batching.rows import rows_of
+from distilora.config.schema import AdapterConfig
 from distilora.errors import ArtifactError, ConfigError, EncoderError
-from distilora.network import load_network, new_network
-from distilora.resolve import resolve
-from distilora.rows import rows_of
+from distilora.model.build import load_network, new_network
+from distilora.model.encoders.find import Encoder, find_encoder
+from distilora.model.network import Network
+from distilora.model.weights import save_weights
+from distilora.runs.resolve import resolve
 from distilora.tasks.classification import Classification
-from distilora.weights import save_weights
 
 CPU = torch.device("cpu")
 TASK = Classification(("neg", "pos"), "text", "label")

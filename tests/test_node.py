@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import tiny_reviews
 
-from distilora.export import export_run
-from distilora.predict import load
+from distilora.export.export import export_run
+from distilora.inference.predictor import load
 
 TEXTS = [*(text for text, _ in tiny_reviews(6, 2)), "superb film " * 60]
 

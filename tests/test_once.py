@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from distilora import once
-from distilora.examples import Example
-from distilora.once import Known, Once
+from distilora.data.examples import Example
+from distilora.inference import once
+from distilora.inference.once import Known, Once
 
 
 def outputs_of(text: str) -> np.ndarray:

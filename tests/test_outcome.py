@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from distilora.config import DataConfig, RunConfig
-from distilora.data import Parts, read_parts
-from distilora.outcome import memory_rows, notes_for
-from distilora.overlap import examples_digest
-from distilora.sources import open_source
+from distilora.config.schema import DataConfig, RunConfig
+from distilora.data.overlap import examples_digest
+from distilora.data.parts import Parts, read_parts
+from distilora.data.sources import open_source
+from distilora.runs.outcome import memory_rows, notes_for
 from distilora.tasks.classification import Classification
 
 NAMES = ("neg", "pos").__getitem__

@@ -10,15 +10,16 @@ import yaml
 from conftest import tiny_config, tiny_reviews, write_csv
 from fresh import verify_here
 
-from distilora import export, saving
-from distilora.artifact import Artifact, read_artifact
+from distilora.artifact.format import Artifact, read_artifact
+from distilora.data.sources import open_source
 from distilora.errors import DataError
-from distilora.export import export_run
-from distilora.parity import HeldOut, read_held_out
-from distilora.registry import restore
-from distilora.run import train
-from distilora.sources import open_source
-from distilora.tables import read_table, write_table
+from distilora.export import export
+from distilora.export import save as saving
+from distilora.export.export import export_run
+from distilora.export.parity import HeldOut, read_held_out
+from distilora.files.tables import read_table, write_table
+from distilora.runs.run import train
+from distilora.tasks.registry import restore
 
 
 def test_both_graphs_of_a_real_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,17 +11,17 @@ import torch
 from conftest import write_tiny_encoder
 from safetensors.torch import load_file, save_file
 
-from distilora.architectures import ARCHITECTURES
-from distilora.config import AdapterConfig
-from distilora.encode import Network, run_network
-from distilora.encoders import Encoder, find_encoder
+from distilora.batching.rows import rows_of
+from distilora.config.schema import AdapterConfig
 from distilora.errors import ArtifactError
-from distilora.methods import METHODS
-from distilora.network import load_merged, load_network, new_network
-from distilora.plain_model import PlainModel, plain_run
-from distilora.rows import rows_of
+from distilora.model.adapters.methods import METHODS
+from distilora.model.build import load_merged, load_network, new_network
+from distilora.model.encoders.families import ARCHITECTURES
+from distilora.model.encoders.find import Encoder, find_encoder
+from distilora.model.network import Network, run_network
+from distilora.model.plain import PlainModel, plain_run
+from distilora.model.weights import merge, save_weights
 from distilora.tasks.classification import Classification
-from distilora.weights import merge, save_weights
 
 CPU = torch.device("cpu")
 TASK = Classification(("bad", "fair", "good"), "text", "label")
@@ -159,7 +159,7 @@ def test_a_missing_weight_is_an_error_and_not_a_random_layer(encoders: dict[str,
 
 def test_a_saved_run_answers_without_transformers_or_peft(finished: Path) -> None:
     script = (
-        "import sys; from distilora.cli import main; code = main(sys.argv[1:]); "
+        "import sys; from distilora.cli.main import main; code = main(sys.argv[1:]); "
         "print(*sorted({'transformers', 'peft', 'accelerate', 'bitsandbytes', 'sklearn', 'torch._dynamo'} & set(sys.modules)))"
     )
     words = ["predict", str(finished), "a superb film", "--precision", "fp32"]

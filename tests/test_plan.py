@@ -7,15 +7,15 @@ import pytest
 import torch
 from conftest import tiny_reviews, tiny_tokenizer
 
-from distilora.config import AdapterConfig
-from distilora.encoders import find_encoder
-from distilora.examples import Example
-from distilora.lanes import run_rows
-from distilora.network import new_network
-from distilora.plan import Update, plan
-from distilora.rows import Rows, rows_of
+from distilora.batching.batches import Update, plan
+from distilora.batching.rows import Rows, rows_of
+from distilora.batching.tokens import tokenise
+from distilora.config.schema import AdapterConfig
+from distilora.data.examples import Example
+from distilora.inference.lanes import run_rows
+from distilora.model.build import new_network
+from distilora.model.encoders.find import find_encoder
 from distilora.tasks.classification import Classification
-from distilora.tokens import tokenise
 
 LENGTHS = np.random.default_rng(7).integers(1, 60, 101)
 CASES = [(64, None), (64, 8), (500, 16), (10**6, 7), (1, 5)]

@@ -15,13 +15,14 @@ import pyarrow.parquet as parquet
 import pytest
 from conftest import tiny_reviews
 
-from distilora import once, predict
+from distilora.batching.rows import Rows
+from distilora.data.examples import Example
 from distilora.errors import ArtifactError, ConfigError, DataError
-from distilora.examples import Example
-from distilora.predict import Predictor, load
-from distilora.rows import Rows
-from distilora.table_prediction import predict_table
-from distilora.tables import write_table
+from distilora.files.tables import write_table
+from distilora.inference import once
+from distilora.inference import predictor as predict
+from distilora.inference.predictor import Predictor, load
+from distilora.inference.table import predict_table
 from distilora.tasks.classification import Classification
 
 TEXTS = [text for text, _ in tiny_reviews(40, 5)]
@@ -380,9 +381,9 @@ class Blocker(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, Blocker())
 import numpy as np
-import distilora.predict
-from distilora.table_prediction import predict_table
-from distilora.artifact import read_artifact
+import distilora.inference.predictor
+from distilora.inference.table import predict_table
+from distilora.artifact.format import read_artifact
 from distilora.errors import MissingExtra
 
 class Backend:
@@ -392,15 +393,15 @@ class Backend:
         return np.stack([np.zeros(rows.groups), rows.group_lengths - 5.0], axis=1).astype(np.float32)
 
 artifact = read_artifact(sys.argv[1])
-predictor = distilora.predict.Predictor(artifact, Backend())
+predictor = distilora.inference.predictor.Predictor(artifact, Backend())
 answers = predictor(json.loads(sys.argv[2]))
 predict_table(predictor, sys.argv[3], sys.argv[4])
 try:
-    distilora.predict.load(sys.argv[1])
+    distilora.inference.predictor.load(sys.argv[1])
 except MissingExtra as error:
     said = str(error)
 heavy = sorted({name.partition(".")[0] for name in sys.modules} & {"torch", "transformers", "peft", "accelerate"})
-trainer = [name for name in ("distilora.run", "distilora.fit", "distilora.network") if name in sys.modules]
+trainer = [name for name in ("distilora.runs.run", "distilora.training.loop", "distilora.model.build") if name in sys.modules]
 print(json.dumps({"answers": answers, "said": said, "heavy": heavy, "trainer": trainer}))
 """
 

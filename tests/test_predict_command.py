@@ -12,10 +12,11 @@ import pytest
 from conftest import tiny_reviews, write_csv
 from test_tables import largest_file
 
-from distilora import progress, table_prediction
-from distilora.cli import main
-from distilora.predict import Predictor, load
-from distilora.tables import read_table
+from distilora import progress
+from distilora.cli.main import main
+from distilora.files.tables import read_table
+from distilora.inference import table as table_prediction
+from distilora.inference.predictor import Predictor, load
 
 TEXTS = [text for text, _ in tiny_reviews(6, 9)]
 Captured = pytest.CaptureFixture[str]
@@ -26,7 +27,7 @@ Feed = Callable[[bytes], None]
 def loaded(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Predictor]:
     """The tiny predictor, loaded once for all."""
     predictor = _once.get(finished) or _once.setdefault(finished, load(finished, "fp32", "cpu"))
-    monkeypatch.setattr("distilora.predict.load", lambda *words, **more: predictor)
+    monkeypatch.setattr("distilora.inference.predictor.load", lambda *words, **more: predictor)
     yield predictor
     progress.quiet(False)
 
@@ -63,7 +64,7 @@ def test_a_line_of_json_for_each_line_of_text(loaded: Predictor, feed: Feed, cap
 
 
 def test_lines_are_answered_as_they_come(feed: Feed, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distilora.predict.STREAM", 2)
+    monkeypatch.setattr("distilora.inference.predictor.STREAM", 2)
     printed: list[int] = []
 
     class Lines(io.RawIOBase):
@@ -167,7 +168,7 @@ def test_a_file_that_is_there_is_not_overwritten_unasked(
     words = ["--quiet", command, "RUN", "--output", str(output)]
     words += ["--input", str(source)] if command == "predict" else ["a superb film"]
     with monkeypatch.context() as patch:
-        patch.setattr("distilora.predict.load", None)  # it is refused before
+        patch.setattr("distilora.inference.predictor.load", None)  # it is refused before
         assert main(words) == 2
     line = f"distilora: --output: {output} exists already; give another name, or --overwrite\n"
     assert capsys.readouterr() == ("", line)
@@ -180,7 +181,7 @@ def test_an_output_that_no_file_can_be_in(tmp_path: Path, capsys: Captured, monk
     source = write_csv(tmp_path / "in.csv", tiny_reviews(3))
     words = ["--quiet", "predict", "RUN", "--overwrite", "--input", str(source), "--output"]
     (tmp_path / "folder.csv").mkdir()
-    monkeypatch.setattr("distilora.predict.load", None)
+    monkeypatch.setattr("distilora.inference.predictor.load", None)
     assert main([*words, str(tmp_path / "folder.csv")]) == 2
     assert capsys.readouterr().err.endswith("folder.csv is a folder; give the name of a file\n")
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # of root, only a read-only disk says so
@@ -241,7 +242,7 @@ def test_an_error_elsewhere_is_not_blamed_on_standard_output(monkeypatch: pytest
     def full(*words: object, **more: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "/some/cache")
 
-    monkeypatch.setattr("distilora.predict.load", full)
+    monkeypatch.setattr("distilora.inference.predictor.load", full)
     with pytest.raises(OSError, match="/some/cache"):
         main(["--quiet", "predict", "RUN", "a text"])
 

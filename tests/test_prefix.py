@@ -18,18 +18,18 @@ import torch
 from conftest import write_tiny_encoder
 from test_fit import CONFIG, TASK, labelled
 
-from distilora import prefix
-from distilora.config import AdapterConfig
-from distilora.encode import Network
-from distilora.encoders import find_encoder
+from distilora.batching.batches import plan
+from distilora.config.schema import AdapterConfig
 from distilora.errors import Interrupted
-from distilora.fit import CACHE, Fitted, fit
-from distilora.network import new_network
-from distilora.optimizer import learning_rate
-from distilora.plan import plan
-from distilora.prefix import Prefix, Prefixes
-from distilora.ranks import Ranks
-from distilora.stop import Stop
+from distilora.model.build import new_network
+from distilora.model.encoders.find import find_encoder
+from distilora.model.network import Network
+from distilora.signals import Stop
+from distilora.training import prefix_cache as prefix
+from distilora.training.loop import CACHE, Fitted, fit
+from distilora.training.optimizer import learning_rate
+from distilora.training.prefix_cache import Prefix, Prefixes
+from distilora.training.processes import Ranks
 
 Disk = namedtuple("Disk", "total used free")
 CACHED = dataclasses.replace(CONFIG, epochs=3, validations=3, update_size=16, token_budget=64)
@@ -126,7 +126,7 @@ def test_stopped_while_it_is_filled_and_gone_on_with(
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr("distilora.fit.learning_rate", lambda *words: later() or learning_rate(*words))
+        patch.setattr("distilora.training.loop.learning_rate", lambda *words: later() or learning_rate(*words))
         with pytest.raises(Interrupted, match="stopped after update 7 of 15"):
             run(build(deep), tmp_path / "run", resume=True)
     (tmp_path / "run" / CACHE).mkdir()
@@ -230,12 +230,20 @@ def test_nobody_removes_what_another_process_has_written(deep: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, ValueError, OSError])
-@pytest.mark.parametrize("place", ["fit.make_update", "fit.validate", "encode.Network.lower", "fit.load_checkpoint"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "training.loop.make_update",
+        "training.loop.validate",
+        "model.network.Network.lower",
+        "training.loop.load_checkpoint",
+    ],
+)
 def test_it_is_deleted_however_the_run_ends(
     deep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, failure: type[BaseException]
 ) -> None:
     def fail(*words: object, **settings: object) -> None:
-        assert place == "fit.load_checkpoint" or list((tmp_path / CACHE).iterdir())
+        assert place == "training.loop.load_checkpoint" or list((tmp_path / CACHE).iterdir())
         raise failure("here")
 
     (tmp_path / CACHE).mkdir()

@@ -10,19 +10,20 @@ import pytest
 from conftest import tiny_config, tiny_reviews, write_csv
 from stopping import write_recipe
 
-from distilora import dry_run, progress
-from distilora.cli import main
-from distilora.config import AdapterConfig, RunConfig
+from distilora import progress
+from distilora.cli.main import main
+from distilora.config.parse import parse, read_recipe
+from distilora.config.schema import AdapterConfig, RunConfig
 from distilora.errors import ConfigError, OutputError
-from distilora.preflight import check_run, trained_numbers
-from distilora.resolve import check_given, resume_config, say_what_is_used
-from distilora.settings import parse, read_recipe
+from distilora.runs import dry_run
+from distilora.runs.preflight import check_run, trained_numbers
+from distilora.runs.resolve import check_given, resume_config, say_what_is_used
 
 Captured = pytest.CaptureFixture[str]
 HEAVY = ("torch", "transformers", "peft", "accelerate", "datasets")
 TRY = f"""
 import json, sys
-from distilora.cli import main
+from distilora.cli.main import main
 for words in json.load(sys.stdin):
     assert main(words) == 2
 heavy = [name for name in {HEAVY} if name in sys.modules]
@@ -160,7 +161,7 @@ def test_a_run_can_be_resumed_from_anywhere(
 
 @pytest.mark.parametrize("name", ["embedded", "owner/name"])
 def test_a_name_that_is_no_path_stays(name: str) -> None:
-    from distilora.resolve import with_absolute_paths
+    from distilora.runs.resolve import with_absolute_paths
 
     config = parse(RunConfig, (), {"data": {"path": name}, "encoder": {"name": name}})
     assert with_absolute_paths(config) == config

@@ -15,20 +15,20 @@ from torch import nn
 from torch.nn.functional import linear
 from transformers import AutoModelForSequenceClassification
 
-from distilora.architectures import architecture
-from distilora.artifact import read_artifact
-from distilora.config import AdapterConfig
-from distilora.encode import Network, run_network
-from distilora.encoders import Encoder, find_encoder
+from distilora.artifact.format import read_artifact
+from distilora.batching.rows import rows_of
+from distilora.config.schema import AdapterConfig
 from distilora.errors import ConfigError, MissingExtra
 from distilora.hardware import pick_precision
-from distilora.memory import Meter
-from distilora.network import Held, new_network
-from distilora.predict import load
-from distilora.quantisation import check_device, dequantise, held, quantise, size, widened
-from distilora.rows import rows_of
-from distilora.run import train
+from distilora.inference.predictor import load
+from distilora.model.adapters.quantisation import check_device, dequantise, held, quantise, size, widened
+from distilora.model.build import Held, new_network
+from distilora.model.encoders.families import architecture
+from distilora.model.encoders.find import Encoder, find_encoder
+from distilora.model.network import Network, run_network
+from distilora.runs.run import train
 from distilora.tasks.classification import Classification
+from distilora.training.memory import Meter
 
 CPU = torch.device("cpu")
 TASK = Classification(("neg", "pos"), "text", "label")
@@ -267,7 +267,11 @@ def test_export_fetches_no_kernel(trained: dict[str, tuple[Path, Done]], fresh: 
 
 
 def test_a_user_can_still_import_kernels(fresh: Fresh) -> None:
-    lines = ("from distilora.quantisation import import_offline", "import_offline()", "import bitsandbytes, kernels")
+    lines = (
+        "from distilora.model.adapters.quantisation import import_offline",
+        "import_offline()",
+        "import bitsandbytes, kernels",
+    )
     done = fresh(code="\n".join((*lines, "assert callable(kernels.get_kernel)")))
     assert (done.code, done.err) == (0, "")
     assert done.marks == {"imported"}

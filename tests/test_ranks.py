@@ -14,11 +14,11 @@ import yaml
 from conftest import tiny_config
 from safetensors.torch import load_file
 
+from distilora.batching.batches import plan
+from distilora.config.parse import to_tree
 from distilora.errors import ConfigError
-from distilora.plan import plan
-from distilora.ranks import Ranks, from_environment
-from distilora.run import train
-from distilora.settings import to_tree
+from distilora.runs.run import train
+from distilora.training.processes import Ranks, from_environment
 
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "distilora"]
 

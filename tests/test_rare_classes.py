@@ -9,10 +9,10 @@ import pytest
 from conftest import divided, tiny_config, tiny_reviews, write_csv
 from fresh import verify_here
 
-from distilora import saving
-from distilora.config import DataConfig
+from distilora.config.schema import DataConfig
 from distilora.errors import ConfigError
-from distilora.run import train
+from distilora.export import save as saving
+from distilora.runs.run import train
 
 
 def with_rare(count: int, **rare: int) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from test_score import BAD_CSV
 
-from distilora.reading import Lines, Mark, Record, Reject, records
+from distilora.files.records import Lines, Mark, Record, Reject, records
 
 
 def test_reading_goes_on_from_any_mark(tmp_path: Path) -> None:

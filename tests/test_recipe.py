@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from distilora.files import sha256
+from distilora.files.atomic import sha256
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "distilora", "train"]

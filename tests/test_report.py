@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from conftest import tiny_tokenizer
 
-from distilora.config import EvaluationConfig
-from distilora.evaluation import measure
-from distilora.examples import Example, Examples
-from distilora.metric_names import metric_text
-from distilora.report import split_pictures, write_report
-from distilora.rows import rows_of
+from distilora.batching.rows import rows_of
+from distilora.batching.tokens import Tokenised
+from distilora.config.schema import EvaluationConfig
+from distilora.data.examples import Example, Examples
+from distilora.evaluation.measure import measure
+from distilora.evaluation.report import split_pictures, write_report
 from distilora.tasks.classification import Classification
-from distilora.tokens import Tokenised
+from distilora.tasks.metrics.names import metric_text
 
 TASK = Classification(("neg", "pos"), "text", "label")  # a report takes the labels of what was measured
 EVIL = "<script>alert('x')</script> & $\\frac$"

@@ -14,10 +14,11 @@ from conftest import tiny_config, tiny_reviews, write_csv
 from safetensors.torch import load_file, save_file
 from stopping import curves, temporary
 
-from distilora import fit, hardware, progress
-from distilora.cli import main
-from distilora.resolve import resume_config
-from distilora.run import Run
+from distilora import hardware, progress
+from distilora.cli.main import main
+from distilora.runs.resolve import resume_config
+from distilora.runs.run import Run
+from distilora.training import loop as fit
 
 Captured = pytest.CaptureFixture[str]
 

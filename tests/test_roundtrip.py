@@ -13,18 +13,21 @@ import torch
 from conftest import tiny_config
 from safetensors.torch import load_file, save_file
 
-from distilora import run, saving, torch_settings, weights
-from distilora.artifact import read_artifact, sealed
-from distilora.backends import open_backend
-from distilora.check import Check, pack_check, read_check
-from distilora.encode import Network
+from distilora.artifact.check import Check, pack_check, read_check
+from distilora.artifact.format import read_artifact, sealed
+from distilora.batching.tokens import read_tokenizer, tokenise
 from distilora.errors import ArtifactError, RoundTripError
-from distilora.files import sha256
-from distilora.lanes import run_rows
-from distilora.predict import load
-from distilora.registry import restore
-from distilora.roundtrip import compare, verify
-from distilora.tokens import read_tokenizer, tokenise
+from distilora.export import save as saving
+from distilora.export import torch_settings
+from distilora.export.roundtrip import compare, verify
+from distilora.files.atomic import sha256
+from distilora.inference.backends import open_backend
+from distilora.inference.lanes import run_rows
+from distilora.inference.predictor import load
+from distilora.model import weights
+from distilora.model.network import Network
+from distilora.runs import run
+from distilora.tasks.registry import restore
 
 TASK = {
     "name": "classification",
@@ -126,7 +129,7 @@ def test_the_fresh_process_computes_as_this_one_and_runs_nothing_that_lies_about
     (tmp_path / "sitecustomize.py").write_text(  # Python imports it at its start
         "import atexit, json, sys\n"
         "def tell():\n"
-        "    from distilora.torch_settings import settings\n"
+        "    from distilora.export.torch_settings import settings\n"
         f"    open({str(child)!r}, 'w').write(json.dumps(settings()))\n"
         "if '-c' in sys.orig_argv:\n"
         "    atexit.register(tell)\n"
@@ -152,7 +155,7 @@ def test_the_fresh_process_computes_as_this_one_and_runs_nothing_that_lies_about
 
 def test_settings_by_pytorch_s_newer_names_are_taken_over() -> None:
     code = (
-        "import torch; from distilora.torch_settings import compute_under, settings; "
+        "import torch; from distilora.export.torch_settings import compute_under, settings; "
         "torch.backends.mkldnn.matmul.fp32_precision = 'bf16'; "
         "torch.backends.cuda.matmul.fp32_precision = 'tf32'; told = settings(); "
         "torch.backends.mkldnn.matmul.fp32_precision = 'ieee'; compute_under(told); assert settings() == told; "

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from distilora.rows import Rows, rows_of
+from distilora.batching.rows import Rows, rows_of
 
 SPANS = [[[1, 2, 3]], [[4], [5, 6]], [[], [7, 8, 9, 10], [11]]]
 

@@ -10,14 +10,14 @@ from conftest import tiny_reviews
 from fresh import COMPARE, Fresh
 from safetensors.torch import load_file
 
-from distilora.artifact import read_artifact
-from distilora.check import read_check
-from distilora.cli import main
+from distilora.artifact.check import read_check
+from distilora.artifact.format import read_artifact
+from distilora.cli.main import main
 from distilora.errors import ArtifactError
-from distilora.methods import METHODS
-from distilora.predict import load
-from distilora.saving import agreement
-from distilora.tables import read_table
+from distilora.export.save import agreement
+from distilora.files.tables import read_table
+from distilora.inference.predictor import load
+from distilora.model.adapters.methods import METHODS
 from distilora.tasks.classification import Classification
 
 Captured = pytest.CaptureFixture[str]

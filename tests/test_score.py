@@ -11,13 +11,14 @@ import pyarrow.parquet as parquet
 import pytest
 from conftest import tiny_reviews, write_csv
 
-from distilora import cli, score
+from distilora.cli import main as cli
 from distilora.errors import ConfigError, DataError, DistiloraError
-from distilora.predict import load
-from distilora.registry import restore
-from distilora.score import Scoring
-from distilora.score_plan import make_plan
-from distilora.tables import write_table
+from distilora.files.tables import write_table
+from distilora.inference.predictor import load
+from distilora.scoring import score
+from distilora.scoring.score import Scoring
+from distilora.scoring.shards import make_plan
+from distilora.tasks.registry import restore
 
 TEXTS = [text for text, _ in tiny_reviews(130, 9)]
 

@@ -29,7 +29,7 @@ for more, seconds in [*kills, [None, 0]]:
     begun = finished()
     child = os.fork()
     if not child:
-        from distilora import cli
+        from distilora.cli import main as cli
         os._exit(cli.main(words))
     if more is not None:
         until = time.monotonic() + 100

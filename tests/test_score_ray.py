@@ -18,13 +18,15 @@ from conftest import tiny_reviews, write_csv
 from stopping import temporary
 from test_score import contents, rejects, run, shards
 
-from distilora import cli, hardware, progress, score
-from distilora.artifact import read_artifact
-from distilora.numerics import resolve
-from distilora.registry import restore
-from distilora.score_job import Scoring
-from distilora.score_plan import make_plan
-from distilora.score_ray import Worker, _say_if_mixed
+from distilora import hardware, progress
+from distilora.artifact.format import read_artifact
+from distilora.cli import main as cli
+from distilora.inference.numerics import resolve
+from distilora.scoring import score
+from distilora.scoring.job import Scoring
+from distilora.scoring.ray_engine import Worker, _say_if_mixed
+from distilora.scoring.shards import make_plan
+from distilora.tasks.registry import restore
 
 ROWS, SHARD = 9_000, 300
 

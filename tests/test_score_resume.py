@@ -10,10 +10,12 @@ import pytest
 from conftest import write_csv
 from test_score import BAD_CSV, TEXTS, contents, run, shards
 
-from distilora import hardware, score, score_shard
-from distilora.artifact import sealed
+from distilora import hardware
+from distilora.artifact.format import sealed
 from distilora.errors import ConfigError, OutputError
-from distilora.score_shard import Scorer
+from distilora.scoring import score
+from distilora.scoring import scorer as score_shard
+from distilora.scoring.scorer import Scorer
 
 
 class Killed(BaseException):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from distilora.export import export_run
-from distilora.predict import load
+from distilora.export.export import export_run
+from distilora.inference.predictor import load
 
 ROOT = Path(__file__).parent.parent
 

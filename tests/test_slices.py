@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from distilora.examples import Example, Examples
-from distilora.rows import rows_of
-from distilora.slices import slice_metrics
+from distilora.batching.rows import rows_of
+from distilora.batching.tokens import Tokenised
+from distilora.data.examples import Example, Examples
+from distilora.evaluation.slices import slice_metrics
 from distilora.tasks.classification import Classification
-from distilora.tokens import Tokenised
 
 
 def sliced(texts: list[str], lengths: list[int], truncated: list[bool]) -> dict[str, tuple[int, float]]:

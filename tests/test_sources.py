@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import write_csv
 
+from distilora.data.sources import embedded, open_source
 from distilora.errors import DataError, MissingExtra
-from distilora.sources import embedded, open_source
-from distilora.tables import Record
+from distilora.files.tables import Record
 
 REVIEWS = {
     f"{part}/{label}/{number}_{stars}.txt": f"{part} {label} review {number}, café"

@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from distilora.data.splits import carve, sample
 from distilora.errors import ConfigError
-from distilora.splits import carve, sample
 
 
 def alone(count: int) -> np.ndarray:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from distilora import export
-from distilora.cli import main
+from distilora.cli.main import main
 from distilora.errors import Interrupted
-from distilora.stop import unwinding
+from distilora.export import export
+from distilora.signals import unwinding
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

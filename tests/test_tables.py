@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from distilora.errors import DataError
-from distilora.files import atomic_text, write_json
-from distilora.tables import BATCH, TableWriter, format_of, read_stream, read_table, write_table
+from distilora.files.atomic import atomic_text, write_json
+from distilora.files.tables import BATCH, TableWriter, format_of, read_stream, read_table, write_table
 
 KINDS = ["csv", "tsv", "jsonl", "parquet"]
 HARD = [

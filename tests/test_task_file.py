@@ -9,13 +9,13 @@ from conftest import tiny_config
 from test_custom_task import GoodShare
 
 from distilora.errors import ConfigError
-from distilora.run import Run
-from distilora.task_file import check_task, task_file
-from distilora.tasks import Task
+from distilora.runs.run import Run
+from distilora.tasks.base import Task
 from distilora.tasks.classification import Classification
+from distilora.tasks.file import check_task, task_file
 
 TASK = """
-from distilora.registry import register
+from distilora.tasks.registry import register
 from test_custom_task import GoodShare
 {more}
 
@@ -71,7 +71,7 @@ def test_distilora_s_own_tasks_need_no_file() -> None:
         ("alone", "from beside_it import X", None),
         ("alone", "import nothing_of_this_name", "ModuleNotFoundError: No module named 'nothing_of_this_name'"),
         ("alone", "register = lambda task: task", "task: no task called 'own' is registered"),
-        ("alone", "from distilora.task_file import check_task\ncheck_task(GoodShare())",
+        ("alone", "from distilora.tasks.file import check_task\ncheck_task(GoodShare())",
          "starts a training when it is imported; put that under if __name__ == '__main__':"),
     ],
 )  # fmt: skip

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from conftest import tiny_reviews, tiny_tokenizer
 
-from distilora import tokens
+from distilora.batching import tokens
+from distilora.batching.tokens import BATCH, read_tokenizer, tokenise, unknown_only, with_truncation
+from distilora.data.examples import Example
 from distilora.errors import ArtifactError
-from distilora.examples import Example
-from distilora.tokens import BATCH, read_tokenizer, tokenise, unknown_only, with_truncation
 
 WORDS = "the film was superb but the ending is dull".split()
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from conftest import write_tiny_encoder
 
-from distilora.artifact import read_artifact
-from distilora.backends import open_backend
-from distilora.check import read_check
+from distilora.artifact.check import read_check
+from distilora.artifact.format import read_artifact
+from distilora.batching.tokens import read_tokenizer, tokenise
 from distilora.errors import ArtifactError, EncoderError
-from distilora.lanes import run_rows
-from distilora.tokens import read_tokenizer, tokenise
+from distilora.inference.backends import open_backend
+from distilora.inference.lanes import run_rows
 
 
 def test_it_gives_the_check_s_outputs(finished: Path, encoder: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
     python curve.py reference|tuned DATA OUTPUT [--limit REVIEWS]
 
-What padding costs is measured by reference.py and tuned.py; here the rows of a batch stand one after the other, attended to
+What padding costs is measured by config/reference.py and tuned.py; here the rows of a batch stand one after the other, attended to
 each by itself (distilora's attention for Transformers' modules), which changes no result but the dropout's random
 draws. Validation is in bf16 after every 1,008 (reference) or 1,024 (tuned) reviews. Restarted, it goes on where it was.
 """
@@ -21,10 +21,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from distilora.attention import REGISTERED, register
+from distilora.batching.rows import Rows, rows_of
 from distilora.hardware import keep_freed_memory
-from distilora.packing import Packed
-from distilora.rows import Rows, rows_of
+from distilora.model.packed.attention import REGISTERED, register
+from distilora.model.packed.layout import Packed
 
 SETTINGS = {
     "reference": {"batch": 16, "rate": 2e-4, "bf16": False, "dropout": None, "grouped": False, "every": 63},

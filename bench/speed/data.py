@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from distilora.config import DataConfig
-from distilora.data import read_parts
-from distilora.sources import open_source
+from distilora.config.schema import DataConfig
+from distilora.data.parts import read_parts
+from distilora.data.sources import open_source
 from distilora.tasks.classification import Classification
 
 

@@ -1,6 +1,6 @@
 """The recipe people copy: Trainer + PEFT, fp32, everything padded to 512, default dropout. Not the best the peers can do.
 
-python reference.py DATA [--reviews N]        DATA as data.py writes it; with --reviews, only the speed on N of them
+python config/reference.py DATA [--reviews N]        DATA as data/parts.py writes it; with --reviews, only the speed on N of them
 """
 
 import argparse

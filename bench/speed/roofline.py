@@ -10,7 +10,7 @@ adapters of rank r beside all layers:
     trained block, backward          the same for the gradient of its input, and 4 L^2 D more for attention's; the lowest
                                      trained one needs no input's gradient of its queries, keys and values (6 L D^2)
     adapter of an (in, out) layer    4 L r (in + out), backward only: its product is part of the layer's
-    last block                       the first token alone, without keys and values (attention.py): 12 L H D, H heads
+    last block                       the first token alone, without keys and values (model/packed/attention.py): 12 L H D, H heads
 
 Padding, softmax, norms, activations, copies and the optimiser count as nothing done.
 """
@@ -25,14 +25,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from distilora.config import AdapterConfig
-from distilora.encoders import find_encoder, load_tokenizer
+from distilora.batching.batches import Update, plan
+from distilora.batching.rows import rows_of
+from distilora.batching.tokens import with_truncation
+from distilora.config.schema import AdapterConfig
 from distilora.hardware import keep_freed_memory, pick_precision, pick_token_budget
-from distilora.network import new_network
-from distilora.plan import Update, plan
-from distilora.rows import rows_of
+from distilora.model.build import new_network
+from distilora.model.encoders.find import find_encoder, load_tokenizer
 from distilora.tasks.classification import Classification
-from distilora.tokens import with_truncation
 
 
 def operations(

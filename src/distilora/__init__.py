@@ -14,29 +14,29 @@ from typing import TYPE_CHECKING, Any
 from distilora.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from distilora.config import MeasureConfig, RunConfig
+    from distilora.config.parse import parse, read_recipe
+    from distilora.config.schema import MeasureConfig, RunConfig
     from distilora.errors import DistiloraError
-    from distilora.evaluation import evaluate
-    from distilora.explanation import Explanation, explain
-    from distilora.export import export_run
-    from distilora.predict import Predictor, load
-    from distilora.run import Run, train
-    from distilora.settings import parse, read_recipe
+    from distilora.evaluation.measure import evaluate
+    from distilora.explanation.explain import Explanation, explain
+    from distilora.export.export import export_run
+    from distilora.inference.predictor import Predictor, load
+    from distilora.runs.run import Run, train
 
 _HOMES = {
-    "RunConfig": "config",
-    "MeasureConfig": "config",
-    "parse": "settings",
-    "read_recipe": "settings",
+    "RunConfig": "config.schema",
+    "MeasureConfig": "config.schema",
+    "parse": "config.parse",
+    "read_recipe": "config.parse",
     "DistiloraError": "errors",
-    "evaluate": "evaluation",
-    "Predictor": "predict",
-    "load": "predict",
-    "Explanation": "explanation",
-    "explain": "explanation",
-    "export_run": "export",
-    "Run": "run",
-    "train": "run",
+    "evaluate": "evaluation.measure",
+    "Predictor": "inference.predictor",
+    "load": "inference.predictor",
+    "Explanation": "explanation.explain",
+    "explain": "explanation.explain",
+    "export_run": "export.export",
+    "Run": "runs.run",
+    "train": "runs.run",
 }
 __all__ = [
     "DistiloraError",

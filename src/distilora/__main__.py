@@ -2,6 +2,6 @@
 
 import sys
 
-from distilora.cli import main
+from distilora.cli.main import main
 
 sys.exit(main())

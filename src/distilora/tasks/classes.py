@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distilora.baseline import majority_baseline, verdict
-from distilora.confusion import confusion_view, frequent_confusions
-from distilora.examples import Examples
-from distilora.metric_names import share_text
-from distilora.metrics import CURVES
-from distilora.metrics import SHOWN as IN_SIGHT
-from distilora.tasks import Measurement
+from distilora.data.examples import Examples
+from distilora.tasks.base import Measurement
+from distilora.tasks.metrics.baseline import majority_baseline, verdict
+from distilora.tasks.metrics.classification import CURVES
+from distilora.tasks.metrics.classification import SHOWN as IN_SIGHT
+from distilora.tasks.metrics.confusion import confusion_view, frequent_confusions
+from distilora.tasks.metrics.names import share_text
 from distilora.tasks.showing import Curve, Curves, Histogram, Matrix, Picture, Reliability, Shown, Table
 
 FEW = 5  # training examples of a class below which it is said to be rare

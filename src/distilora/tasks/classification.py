@@ -7,25 +7,26 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from distilora.columns import LABEL_COLUMNS, TEXT_COLUMNS, check_columns, find_column, measured_columns
-from distilora.config import DataConfig, SourceConfig
+from distilora.config.schema import DataConfig, SourceConfig
+from distilora.data.examples import Example, Examples
+from distilora.data.sources import Source
 from distilora.errors import DataError
-from distilora.examples import Example, Examples
-from distilora.labels import label_name, names_in, order_labels, order_note, whole_number
-from distilora.matching import matched
+from distilora.files.tables import Record
 from distilora.progress import say
-from distilora.registry import register
-from distilora.sources import Source
-from distilora.tables import Record
-from distilora.tasks import Measurement, Outputs, States, Task, classes
+from distilora.tasks import classes
+from distilora.tasks.base import Measurement, Outputs, States, Task
+from distilora.tasks.columns import LABEL_COLUMNS, TEXT_COLUMNS, check_columns, find_column, measured_columns
 from distilora.tasks.foreign import transformers_labels
+from distilora.tasks.labels import label_name, names_in, order_labels, order_note, whole_number
+from distilora.tasks.matching import matched
+from distilora.tasks.registry import register
 from distilora.tasks.showing import Shown
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor
 
-    from distilora.rows import Rows
+    from distilora.batching.rows import Rows
 
 
 @register
@@ -209,8 +210,8 @@ class Classification(Task):
         return torch.nn.functional.cross_entropy(outputs.float(), wanted, reduction="none")
 
     def fit_temperature(self, outputs: Outputs, targets: Sequence[Any]) -> float:
-        """Fit the temperature that makes the validation labels most probable (calibration.py)."""
-        from distilora.calibration import fit_temperature
+        """Fit the temperature that makes the validation labels most probable (tasks/calibration.py)."""
+        from distilora.tasks.calibration import fit_temperature
 
         return fit_temperature(outputs, targets)
 
@@ -226,8 +227,8 @@ class Classification(Task):
         ]
 
     def metrics(self, outputs: Outputs, targets: Sequence[Any], resamples: int = 0) -> dict[str, Any]:
-        """Accuracy, macro F1, MCC, AUROC, log loss, Brier score and ECE (see `distilora.metrics`)."""
-        from distilora.metrics import classification_metrics
+        """Accuracy, macro F1, MCC, AUROC, log loss, Brier score and ECE (see `distilora.tasks.metrics.classification`)."""
+        from distilora.tasks.metrics.classification import classification_metrics
 
         return classification_metrics(softmax(outputs), np.asarray(targets, np.int64), resamples)
 

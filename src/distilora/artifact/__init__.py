@@ -1,0 +1,1 @@
+"""Holds the model folder as a format: read, written, found; no torch."""

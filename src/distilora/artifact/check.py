@@ -1,0 +1,51 @@
+"""Reads and packs check.npz: texts with their outputs, by which a model is known to give back what it gave."""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilora.data.examples import Example
+
+CHECK_TEXTS = 32
+
+
+@dataclass(frozen=True)
+class Check:
+    """check.npz: examples, their outputs in the run's precision and batches, and in fp32."""
+
+    examples: list[Example]
+    outputs: NDArray[np.float32]
+    outputs_fp32: NDArray[np.float32]
+
+
+def read_check(folder: Path) -> Check:
+    """Read the fixture of a model folder."""
+    with np.load(folder / "check.npz", allow_pickle=False) as arrays:
+        texts = json.loads(arrays["texts"].tobytes().decode("utf-8"))
+        examples = [Example(tuple(parts)) for parts in texts]
+        return Check(examples, arrays["outputs"], arrays["outputs_fp32"])
+
+
+def pack_check(check: Check) -> bytes:
+    """Pack a fixture as the bytes of check.npz."""
+    buffer = io.BytesIO()
+    texts = json.dumps([list(example.texts) for example in check.examples], ensure_ascii=False)
+    np.savez_compressed(
+        buffer,
+        texts=np.frombuffer(texts.encode("utf-8"), np.uint8),
+        outputs=check.outputs,
+        outputs_fp32=check.outputs_fp32,
+    )
+    return buffer.getvalue()
+
+
+def check_examples(examples: Sequence[Example]) -> list[Example]:
+    """Choose the examples that a check is made of: evenly spaced, the shortest and the longest among them."""
+    order = sorted(range(len(examples)), key=lambda i: (sum(map(len, examples[i].texts)), i))
+    places = np.unique(np.linspace(0, len(order) - 1, min(CHECK_TEXTS, len(order))).round().astype(int))
+    return [Example(examples[order[i]].texts) for i in places]

@@ -1,0 +1,186 @@
+"""The artifact, `runs/NAME/model/`: what travels, and all that prediction needs besides the encoder it names.
+
+artifact.json     schema version, task, cleaning, max length, encoder, weights, precision, temperature, checksums of the
+                  files and, in `checksum`, of itself
+tokenizer.json    truncation included; beside it, one of
+adapter/          PEFT format, safetensors, every head layer included (lora, qlora)
+delta/            the weights that training changed, whole, safetensors (full, head)
+*.safetensors     a whole Transformers model (`export --to merged`)
+*.onnx            a whole model as a graph (`export --to onnx` and the like)
+
+and check.npz     texts and their outputs: the fixture of the round trip
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shlex
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+from distilora.artifact.check import Check, pack_check
+from distilora.config.schema import MethodName
+from distilora.errors import ArtifactError
+from distilora.files.atomic import sha256
+from distilora.hardware import InferencePrecision
+
+SCHEMA = 4
+READABLE = {2: {"parity"}, 3: set(), 4: set()}  # and the fields that an older one lacks; `checksum` came with 4
+WEIGHTS = {  # what the weights must be in, and all that they are ever loaded from: a pattern of names
+    "peft": "adapter/adapter_model.safetensors",
+    "delta": "delta/delta.safetensors",
+    "merged": "*.safetensors",
+    "onnx": "*.onnx",
+}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """artifact.json. `folder` is where it was read from and not part of it."""
+
+    task: dict[str, Any]  # {"name": ..., "settings": {...}}
+    cleaning: dict[str, Any]  # {"name": ..., "version": ...}
+    max_length: int
+    encoder: dict[str, Any]  # name, source, revision, architecture, sha256
+    method: MethodName
+    weights: Literal["peft", "delta", "merged", "onnx"]
+    precision: InferencePrecision  # of the run, or the default of an export: check.npz's `outputs` were computed in it
+    attention: str  # kernel of the run
+    token_budget: int  # of the plan behind check.npz
+    temperature: float = 1.0
+    quantisation: dict[str, Any] | None = None  # of the base the adapter was trained on
+    agreement: dict[str, Any] = dataclasses.field(default_factory=dict)  # with the run's own answers, by base
+    parity: dict[str, Any] = dataclasses.field(
+        default_factory=dict
+    )  # of an export with the fp32 original (export/parity.py)
+    distilora: str = ""  # version that wrote it
+    schema: int = SCHEMA
+    files: dict[str, str] = dataclasses.field(default_factory=dict)  # path -> SHA-256
+    folder: Path = dataclasses.field(default=Path(), compare=False)
+
+
+def model_folder(path: str | Path) -> Path:
+    """The model folder of a run's folder, or the model folder itself. Raises ArtifactError if there is none."""
+    path = Path(path)
+    for folder in (path / "model", path):
+        if (folder / "artifact.json").is_file():
+            return folder
+    if not path.exists():
+        raise ArtifactError(f"{path}: no such run; train one with: distilora train recipes/imdb-embedded.yaml")
+    if (path / "checkpoints").is_dir():
+        raise ArtifactError(
+            f"{path}: this run is not finished; continue it with: distilora train --resume {shlex.quote(str(path))}"
+        )
+    raise ArtifactError(f"{path}: no artifact.json here; give the folder of a finished run, or its model/")
+
+
+def read_artifact(path: str | Path) -> Artifact:
+    """Reads artifact.json of a run or model folder and verifies its own checksum and every file's.
+
+    Raises ArtifactError if something is missing, damaged, outside the folder, or of a schema this release does not read.
+    """
+    folder = model_folder(path)
+    try:
+        fields = json.loads((folder / "artifact.json").read_text("utf-8"))
+        schema = fields["schema"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ArtifactError(f"{folder}/artifact.json: damaged ({error}); copy the model again") from None
+    if not isinstance(schema, int) or schema not in READABLE:
+        readable = ", ".join(map(str, READABLE))
+        raise ArtifactError(
+            f"{folder}: schema {schema}, but this release reads {readable}; use the distilora that wrote it, or train again"
+        )
+    if schema >= 4 and fields.pop("checksum", None) != _checksum(fields):
+        raise ArtifactError(
+            f"{folder}/artifact.json: changed since it was written (its checksum differs); copy the model again"
+        )
+    known = {field.name for field in dataclasses.fields(Artifact)} - {"folder"}
+    if set(fields) | READABLE[schema] != known:
+        raise ArtifactError(
+            f"{folder}/artifact.json: fields {sorted((set(fields) | READABLE[schema]) ^ known)} are missing or unknown; "
+            "copy the model again"
+        )
+    parts = {"files": set(), "task": {"name", "settings"}, "cleaning": {"name", "version"}}
+    parts["encoder"] = {"name", "source", "revision", "architecture", "sha256"}
+    for name, wanted in parts.items():
+        if not isinstance(fields[name], dict) or not wanted <= set(fields[name]):
+            raise ArtifactError(f"{folder}/artifact.json: damaged ({name}); copy the model again")
+    artifact = Artifact(**fields, folder=folder)
+    _check_names(folder, artifact.files)
+    for name, checksum in artifact.files.items():
+        file = folder / name
+        if not file.is_file():
+            raise ArtifactError(f"{file}: missing; copy the whole model folder")
+        if sha256(file) != checksum:
+            raise ArtifactError(f"{file}: changed since it was written (SHA-256 differs); copy the model again")
+    if artifact.weights not in WEIGHTS:
+        raise ArtifactError(f"{folder}/artifact.json: damaged (weights); copy the model again")
+    pattern = WEIGHTS[artifact.weights]
+    if not any(fnmatchcase(name, pattern) for name in artifact.files):
+        raise ArtifactError(f"{folder}: has no {pattern}, and weights are read from nothing else; copy the model again")
+    return artifact
+
+
+def sealed(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an artifact.json with the `checksum` of all the others."""
+    others = {name: value for name, value in fields.items() if name != "checksum"}
+    return {**others, "checksum": _checksum(others)}
+
+
+def _checksum(fields: Mapping[str, Any]) -> str:
+    """SHA-256 of the fields as JSON without spaces, keys sorted, in ASCII."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode("ascii")).hexdigest()
+
+
+def _check_names(folder: Path, names: Iterable[str]) -> None:
+    """Raises ArtifactError for a name that may lead out of the folder, here or on another system."""
+    home = folder.resolve()
+    # In the Hub's local cache snapshots/COMMIT/NAME links to a file in blobs/.
+    homes = [home, *(above.parent / "blobs" for above in home.parents if above.name == "snapshots")]
+    for name in names:
+        plain = not any(sign in name for sign in "\\:\0") and all(
+            part not in ("", ".", "..") for part in name.split("/")
+        )
+        try:
+            target = (folder / name).resolve() if plain else None
+            (folder / name).exists()
+        except (OSError, RuntimeError, ValueError):  # too long, a link to itself, no UTF-8
+            target = None
+        if target is None or not any(target.is_relative_to(place) for place in homes):
+            raise ArtifactError(
+                f"{folder}/artifact.json: files: {name!r} does not lie in the model's folder; do not trust this model"
+            )
+
+
+def write_artifact(folder: Path, artifact: Artifact, write_files: Callable[[Path], None], check: Check) -> Artifact:
+    """Writes a model folder under a temporary name, then moves it to `folder`.
+
+    `write_files(folder)` writes tokenizer.json and the weights; checksums are added here.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        write_files(temporary)
+        (temporary / "check.npz").write_bytes(pack_check(check))
+        files = {
+            file.relative_to(temporary).as_posix(): sha256(file)
+            for file in sorted(temporary.rglob("*"))
+            if file.is_file()
+        }
+        written = dataclasses.replace(artifact, files=files, folder=folder, schema=SCHEMA)
+        fields = {f.name: getattr(written, f.name) for f in dataclasses.fields(written) if f.name != "folder"}
+        (temporary / "artifact.json").write_text(
+            json.dumps(sealed(fields), indent=2, ensure_ascii=False) + "\n", "utf-8"
+        )
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return written

@@ -1,0 +1,1 @@
+"""Turns examples into ragged rows, and rows into micro-batches; no torch."""

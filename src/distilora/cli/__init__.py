@@ -1,0 +1,1 @@
+"""Holds the command `distilora`, one file a command."""

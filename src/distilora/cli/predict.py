@@ -1,0 +1,141 @@
+"""The command `distilora predict`: texts given, a table, or standard input, answered on the terminal, in a file, or in a pipe.
+
+Standard output holds answers and nothing else wherever it may be a pipe.
+"""
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distilora.cli.arguments import Parser, add_answering, add_run
+from distilora.errors import ConfigError
+from distilora.files.separators import separator_from
+from distilora.progress import say
+
+MOST_SHOWN = 8  # labels of an answer on the terminal
+WAYS = (
+    'predict: give either texts ("A fine film."), or --input FILE --output FILE, or texts on standard input, one a line'
+)
+
+
+def predict_command(words: Sequence[str]) -> int:
+    """Answers as the arguments say; returns the exit code."""
+    parser = Parser(prog="distilora predict", description="Answers texts, or a table of them, with a finished run.")
+    add_run(parser)
+    parser.add_argument("texts", metavar="TEXT", nargs="*", help="texts to answer (default: lines of standard input)")
+    parser.add_argument(
+        "--input", metavar="FILE",
+        help="csv, tsv, jsonl, json, parquet, xlsx or txt (a text a line), also .csv.gz, .jsonl.zst ...; - is standard input",
+    )  # fmt: skip
+    parser.add_argument(
+        "--output", metavar="FILE", help="csv, tsv, jsonl or parquet; appears when it is whole; - is standard output"
+    )
+    parser.add_argument(
+        "--input-format", choices=["csv", "tsv", "jsonl", "json", "txt"], help="of standard input (default: txt)"
+    )
+    parser.add_argument("--output-format", choices=["csv", "tsv", "jsonl"], help="of standard output (default: jsonl)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output file")
+    parser.add_argument("--text-column", metavar="NAME", help="column of the text, where its name does not tell")
+    parser.add_argument("--separator", metavar="C", help="of a csv or tsv's cells, such as ';' or tab (default: found)")
+    parser.add_argument("--limit", metavar="N", type=int, help="answer the first N rows or texts only")
+    parser.add_argument("--strict", action="store_true", help="a blank text is an error, not an empty answer")
+    add_answering(parser)
+    parser.add_argument("--json", action="store_true", help="print a JSON object for each text")
+    args = parser.parse_intermixed_args(words)  # a text may follow an option
+    _settle(args)
+
+    from distilora.inference.predictor import load
+
+    if args.input:
+        _check_files(args)
+    predictor = load(args.run, args.precision, args.device, args.encoder, args.base, args.abstain_below, args.backend)
+    if args.texts:
+        texts = args.texts[: args.limit]
+        for text, answer in zip(texts, predictor(texts, strict=args.strict), strict=True):
+            print(json.dumps({"text": text, **answer}, ensure_ascii=False) if args.json else answer_line(answer))
+        return 0
+    from distilora.inference.table import answered, input_records, predict_table
+
+    if not args.output:
+        records = input_records(args.input, args.input_format, args.separator, args.limit)
+        for rows in answered(predictor, records, args.text_column, args.strict):
+            print(*(answer_line(row.answer) for row in rows), sep="\n", flush=True)
+        return 0
+    counts = predict_table(
+        predictor, args.input, args.output, input_format=args.input_format, output_format=args.output_format or "jsonl",
+        text_column=args.text_column, separator=args.separator, limit=args.limit, strict=args.strict,
+    )  # fmt: skip
+    blank = f", {counts['blank']:,} of them blank and without an answer" if counts["blank"] else ""
+    if args.output == "-":
+        say(f"standard output: {counts['rows']:,} rows{blank}")
+    else:
+        print(f"{args.output}: {counts['rows']:,} rows{blank}")
+    return 0
+
+
+def _settle(args: Namespace) -> None:
+    """Sets where texts come from and answers go to. Raises ConfigError for arguments that contradict each other."""
+    if not args.texts and args.input is None and _is_piped():
+        args.input = "-"
+    if bool(args.texts) == bool(args.input):
+        raise ConfigError(WAYS)
+    if args.texts and args.output:
+        raise ConfigError("--output: goes with --input or standard input; with texts, use --json and redirect it")
+    if args.json and args.output not in (None, "-"):
+        raise ConfigError("--json: prints, --output writes; give one of them (FILE.jsonl is the same JSON)")
+    if args.json and args.output_format not in (None, "jsonl"):
+        raise ConfigError(f"--json: given with --output-format {args.output_format}; give one of them")
+    if args.json and args.input:
+        args.output = "-"
+    if args.input not in (None, "-") and not args.output:
+        raise ConfigError("predict: --input and --output go together; give both (--output - is standard output)")
+    if args.output_format and args.output != "-":
+        raise ConfigError("--output-format: goes with --output -; a file's name tells its format")
+    if args.separator is not None:
+        args.separator = separator_from(args.separator, "--separator")
+    if args.limit is not None and args.limit < 1:
+        raise ConfigError(f"--limit: {args.limit} given, at least 1 wanted")
+
+
+def _is_piped() -> bool:
+    return sys.stdin is not None and not sys.stdin.isatty()
+
+
+def _check_files(args: Namespace) -> None:
+    """Refuses, before the model is loaded, what cannot be read or written."""
+    from distilora.files.output import check_free
+    from distilora.files.tables import TableWriter
+    from distilora.inference.table import input_records
+
+    if args.output not in (None, "-"):
+        TableWriter(args.output)
+    if args.input != "-" and Path(args.input).is_dir():
+        raise ConfigError(
+            f"--input: {args.input} is a folder; answer its files with distilora score RUN {args.input} --output DIR"
+        )
+    input_records(args.input, args.input_format, args.separator)
+    if args.input != "-" and not Path(args.input).is_file():
+        raise ConfigError(f"--input: no such file: {args.input}; check the path")
+    if args.output not in (None, "-"):
+        if args.input != "-" and Path(args.output).exists() and Path(args.output).samefile(args.input):
+            raise ConfigError("--output: the same file as --input; give another name")
+        check_free(args.output, args.overwrite)
+    peek = getattr(sys.stdin.buffer, "peek", None) if args.input == "-" else None
+    if peek is not None and not peek(1):
+        raise ConfigError(f"{WAYS} (there is none)")
+
+
+def answer_line(answer: dict[str, Any]) -> str:
+    """An answer for a terminal: the label, and how probable each label is; a blank text has none."""
+    if all(part is None for part in answer.values()):
+        return "(blank: no answer)"
+    if "label" not in answer:
+        return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in answer.items())
+    shares = sorted(((p, n[2:]) for n, p in answer.items() if n.startswith("p_")), reverse=True)
+    line = f"{answer['label']}  " + "  ".join(f"{name} {p:.1%}" for p, name in shares[:MOST_SHOWN])
+    line += f"  and {len(shares) - MOST_SHOWN:,} more" if len(shares) > MOST_SHOWN else ""
+    line += "  (abstains)" if answer["abstain"] else ""
+    return line + ("  (longer than the model reads: cut)" if answer["truncated"] else "")

@@ -1,0 +1,156 @@
+"""Reads recipes and flags into a config, and says in one line what is wrong with them.
+
+A recipe is YAML with the stages as top-level keys; a flag is `--stage.field value` and wins over the recipe. An
+unknown key or a value of the wrong type is an error that names the key, what is meant by it (`config/hints.py`) and what is wanted.
+"""
+
+import dataclasses
+import re
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from distilora.config.descriptions import in_words
+from distilora.config.hints import nearest
+from distilora.config.schema import RunConfig
+from distilora.errors import ConfigError
+
+C = typing.TypeVar("C")
+
+
+def known_keys(config: type) -> list[str]:
+    """Every setting of a config class by its dotted name, stages included."""
+    keys = []
+    for name, kind in typing.get_type_hints(config).items():
+        keys.append(name)
+        if dataclasses.is_dataclass(kind):
+            keys += [f"{name}.{inner}" for inner in known_keys(typing.cast(type, kind))]
+    return keys
+
+
+def _stage_names(config: type) -> set[str]:
+    return {key.rsplit(".", 1)[0] for key in known_keys(config) if "." in key}
+
+
+def _unknown_flag(flag: str, config: type, options: Iterable[str]) -> ConfigError:
+    stages = _stage_names(config)
+    accepted = [key for key in known_keys(config) if key not in stages]
+    accepted += [option.split()[0].removeprefix("--") for option in options if option.startswith("--")]
+    meant = nearest(flag.lstrip("-"), accepted)
+    hint = f"; did you mean --{meant}?" if meant else "; --help lists them"
+    return ConfigError(f"{flag}: there is no such setting{hint}")
+
+
+def _unknown_key(key: str, value: Any, config: type) -> ConfigError:
+    stages = _stage_names(config)
+    meant = nearest(key, [known for known in known_keys(config) if isinstance(value, Mapping) or known not in stages])
+    hint = f"; did you mean {meant}?" if meant else ""
+    return ConfigError(f"{key}: there is no such setting{hint}")
+
+
+def _check_keys(tree: Mapping[str, Any], config: type, prefix: str = "") -> None:
+    known, stages = known_keys(config), _stage_names(config)
+    for key, value in tree.items():
+        dotted = f"{prefix}{key}"
+        if dotted not in known:
+            raise _unknown_key(dotted, value, config)
+        if dotted in stages:
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{dotted}: {value!r} given, settings of that stage wanted")
+            _check_keys(value, config, dotted + ".")
+        elif value is None and type(None) not in typing.get_args(_hint(dotted, config)):
+            raise ConfigError(f"{dotted}: null given, {_wanted(dotted, config)} wanted")
+
+
+def read_recipe(path: str | Path, config: type = RunConfig) -> dict[str, Any]:
+    """The settings in a YAML recipe, keys checked; raises ConfigError naming the file or the key."""
+    import yaml
+
+    try:
+        tree = yaml.safe_load(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"recipe: cannot read {path} ({error.strerror}); see recipes/ for examples") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe: {path} is not YAML: {' '.join(str(error).split())}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
+        raise ConfigError(f"recipe: {path} must hold settings such as 'training: {{epochs: 1}}'")
+    _check_keys(tree, config)
+    return tree
+
+
+def _parser(config: type) -> Any:
+    import jsonargparse
+
+    parser = jsonargparse.ArgumentParser(prog="distilora", exit_on_error=False)
+    parser.add_class_arguments(config)
+    return parser
+
+
+def parse(
+    config: type[C], flags: Sequence[str] = (), recipe: Mapping[str, Any] | None = None, options: Iterable[str] = ()
+) -> C:
+    """A config from a recipe's settings and `--stage.field value` flags, the flags winning.
+
+    Raises ConfigError for an unknown flag, a wrong type, or values that the stages refuse. `options` are what else the command
+    takes ("--resume RUN"), for the hint beside an unknown flag.
+    """
+    known, stages = known_keys(config), _stage_names(config)
+    for flag in flags:
+        name = flag[2:].split("=", 1)[0]
+        if flag.startswith("--") and name in stages:
+            setting = next(k for k in known if k.startswith(name + "."))
+            raise ConfigError(f"--{name}: a stage, not a setting; give one of its settings, such as --{setting}")
+        if (flag.startswith("--") and name not in known) or re.match(r"-[A-Za-z]", flag):
+            raise _unknown_flag(flag.split("=", 1)[0], config, options)
+    _check_keys(recipe or {}, config)
+    parser = _parser(config)
+    try:
+        base = parser.parse_object(dict(recipe or {}))
+        parsed = parser.parse_args(list(flags), namespace=base)
+        return config(**parser.instantiate(parsed).as_dict())
+    except ConfigError:
+        raise
+    except Exception as error:  # jsonargparse raises ArgumentError, TypeError and ValueError for wrong values
+        raise ConfigError(_one_line(error, config)) from None
+
+
+def _one_line(error: Exception, config: type) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConfigError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    text = str(error)
+    key = re.search(r'Parser key "([\w.]+)"', text) or re.search(r"argument --([\w.]+)", text)
+    given = re.search(r"(?:Given|Got) value: (.*)", text)
+    if key is None:
+        return " ".join(text.split()) + "; a setting is given as --stage.field value"
+    wanted = _wanted(key[1], config)
+    return f"{key[1]}: {given[1] if given else 'nothing'} given, {wanted} wanted"
+
+
+def _hint(key: str, config: type) -> Any:
+    kind: Any = config
+    for part in key.split("."):
+        kind = typing.get_type_hints(kind)[part]
+    return kind
+
+
+def _wanted(key: str, config: type) -> str:
+    return in_words(_hint(key, config), article=True)
+
+
+def to_tree(config: Any) -> dict[str, Any]:
+    """A config as plain dicts and lists, ready for YAML or JSON."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        return [plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+    tree = plain(dataclasses.asdict(config))
+    assert isinstance(tree, dict)
+    return tree

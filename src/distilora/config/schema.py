@@ -1,0 +1,301 @@
+"""The settings of a run: one frozen dataclass per stage, the single source of recipes, flags, help and reference page.
+
+`config/parse.py` reads recipes and flags into them. `null` means that the run decides; what it decided stands in the run's
+`run.yaml`.
+"""
+
+import typing
+from dataclasses import dataclass, field
+from typing import Literal
+
+from distilora.errors import ConfigError
+from distilora.hardware import Device, InferencePrecision, Precision
+
+C = typing.TypeVar("C")
+BackendName = Literal["auto", "torch", "onnx"]
+Attention = Literal["auto", "packed", "eager", "sdpa"]
+MethodName = Literal["lora", "qlora", "full", "head"]
+Base = Literal["auto", "4bit", "full"]
+
+
+SEEDS = 2**63  # PyTorch takes 64 bits with a sign
+
+
+def _check(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name}: {value!r} given, {wanted} wanted")
+
+
+def _check_columns(text: str | None, label: str | None) -> None:
+    if text is not None and text == label:
+        raise ConfigError(f"data.label_column: {label!r} is data.text_column, too; name another column")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the examples come from and how they are divided."""
+
+    path: str = "stanfordnlp/imdb"
+    """A Hub dataset, 'embedded', a folder or .tar.gz laid out as aclImdb, a csv, tsv, jsonl, json, parquet or xlsx file
+    (all but the last two also as .gz or .zst), a folder of such files named after their splits, or one that
+    save_to_disk wrote."""
+    name: str | None = None
+    """Configuration of the Hub dataset, where it has several."""
+    revision: str | None = None
+    """Branch, tag or commit of the Hub dataset."""
+    train_split: str = "train"
+    """Split to train on."""
+    validation_split: str | None = None
+    """Split to choose the checkpoint and the temperature on; null: carved out of the training split."""
+    validation_size: int = 1000
+    """Examples carved out of the training split for validation; at most a fifth of it is taken."""
+    test_split: str = "auto"
+    """Split read once, at the end: its name; 'heldout': carved out of the training split; 'none'; 'auto': the split
+    called test where there is one, else heldout."""
+    test_path: str | None = None
+    """Another source for the test split (its split called test, or the file itself)."""
+    heldout: float = 0.1
+    """Share of the training examples carved out as the final test when `test_split` comes to heldout; 0: none."""
+    train_size: int | None = None
+    """Examples to train on, a stratified sample; null: all that the other parts leave."""
+    text_column: str | None = None
+    """Column of the text; null: found by name (text, review, sentence, ...)."""
+    label_column: str | None = None
+    """Column of the label; null: found by name (label, sentiment, class, ...)."""
+    separator: str | None = None
+    """Separator of the cells of csv and tsv files, such as ';' or tab; null: found (comma, semicolon, tab, bar)."""
+    group_column: str | None = None
+    """Column whose equal values (a film, an author) must not fall on both sides of a split."""
+    labels: tuple[str | int, ...] | None = None
+    """Label names in their order, such as [bad,ok,good]; a label that is not among them is an error. null: the source's
+    own, or the values found: numbers by value, words by the alphabet."""
+    cleaning: Literal["html", "none"] = "html"
+    """Step applied to every text before tokenising, recorded with the model."""
+    max_length: int = 512
+    """Tokens of a text that are read, special tokens included."""
+    truncation_side: Literal["right", "left"] = "right"
+    """Side that is cut off a longer text: right keeps its beginning, left its end."""
+    deduplicate: bool = True
+    """Drop exact copies from the training split (the first stays). Copies in given test splits are only counted."""
+    strict: bool = False
+    """A blank text is an error; otherwise it is skipped and counted."""
+    seed: int = 0
+    """Seed of the splits; the training seed leaves them as they are."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError if a field is out of range or two contradict each other."""
+        _check(0 <= self.heldout < 1, "data.heldout", self.heldout, "a share from 0 to below 1")
+        _check(self.validation_size >= 2, "data.validation_size", self.validation_size, "at least 2")
+        _check(self.max_length >= 8, "data.max_length", self.max_length, "at least 8")
+        _check(0 <= self.seed < SEEDS, "data.seed", self.seed, "a whole number from 0 to 2**63 - 1")
+        _check(self.train_size is None or self.train_size >= 2, "data.train_size", self.train_size, "at least 2")
+        _check(self.labels is None or len(set(self.labels)) == len(self.labels) >= 2, "data.labels", self.labels,
+               "two or more different names")  # fmt: skip
+        if self.validation_split == self.train_split:
+            raise ConfigError(f"data.validation_split: {self.validation_split} is also trained on; give another split")
+        if self.test_split == "heldout" and not self.heldout:
+            raise ConfigError("data.heldout: 0 given, but data.test_split is heldout; give a share such as 0.1")
+        if self.test_path is not None and self.test_split in ("heldout", "none"):
+            raise ConfigError(f"data.test_path: given, but data.test_split is {self.test_split}; drop one of the two")
+        _check_columns(self.text_column, self.label_column)
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The pretrained encoder."""
+
+    name: str = "distilbert/distilbert-base-uncased"
+    """A Hub model, a folder as Transformers writes it, or 'embedded' (all-MiniLM-L6-v2 in DistilBERT's layout)."""
+    revision: str | None = None
+    """Branch, tag or commit of the Hub model."""
+    attention: Attention = "auto"
+    """How rows are laid out and attended to. packed: one after the other, without padding, by distilora's own kernels;
+    eager, sdpa: padded, by Transformers'. auto: packed, unless the encoder's family lets no other kernel in."""
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What is trained inside the encoder: low-rank updates, W + (alpha / r) B A (LoRA, Hu et al. 2021), all, or nothing."""
+
+    method: MethodName = "lora"
+    """lora: low-rank updates on a frozen encoder; qlora: the same on 4-bit weights (NF4, Dettmers et al. 2023), a third
+    of the bytes, for no gain in time; full: the encoder's own weights; head: nothing but the head."""
+    r: int = 16
+    """Rank of the update (lora, qlora)."""
+    alpha: float = 16.0
+    """Scale of the update, divided by r (lora, qlora)."""
+    dropout: float = 0.0
+    """Dropout before A, in training (lora, qlora)."""
+    targets: Literal["all", "attention", "query_value"] | tuple[str, ...] = "all"
+    """Linear layers adapted: all of a block, those of its attention, queries and values, or a list of names such as
+    [q_lin,v_lin] (lora, qlora)."""
+    last_blocks: int | None = None
+    """Train in this many upper blocks only; null: in all. The blocks below cost no backward pass."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError if a field is out of range or does not go with the method."""
+        _check(self.r >= 1, "adapter.r", self.r, "at least 1")
+        _check(self.alpha > 0, "adapter.alpha", self.alpha, "a positive number")
+        _check(0 <= self.dropout < 1, "adapter.dropout", self.dropout, "a share from 0 to below 1")
+        _check(self.last_blocks is None or self.last_blocks >= 1, "adapter.last_blocks", self.last_blocks,
+               "at least 1, or null")  # fmt: skip
+        if self.method == "head" and self.last_blocks is not None:
+            raise ConfigError(
+                f"adapter.last_blocks: {self.last_blocks} given, but method head trains in no block; set it to null, or use "
+                "method lora or full"
+            )
+        if self.method in ("full", "head") and self.dropout:
+            raise ConfigError(
+                f"adapter.dropout: {self.dropout} given, but method {self.method} has no low-rank update to drop from; use "
+                "training.dropout, or method lora"
+            )
+        if self.method in ("full", "head") and self.targets != "all":
+            instead = (
+                "narrow it with adapter.last_blocks, or use method lora" if self.method == "full" else "use method lora"
+            )
+            raise ConfigError(f"adapter.targets: given, but method {self.method} adapts no single layers; {instead}")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the adapter and the head are trained: AdamW, warm-up, decay, best checkpoint by validation loss."""
+
+    epochs: int = 3
+    """Times every training example is seen."""
+    update_size: int = 32
+    """Examples per update of the weights; the loss is their mean."""
+    token_budget: int | None = None
+    """Padded tokens per forward pass, a matter of speed and memory only; null: 2,048 on a CPU, 32,768 on a GPU."""
+    learning_rate: float | None = None
+    """Peak learning rate of what is trained inside the encoder; null: 5e-4 for lora and qlora, 5e-5 for full, 1e-3
+    for head."""
+    head_learning_rate: float | None = None
+    """Peak learning rate of the head; null: that of the encoder's."""
+    weight_decay: float = 0.01
+    """AdamW's decoupled weight decay, of matrices only: biases and norms do not decay."""
+    warmup: float = 0.1
+    """Share of the updates over which the learning rate rises."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls after the warm-up."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    dropout: float | None = None
+    """Dropout inside the encoder and head; null: the model's own on a GPU, none on a CPU, where random masks
+    take attention off its fast path and more than double the time of a step."""
+    precision: Precision = "auto"
+    """Precision of the forward and backward pass; auto: bf16 where the processor computes in it, else fp32."""
+    device: Device = "auto"
+    """Device; auto: a GPU where there is one."""
+    threads: int | None = None
+    """Threads to compute on (--threads N for short); null: PyTorch's choice, one per core or OMP_NUM_THREADS. Another
+    number may change the last bits of the weights."""
+    seed: int = 0
+    """Seed of the head's first weights, of the order of examples and of dropout."""
+    validations: int = 3
+    """Validations over the run, evenly spaced, the last at its end; the best one's weights are kept."""
+    patience: int | None = None
+    """Stop early after this many validations without a better loss; null: never."""
+    checkpoint_every: int = 50
+    """Updates between checkpoints; one is also written at each validation and when the run is stopped."""
+    tracker: Literal["tensorboard", "wandb", "mlflow", "trackio", "none"] = "tensorboard"
+    """Where curves are logged; tensorboard writes into the run's folder, the others are services of that name."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError if a field is out of range."""
+        for name in ("epochs", "update_size", "validations", "checkpoint_every"):
+            _check(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "at least 1")
+        _check(0 <= self.seed < SEEDS, "training.seed", self.seed, "a whole number from 0 to 2**63 - 1")
+        _check(self.threads is None or self.threads >= 1, "training.threads", self.threads, "at least 1, or null")
+        _check(self.max_grad_norm > 0, "training.max_grad_norm", self.max_grad_norm, "a positive number")
+        _check(self.token_budget is None or self.token_budget >= 8, "training.token_budget", self.token_budget,
+               "at least 8, or null")  # fmt: skip
+        for name in ("learning_rate", "head_learning_rate"):
+            rate = getattr(self, name)
+            _check(rate is None or rate > 0, f"training.{name}", rate, "a positive number, or null")
+            _check(rate is None or rate < 1e30, f"training.{name}", rate, "far below 1 (0.0005 is usual for LoRA)")
+        _check(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or more")
+        _check(0 <= self.warmup <= 1, "training.warmup", self.warmup, "a share from 0 to 1")
+        _check(self.dropout is None or 0 <= self.dropout < 1, "training.dropout", self.dropout,
+               "a share from 0 to below 1, or null")  # fmt: skip
+        _check(self.patience is None or self.patience >= 1, "training.patience", self.patience, "at least 1, or null")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is measured, and how finely."""
+
+    token_budget: int | None = None
+    """Padded tokens per forward pass of prediction; null: 2,048 on a CPU (caches are small), 32,768 on a GPU."""
+    bootstrap: int = 1000
+    """Resamples behind the 95% intervals (percentile bootstrap over examples)."""
+    mistakes: int = 20
+    """Most confident mistakes shown with their text."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError if a field is out of range."""
+        _check(self.token_budget is None or self.token_budget >= 8, "evaluation.token_budget", self.token_budget,
+               "at least 8, or null")  # fmt: skip
+        _check(self.bootstrap >= 100, "evaluation.bootstrap", self.bootstrap, "at least 100")
+        _check(self.mistakes >= 0, "evaluation.mistakes", self.mistakes, "0 or more")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run, from data to a measured model."""
+
+    output: str = "runs/imdb"
+    """Folder the run writes; it must not hold another run (see --overwrite and --resume)."""
+    task: str = "classification"
+    """What is learnt: classification, or the name of a task of your own that --task-file registers."""
+    data: DataConfig = field(default_factory=DataConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """The labelled examples `distilora evaluate` measures a model on."""
+
+    path: str = ""
+    """As in training: a Hub dataset, 'embedded', a folder, a .tar.gz or a file."""
+    split: str = "test"
+    """Split to evaluate; a single file is taken whole, whatever its name."""
+    name: str | None = None
+    """Configuration of the Hub dataset, where it has several."""
+    revision: str | None = None
+    """Branch, tag or commit of the Hub dataset."""
+    text_column: str | None = None
+    """Column of the text; null: the one named in training, else found by name."""
+    label_column: str | None = None
+    """Column of the label; null: the one named in training, or the one whose label names the source declares."""
+    separator: str | None = None
+    """Separator of the cells of csv and tsv files, such as ';' or tab; null: found (comma, semicolon, tab, bar)."""
+    strict: bool = False
+    """A blank text is an error; otherwise it is skipped and counted."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError if one column is given for two."""
+        _check_columns(self.text_column, self.label_column)
+
+
+@dataclass(frozen=True)
+class MeasureConfig:
+    """An evaluation of a finished run on other data."""
+
+    output: str | None = None
+    """Folder for metrics.json, predictions.parquet and report.html; null: in the run's folder,
+    evaluations/DATA-SPLIT-PRECISION (FILE-PRECISION for a single file; -4bit or -full for a qlora run)."""
+    precision: InferencePrecision = "auto"
+    """Precision of the forward pass; auto: what an export's parity gate chose, for a run bf16 where the processor computes
+    in it, else fp32."""
+    device: Device = "auto"
+    """Device; auto: a GPU where there is one."""
+    encoder: str | None = None
+    """Where the run's encoder lies now, if not where it lay in training; it must be the same one."""
+    base: Base = "auto"
+    """What a qlora run's adapter is put on: 4bit, as in training, or full, the encoder in full precision, for which
+    the artifact says how far the answers agree; auto: as in training."""
+    data: SourceConfig = field(default_factory=SourceConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

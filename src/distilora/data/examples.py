@@ -1,0 +1,110 @@
+"""Turns records into examples: the task reads a record, the cleaning step cleans its texts, blank ones are skipped."""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from distilora.config.schema import DataConfig
+from distilora.data.sources import Source
+from distilora.errors import DataError
+from distilora.files.tables import Record
+from distilora.progress import Progress, say
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example: `texts` become its rows, one row each (or more where the task cuts them), in order."""
+
+    texts: tuple[str, ...]
+    target: Any = None
+    place: str = ""  # where it was read, for messages and predictions.parquet
+    group: Hashable = None  # value of data.group_column
+
+
+@dataclass
+class Examples:
+    """The examples of one split, and how many blank records were skipped."""
+
+    split: str
+    items: list[Example] = field(default_factory=list)
+    skipped: int = 0
+
+    def __len__(self) -> int:
+        """The number of examples."""
+        return len(self.items)
+
+    @property
+    def targets(self) -> list[Any]:
+        """Targets in order."""
+        return [item.target for item in self.items]
+
+    def take(self, indices: Iterable[int], split: str | None = None) -> "Examples":
+        """The examples at `indices`, as another split."""
+        return Examples(split or self.split, [self.items[int(i)] for i in indices])
+
+
+class Reader(Protocol):
+    """What reads and divides the examples of a run: a task, as far as data is concerned (see `tasks.Task`)."""
+
+    def read(self, values: Mapping[str, Any]) -> Example:
+        """Make an example of a record's values."""
+        ...
+
+    def records(
+        self, source: Source, split: str, setting: str, notes: list[str], training: DataConfig | None = None
+    ) -> Iterator[Record]:
+        """Stream a split's records as `read` wants them."""
+        ...
+
+    def strata(self, targets: Sequence[Any]) -> list[Hashable]:
+        """Give the stratum of each target."""
+        ...
+
+    def check(self, examples: Examples) -> None:
+        """Raise DataError if nothing can be learnt from the training split."""
+        ...
+
+    def remarks(self, parts: Sequence[Examples]) -> list[str]:
+        """Warn of what the parts lack."""
+        ...
+
+
+def read_examples(
+    records: Iterable[Record],
+    read: Callable[[Any], Example],
+    clean: Callable[[str], str],
+    split: str,
+    strict: bool,
+    group_column: str | None = None,
+) -> Examples:
+    """Reads, cleans and checks all records of a split.
+
+    `read` is a task's; its DataError gets the record's place in front. A record whose texts are all null or blank is
+    skipped and counted, or a DataError under `strict`. Raises DataError if no example is left.
+    """
+    found = Examples(split)
+    with Progress(f"reading {split}", None, "records") as bar:
+        for record in records:
+            bar.add(1)
+            try:
+                example = read(record.values)
+                if group_column is not None and group_column not in record.values:
+                    columns = ", ".join(record.values)
+                    raise DataError(f"data.group_column: no column {group_column!r} (columns: {columns})")
+            except DataError as error:
+                raise DataError(f"{record.place}: {error}") from None
+            texts = tuple(clean(text) for text in example.texts)
+            if not any(text.strip() for text in texts):
+                if strict:
+                    raise DataError(
+                        f"{record.place}: the text is blank; fill it, or drop --data.strict to skip such rows"
+                    )
+                found.skipped += 1
+                continue
+            group = record.values[group_column] if group_column else None
+            found.items.append(replace(example, texts=texts, place=record.place, group=group))
+    if not found.items:
+        raise DataError(f"{split}: no example with a text; check data.text_column")
+    if found.skipped:
+        say(f"{split}: skipped {found.skipped:,} blank texts")
+    return found

@@ -1,0 +1,90 @@
+"""The original Large Movie Review Dataset (Maas et al., ACL 2011), unpacked or as its .tar.gz.
+
+Reviews lie in {train,test}/{neg,pos}/ID_STARS.txt and train/unsup/ID_0.txt; star ratings are read from the names.
+A split comes in the order neg by ID, then pos by ID, the same from folder and archive. The archive is read in place,
+never unpacked; one with a path that leaves its root is refused whole.
+"""
+
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from distilora.data.sources import Source
+from distilora.errors import DataError
+from distilora.files.tables import Record
+
+LABELS = ("neg", "pos")
+SPLITS = {"train": ("train", LABELS), "test": ("test", LABELS), "unsupervised": ("train", ("unsup",))}
+_MEMBER = re.compile(r"(?:^|/)(train|test)/(neg|pos|unsup)/(\d+)_(\d+)\.txt$")
+
+
+def is_aclimdb(folder: Path) -> bool:
+    """Whether a folder is laid out so."""
+    return any((folder / split / label).is_dir() for split in ("train", "test") for label in LABELS)
+
+
+def folder_source(folder: Path) -> Source:
+    """The source in an unpacked folder."""
+    splits = tuple(
+        name for name, (part, labels) in SPLITS.items() if any((folder / part / label).is_dir() for label in labels)
+    )
+
+    def read(split: str) -> Iterator[Record]:
+        part, labels = SPLITS[split]
+        for label in labels:
+            found = [(path, _MEMBER.search(path.as_posix())) for path in (folder / part / label).glob("*.txt")]
+            for path, match in sorted(((p, m) for p, m in found if m), key=lambda pm: (int(pm[1][3]), pm[1][4])):
+                yield _record(str(path), match, path.read_bytes())
+
+    return Source(str(folder), splits, read, {"label": LABELS})
+
+
+def tar_source(path: Path) -> Source:
+    """The source in an archive. Raises DataError if it is broken, unsafe or laid out otherwise."""
+    splits: set[str] = set()
+    for match, _ in _members(path, None):
+        splits.update(name for name, (part, labels) in SPLITS.items() if match[1] == part and match[2] in labels)
+    if not splits:
+        raise DataError(f"{path}: no train/pos/ID_STARS.txt inside; give the original aclImdb archive")
+
+    def read(split: str) -> Iterator[Record]:
+        texts = {(m[2], int(m[3]), m[4]): (m, raw) for m, raw in _members(path, split)}
+        for key in sorted(texts):
+            match, raw = texts[key]
+            yield _record(f"{path}: {match[0].lstrip('/')}", match, raw)
+
+    return Source(str(path), tuple(s for s in SPLITS if s in splits), read, {"label": LABELS})
+
+
+def _members(path: Path, split: str | None) -> Iterator[tuple[re.Match[str], bytes]]:
+    """Members of the wanted split with their bytes; without a split, of all splits and without bytes."""
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            for member in archive:
+                name = PurePosixPath(member.name)
+                if name.is_absolute() or ".." in name.parts or not (member.isfile() or member.isdir()):
+                    raise DataError(
+                        f"{path}: {member.name!r} leaves the archive's root or is a link; do not trust this file"
+                    )
+                match = _MEMBER.search(member.name)
+                if match is None or not member.isfile():
+                    continue
+                if split is None:
+                    yield match, b""
+                elif match[1] == SPLITS[split][0] and match[2] in SPLITS[split][1]:
+                    stream = archive.extractfile(member)
+                    assert stream is not None  # a regular file has one
+                    yield match, stream.read()
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{path}: broken archive ({error}); download it again") from None
+
+
+def _record(place: str, match: re.Match[str], raw: bytes) -> Record:
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place}: byte {error.start + 1} is not UTF-8; download the archive again") from None
+    label = LABELS.index(match[2]) if match[2] in LABELS else -1
+    return Record(place, {"text": text, "label": label, "rating": int(match[4]), "id": int(match[3])})

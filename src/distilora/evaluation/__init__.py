@@ -1,0 +1,1 @@
+"""Measures answers, and tells the figures: report and model card."""

@@ -1,0 +1,113 @@
+"""The folder of an evaluation: named after what was measured and how, and never given to two different evaluations."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distilora.artifact.format import Artifact
+from distilora.config.schema import MeasureConfig
+from distilora.errors import ConfigError, OutputError
+from distilora.progress import say
+
+FILES = ("metrics.json", "predictions.parquet", "report.html")
+Identity = Mapping[str, Any]
+
+
+def evaluation_identity(
+    artifact: Artifact, config: MeasureConfig, source: str, split: str, digest: str, precision: str
+) -> dict[str, Any]:
+    """Everything the answers depend on: two evaluations with the same identity are the same one.
+
+    `digest` is that of the texts and labels, `precision` what the backend computes in.
+    """
+    base = None
+    if artifact.quantisation is not None:
+        base = "full" if config.base == "full" else "4bit"
+    files = json.dumps(artifact.files, sort_keys=True).encode()
+    return {
+        "model": hashlib.sha256(files).hexdigest(),
+        "source": source,
+        "split": split,
+        "examples": digest,
+        "backend": "onnx" if artifact.weights == "onnx" else "torch",
+        "precision": precision,
+        "base": base,
+        "device": config.device,
+    }
+
+
+def refuse_what_is_no_evaluation(folder: Path) -> None:
+    """Raise ConfigError if an evaluation written to `folder` would replace files of something else, such as a run."""
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output: {folder} is a file; give another folder")
+    if (folder / "run.yaml").exists() or (folder / "artifact.json").exists():
+        raise ConfigError(f"output: {folder} holds a run or a model, not an evaluation; give another folder")
+    if any((folder / name).exists() for name in FILES) and _identity_in(folder) is None:
+        raise ConfigError(f"output: {folder} holds files that are not of an evaluation; give another folder")
+
+
+def choose_folder(config: MeasureConfig, evaluations: Path, data: str, identity: Identity) -> Path:
+    """The folder to write: `config.output`, else one in `evaluations` that no other evaluation has.
+
+    The same evaluation made again replaces its former files, and that is said. Raises ConfigError if `config.output`
+    holds another evaluation.
+    """
+    if config.output:
+        folder = Path(config.output)
+        refuse_what_is_no_evaluation(folder)
+        former = _identity_in(folder)
+        if former is not None and former != identity:
+            raise ConfigError(
+                f"output: {folder} holds another evaluation ({_difference(former, identity)}); give another folder"
+            )
+    else:
+        parts = [data, identity["precision"], identity["base"], None if config.device == "auto" else config.device]
+        name = "-".join(_plain(part) for part in parts if part)
+        folder, number = evaluations / name, 1
+        while folder.exists() and _identity_in(folder) != identity:
+            number += 1
+            folder = evaluations / f"{name}-{number}"
+    if _identity_in(folder) is not None:
+        say(f"note: {folder} holds the same evaluation already; it is written again")
+    return folder
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder. Raises OutputError if that cannot be done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"output: {folder} cannot be made ({error.strerror}); give another --output") from None
+
+
+def data_name(config: MeasureConfig, split: str) -> str:
+    """A short name of the data: FILE for a single file, else SOURCE-SPLIT."""
+    path = Path(config.data.path)
+    if path.is_file() and not path.name.endswith((".tar.gz", ".tgz")):
+        return path.stem
+    name = (path.resolve().name if path.exists() else path.name) or "data"
+    return "-".join(part for part in (re.sub(r"\.(tar\.gz|tgz)$", "", name), config.data.name, split) if part)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "data"
+
+
+def _identity_in(folder: Path) -> Identity | None:
+    """The identity of the evaluation in a folder; {} of one that did not record it yet, None where there is none."""
+    try:
+        summary = json.loads((folder / "metrics.json").read_text("utf-8"))
+        return dict(summary.get("identity", {})) if "evaluation" in summary else None
+    except (OSError, ValueError, AttributeError, TypeError):
+        return None
+
+
+def _difference(former: Identity, identity: Identity) -> str:
+    if not former:
+        return "of an earlier release, which did not record what it measured"
+    names = [name for name in identity if former.get(name) != identity[name]]
+    shown = {"model", "examples"}
+    return ", ".join(f"other {name}" if name in shown else f"{name} {former.get(name)}" for name in names)

@@ -1,0 +1,163 @@
+"""The model card, README.md of a run, as the Hub reads it: metadata, figures with their caveats, ten lines to load it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from distilora.artifact.format import Artifact
+from distilora.model.adapters.methods import METHODS
+from distilora.tasks.base import Task
+from distilora.tasks.metrics.classification import SHOWN
+from distilora.tasks.metrics.names import METRICS, metric_text
+
+_TEMPLATE = """---
+{metadata}
+---
+
+# {name}
+
+{encoder} adapted by distilora {version} for {task}{labels}; method: {method}.
+
+## Figures
+
+{figures}
+
+{notes}
+
+## Use
+
+With distilora:
+
+    distilora predict {run} "A text to judge."
+{plain}
+## Training
+
+Data: {source} ({train:,} examples to train on, {validation:,} to choose on). Texts are cleaned by the step
+`{cleaning}` v{cleaning_version} and cut to {max_length} tokens. Precision {precision}. All settings are in `run.yaml`, versions in
+`environment.json`, every answer in `predictions.parquet`, pictures in `report.html`.
+"""
+
+_PLAIN = """
+With {packages} alone{folder_hint}:
+
+```python
+{snippet}
+```
+"""
+
+_LOAD = {
+    "peft": ("from peft import PeftModel", 'model = PeftModel.from_pretrained(base, "{run}/model/adapter").eval()'),
+    "delta": (
+        "from safetensors.torch import load_file",
+        'base.load_state_dict(load_file("{run}/model/delta/delta.safetensors"), strict=False)\nmodel = base.eval()',
+    ),
+}
+_SNIPPET = """import torch
+{imports}
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+tokenizer = PreTrainedTokenizerFast(
+    tokenizer_file="{run}/model/tokenizer.json", pad_token="{pad}", model_max_length={max_length}, truncation_side="{side}"
+)
+base = AutoModelForSequenceClassification.from_pretrained("{base}", num_labels={outputs}, id2label={id2label})
+{load}
+batch = tokenizer(["A text to judge."], truncation=True, padding=True, return_tensors="pt", return_token_type_ids=False)
+with torch.no_grad():
+    print(torch.softmax(model(**batch).logits / {temperature!r}, dim=-1))"""
+
+
+def model_card(
+    run: str,
+    artifact: Artifact,
+    task: Task,
+    pad_token: str,
+    truncation_side: str,
+    splits: Sequence[Mapping[str, Any]],
+    notes: Sequence[str],
+    data: Mapping[str, Any],
+) -> str:
+    """The card's text. `splits` are what `evaluate.measure` gave, the final test first where there is one."""
+    embedded = artifact.encoder["name"] == "embedded"
+    base_name = "sentence-transformers/all-MiniLM-L6-v2" if embedded else artifact.encoder["name"]
+    folder = "minilm" if embedded else artifact.encoder["name"]
+    hint = f" (`distilora encoder embedded --output {folder}` writes the encoder first)" if embedded else ""
+    metadata = {
+        "library_name": "peft" if artifact.weights == "peft" else "transformers",
+        "base_model": base_name,
+        "pipeline_tag": task.pipeline_tag,
+        "tags": ["distilora", artifact.method],
+    }
+    imports, load = _LOAD[artifact.weights]
+    snippet = _SNIPPET.format(
+        run=run,
+        imports=imports,
+        load=load.format(run=run),
+        pad=pad_token,
+        side=truncation_side,
+        max_length=artifact.max_length,
+        base=folder,
+        outputs=task.outputs,
+        id2label=dict(enumerate(task.labels)) if task.labels else None,
+        temperature=artifact.temperature,
+    )
+    # Another task's head may pool its rows in its own way, which the Transformers class does not know.
+    packages = "Transformers and PEFT" if artifact.weights == "peft" else "Transformers"
+    on_base = " (on the full-precision encoder; in training it was held in 4 bits)" if artifact.quantisation else ""
+    plain = (
+        _PLAIN.format(packages=packages, folder_hint=on_base + hint, snippet=snippet)
+        if task.output_kind == "label"
+        else ""
+    )
+    return _TEMPLATE.format(
+        metadata="\n".join(f"{key}: {json.dumps(value)}" for key, value in metadata.items()),
+        name=run.rstrip("/").rsplit("/", 1)[-1],
+        encoder=base_name,
+        version=artifact.distilora,
+        method=METHODS[artifact.method].phrase,
+        task=task.name,
+        labels=_into(task.labels),
+        figures=_verdict(splits[0]) + _table(splits) + _baselines(splits),
+        notes="\n".join(f"- {note}" for note in notes),
+        run=run,
+        plain=plain,
+        source=data["source"],
+        train=data["train"],
+        validation=data["validation"],
+        cleaning=artifact.cleaning["name"],
+        cleaning_version=artifact.cleaning["version"],
+        max_length=artifact.max_length,
+        precision=artifact.precision,
+    )
+
+
+def _table(splits: Sequence[Mapping[str, Any]]) -> str:
+    rows = ["| metric | " + " | ".join(f"{s['split']} (n = {s['examples']:,})" for s in splits) + " |"]
+    rows.append("|---|" + "---|" * len(splits))
+    for name in splits[0]["metrics"]:
+        title = METRICS.get(name, (name, ""))[0]
+        rows.append(f"| {title} | " + " | ".join(metric_text(name, s["metrics"][name]) for s in splits) + " |")
+    return "\n".join(rows)
+
+
+def _into(labels: Sequence[str]) -> str:
+    if not labels:
+        return ""
+    return f" into {', '.join(labels)}" if len(labels) <= SHOWN else f" into {len(labels)} classes"
+
+
+def _verdict(split: Mapping[str, Any]) -> str:
+    return f"**{split['verdict']}**\n\n" if split.get("verdict") else ""
+
+
+def _baselines(splits: Sequence[Mapping[str, Any]]) -> str:
+    """A sentence on what the constant answer reaches; the table is left to the metrics of the model."""
+    lines = [
+        f"{s['baseline']['accuracy']:.2%} of {s['split']} (macro F1 {s['baseline']['macro_f1']:.2%})"
+        for s in splits
+        if "baseline" in s
+    ]
+    if not lines:
+        return ""
+    first = next(s["baseline"] for s in splits if "baseline" in s)
+    always = f"Always answering {first['label']}, the most frequent class of {first['of']}"
+    return f"\n\n{always}, would be right on {' and '.join(lines)}."

@@ -1,0 +1,66 @@
+"""The report: one small HTML file with everything a reader needs to believe the figures, pictures inside, no network."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from distilora.errors import MissingExtra
+from distilora.evaluation.pictures import Picture, curves, draw, lengths
+from distilora.files.atomic import atomic_text
+from distilora.tasks.base import Task
+from distilora.tasks.metrics.names import metric_name, metric_text
+
+
+def write_report(
+    path: Path,
+    title: str,
+    task: Task,
+    splits: Sequence[Mapping[str, Any]],
+    *,
+    history: Sequence[Mapping[str, float]] = (),
+    notes: Sequence[str] = (),
+    facts: Mapping[str, Any] | None = None,
+    settings: str = "",
+) -> None:
+    """Write report.html.
+
+    Args:
+        task: says what is shown of a split beside its metrics.
+        splits: what `evaluation.measure` gave, the one to read first in front.
+        history: losses by update, from training.
+        notes: sentences a reader must know, such as where the figures flatter.
+        facts: name -> value, shown beside the metrics.
+        settings: the resolved run.yaml, shown at the end.
+
+    Raises MissingExtra without jinja2 or matplotlib.
+    """
+    try:
+        import jinja2
+    except ImportError:
+        raise MissingExtra("jinja2", "train") from None
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["metric"] = metric_text
+    environment.filters["metric_name"] = metric_name
+    page = environment.get_template("report.html.j2").render(
+        title=title,
+        splits=[_shown(task, split) for split in splits],
+        curves=curves(history),
+        notes=notes,
+        facts=facts or {},
+        settings=settings,
+    )
+    with atomic_text(path) as stream:
+        stream.write(page)
+
+
+def split_pictures(task: Task, split: Mapping[str, Any]) -> list[Picture]:
+    """Draw the pictures of a split: those that the task has shown, and the headline metric by length."""
+    return [draw(picture) for picture in task.report(split).pictures] + lengths(split)
+
+
+def _shown(task: Task, split: Mapping[str, Any]) -> dict[str, Any]:
+    """A split as the template takes it, with what the task has shown."""
+    shown = task.report(split)
+    return {**split, "sentences": shown.sentences, "pictures": split_pictures(task, split), "tables": shown.tables}

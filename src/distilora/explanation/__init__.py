@@ -1,0 +1,1 @@
+"""Explains which words an answer comes from."""

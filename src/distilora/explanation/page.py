@@ -1,0 +1,131 @@
+"""Shows an explanation: a table for a terminal, JSON for a program, one HTML file for people, which needs no network."""
+
+from html import escape
+from pathlib import Path
+
+from distilora.errors import ConfigError
+from distilora.explanation.explain import Explanation, Weight
+from distilora.files.atomic import atomic_text, write_json
+from distilora.files.output import writing_file
+
+FOR, AGAINST = "37, 99, 166", "194, 65, 12"  # red, green, blue
+SHOWN = 12  # parts in a table; the text itself has them all
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>
+body {{ margin: 0; background: #f5f8fb; color: #1f2933; font: 16px/1.55 system-ui, sans-serif; }}
+main {{ max-width: 860px; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }}
+h1 {{ font-size: 1.5rem; margin: 0 0 .3rem; }} p {{ color: #52606d; }}
+.text {{ background: #fff; color: #1f2933; border: 1px solid #dde5ec; border-radius: 10px; padding: 1.2rem 1.4rem;
+  white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.9; }}
+.text span {{ border-radius: 3px; }} .cut {{ color: #7b8794; text-decoration: line-through; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+th, td {{ text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid #dde5ec; vertical-align: top; }}
+td:first-child {{ text-align: right; white-space: nowrap; }}
+</style>
+</head>
+<body><main>
+<h1>{title}</h1>
+<p>{told}</p>
+<div class="text">{text}</div>
+<p><span style="background: rgba({for_}, .5)">blue</span> speaks for {label},
+<span style="background: rgba({against}, .5)">orange</span> against it; a {level}'s weight stands in its tooltip.</p>
+<table><thead><tr><th>weight</th><th>{level}</th></tr></thead><tbody>
+{rows}
+</tbody></table>
+</main></body>
+</html>
+"""
+
+
+def check_output(path: str | Path) -> None:
+    """Raises ConfigError if `write_explanation` could not write there."""
+    path = Path(path)
+    if path.suffix.lower() not in (".html", ".json"):
+        raise ConfigError(f"--output: {path} given, a file ending in .html or .json wanted")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--output: the folder of {path} does not exist; create it first")
+    if path.is_dir():
+        raise ConfigError(f"--output: {path} is a folder; give the name of a file")
+
+
+def write_explanation(explanation: Explanation, path: str | Path) -> None:
+    """Writes HTML or JSON, by the file's ending; the file appears when it is whole.
+
+    Raises ConfigError for another ending or a missing folder, OutputError if the disk does not take it.
+    """
+    check_output(path)
+    with writing_file(path):
+        if Path(path).suffix.lower() == ".json":
+            write_json(path, explanation.record())
+            return
+        with atomic_text(path) as stream:
+            stream.write(page(explanation))
+
+
+def page(explanation: Explanation) -> str:
+    """The HTML file: the text with its parts shaded by weight, and the heaviest in a table."""
+    most = max((abs(part.weight or 0.0) for part in explanation.parts), default=0.0) or 1.0
+    text, at = [], 0
+    for part in explanation.parts:
+        text += [escape(explanation.text[at : part.start]), _shaded(part, most)]
+        at = part.end
+    text.append(escape(explanation.text[at:]))
+    rows = (f"<tr><td>{part.weight:+.4f}</td><td>{escape(part.word)}</td></tr>" for part in heaviest(explanation))
+    return _PAGE.format(
+        title=escape(_title(explanation)), told="<br>".join(map(escape, _told(explanation))), text="".join(text),
+        label=escape(explanation.label), level=explanation.level, rows="\n".join(rows), for_=FOR, against=AGAINST,
+    )  # fmt: skip
+
+
+def table(explanation: Explanation) -> str:
+    """The heaviest parts as lines for a terminal."""
+    lines = [_title(explanation)]
+    for part in heaviest(explanation):
+        word = part.word if len(part.word) <= 90 else part.word[:89] + "…"
+        lines.append(f"  {part.weight:+8.4f}  {word}")
+    return "\n".join([*lines, *_told(explanation)])
+
+
+def heaviest(explanation: Explanation) -> list[Weight]:
+    """The parts with the most weight, for the label or against it, at most SHOWN."""
+    read = [part for part in explanation.parts if part.weight is not None]
+    return sorted(read, key=lambda part: -abs(part.weight or 0.0))[:SHOWN]
+
+
+def _title(explanation: Explanation) -> str:
+    return f"{explanation.label} {explanation.probability:.1%}, by {explanation.method}"
+
+
+def _told(explanation: Explanation) -> list[str]:
+    """What a reader must know of the weights."""
+    level, label = explanation.level, explanation.label
+    if explanation.completeness_error is None:
+        told = [f"A weight is what the probability of {label} loses without the {level}."]
+    else:
+        points = f", {explanation.steps} steps" if explanation.steps else ""
+        told = [
+            f"A weight is the {level}'s part in the log-odds of {label}.",
+            f"The log-odds differ from the baseline's by {explanation.difference:+.3f}{points}; "
+            f"completeness error {explanation.completeness_error:.3f}.",
+        ]
+    if explanation.cut:
+        told.append(
+            f"{explanation.cut:,} of {len(explanation.parts):,} {level}s were cut off: the text is longer than the model reads."
+        )
+    return told
+
+
+def _shaded(part: Weight, most: float) -> str:
+    if part.weight is None:
+        return f'<span class="cut" title="not read: the text is too long">{escape(part.word)}</span>'
+    share = abs(part.weight) / most
+    colour = FOR if part.weight > 0 else AGAINST
+    shade = f'<span style="background: rgba({colour}, {0.75 * share:.2f})" title="{part.weight:+.4f}">'
+    return f"{shade}{escape(part.word)}</span>"

@@ -1,0 +1,226 @@
+"""From a run to a model in another form, and how far that answers as the run does.
+
+merged          one Transformers model                   config.json  model.safetensors  tokenizer.json ...
+onnx            one fp32 graph                            model.onnx  tokenizer.json
+onnx-int8       its linear layers in 8 bits               model_quantized.onnx  tokenizer.json
+transformersjs  both graphs, as Transformers.js has them  config.json  onnx/*.onnx  tokenizer.json ...
+
+run -> merged in memory -> written -> parity gate -> artifact.json, check.npz -> a fresh process gives it back
+"""
+
+import dataclasses
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from distilora.artifact.check import Check, read_check
+from distilora.artifact.format import Artifact, read_artifact, write_artifact
+from distilora.batching.tokens import read_tokenizer
+from distilora.data.overlap import SEEN, seen_file
+from distilora.errors import ArtifactError, ConfigError, MissingExtra, OutputError
+from distilora.export.merge import check_agreement, merged_network, write_transformers
+from distilora.export.parity import gate, read_held_out
+from distilora.export.roundtrip import verify
+from distilora.files.full_disk import writing
+from distilora.hardware import InferencePrecision, keep_freed_memory, pick_precision
+from distilora.inference.backends import FILES, Backend
+from distilora.inference.backends.torch_backend import TorchBackend, open_network
+from distilora.inference.lanes import run_rows
+from distilora.model.build import load_merged
+from distilora.model.encoders.find import find_encoder, special_tokens
+from distilora.model.network import Network
+from distilora.progress import say
+from distilora.signals import unwinding
+from distilora.tasks.base import Task
+from distilora.tasks.registry import restore
+from distilora.version import __version__
+
+Form = Literal["merged", "onnx", "onnx-int8", "transformersjs"]
+Candidates = dict[str, tuple[Callable[[], Backend], float]]
+CPU = torch.device("cpu")
+
+
+def export_run(
+    run: str | Path,
+    to: Form,
+    output: str | Path,
+    *,
+    encoder: str | None = None,
+    held_out: str | None = None,
+    accept_loss: bool = False,
+) -> Artifact:
+    """Writes a run's model in another form into the new folder `output`; its `parity` says how far it agrees.
+
+    Args:
+        encoder: where the run's encoder lies now, if not where it lay in training.
+        held_out: labelled texts for the parity gate (as data.path of an evaluation); None: the run's validation texts.
+        accept_loss: writes a model that does not pass the gate, and records that.
+
+    Raises ArtifactError if the run's model is damaged or exported already, or `output` exists; MissingExtra without what
+    the form needs; DataError without held-out texts; ParityError if the gate is not passed; RoundTripError if a fresh
+    process does not give its outputs back. Then nothing is left at `output`.
+    """
+    if to not in get_args(Form):
+        raise ConfigError(f"to: {to!r} given, {', '.join(get_args(Form))} wanted")
+    output = Path(output)
+    if output.exists() or output.is_symlink():
+        raise ArtifactError(f"--output: {output} exists already; give another folder")
+    artifact = read_artifact(run)
+    if artifact.weights == "onnx" or (artifact.weights == "merged" and to == "merged"):
+        raise ArtifactError(f"{run}: is exported already; copy it, or export the run that it came from")
+    if to != "merged":
+        _need_onnx()
+    keep_freed_memory()
+    task = restore(artifact.task["name"], artifact.task["settings"])
+    plain = output.with_name(f".{output.name}.{os.getpid()}.plain.tmp")  # the model, before its check is known
+    with unwinding(f"stopped; {output} is not written"):
+        try:
+            plain.mkdir(parents=True)
+            with writing(output, "export again"):
+                return _export(artifact, task, to, output, plain, encoder, held_out, accept_loss)
+        except (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError) as error:
+            raise OutputError(f"--output: {output} cannot be written ({error.strerror}); give another folder") from None
+        finally:
+            shutil.rmtree(plain, ignore_errors=True)
+
+
+def _export(
+    artifact: Artifact,
+    task: Task,
+    to: Form,
+    output: Path,
+    plain: Path,
+    encoder: str | None,
+    held_out: str | None,
+    accept: bool,
+) -> Artifact:
+    tokenizer = read_tokenizer(artifact.folder / "tokenizer.json")
+    check = read_check(artifact.folder)
+    checked = task.tokenise(tokenizer, check.examples).rows
+    merged = merged_network(artifact, encoder)
+    original = TorchBackend(open_network(artifact, "fp32", CPU, encoder), "fp32", artifact.token_budget)
+    fp32 = run_rows(checked, original) / np.float32(artifact.temperature)
+    own = run_rows(checked, TorchBackend(merged, "fp32", artifact.token_budget))
+    check_agreement(fp32, own)
+    held = read_held_out(artifact, task, held_out)
+    rows = task.tokenise(tokenizer, held.examples.items).rows
+    wanted = run_rows(rows, original, label="parity: the fp32 original", lanes=True) / np.float32(artifact.temperature)
+    del original
+    if to == "merged":
+        candidates = _write_merged(artifact, task, merged, plain, encoder)
+    else:
+        calibration = task.tokenise(tokenizer, held.calibration).rows
+        candidates = _write_onnx(artifact, to, merged, plain, encoder, calibration)
+    parity = gate(task, held, rows, wanted, candidates, accept)
+    seen = seen_file(artifact.folder)
+    if seen:  # so that an evaluation still knows what was trained on
+        shutil.copyfile(seen, plain / SEEN)
+    if parity["accepted_loss"]:
+        say(f"warning: {parity['default']} does not pass the parity gate; written as asked with --accept-loss")
+    precision = parity["default"].split()[1]
+    backend = candidates[parity["default"]][0]()
+    written = dataclasses.replace(
+        artifact, weights="merged" if to == "merged" else "onnx", precision=precision, quantisation=None, agreement={},
+        parity=parity, temperature=1.0, token_budget=artifact.token_budget, schema=Artifact.schema, distilora=__version__,
+    )  # fmt: skip
+    answers = Check(check.examples, run_rows(checked, backend, written.token_budget), own)
+    unverified = plain.with_suffix(".new")  # it gets its name when a fresh process has given its outputs back
+    try:
+        written = write_artifact(unverified, written, lambda target: _move_all(plain, target), answers)
+        verify(unverified, task, "cpu")
+        os.replace(unverified, output)
+    finally:
+        shutil.rmtree(unverified, ignore_errors=True)
+    written = dataclasses.replace(written, folder=output)
+    say(f"{output}: a fresh process gives back the outputs of {len(check.examples)} texts")
+    return written
+
+
+def _write_merged(artifact: Artifact, task: Task, merged: Network, plain: Path, encoder: str | None) -> Candidates:
+    write_transformers(merged.model, artifact, plain, _special(artifact, encoder))
+
+    def opened(precision: Any) -> Callable[[], Backend]:
+        return lambda: TorchBackend(
+            load_merged(plain, task, precision=precision, device=CPU, attention=artifact.attention), precision
+        )
+
+    native = pick_precision("auto", CPU)
+    return {f"torch {precision}": (opened(precision), 1.0) for precision in dict.fromkeys(["fp32", native])}
+
+
+def _write_onnx(
+    artifact: Artifact, to: Form, merged: Network, plain: Path, encoder: str | None, calibration: Any
+) -> Candidates:
+    from distilora.export.onnx.attention import fuse_attention
+    from distilora.export.onnx.graph import heads, write_onnx
+    from distilora.export.onnx.int8 import quantise
+    from distilora.inference.backends.onnx_backend import OnnxBackend, feed
+
+    folder = plain
+    if to == "transformersjs":
+        write_transformers(merged.model, artifact, plain, _special(artifact, encoder), weights=False)
+        folder = plain / "onnx"
+        folder.mkdir()
+    else:
+        shutil.copyfile(artifact.folder / "tokenizer.json", plain / "tokenizer.json")
+    say("writing the graph")
+    whole = folder / FILES["fp32"]
+    write_onnx(merged, whole)
+    precisions: list[InferencePrecision] = (
+        ["int8"] if to == "onnx-int8" else ["fp32"] if to == "onnx" else ["fp32", "int8"]
+    )
+    if "int8" in precisions:
+        quantise(whole, folder / FILES["int8"], (feed(calibration.take([i])) for i in range(calibration.groups)))
+    if "fp32" not in precisions:
+        whole.unlink()
+    for precision in precisions:
+        fuse_attention(folder / FILES[precision], heads(merged))
+    files = {file.relative_to(plain).as_posix(): "" for file in plain.rglob("*.onnx")}
+    lying = dataclasses.replace(artifact, folder=plain, files=files, weights="onnx")
+
+    def opened(precision: Any) -> Callable[[], Backend]:
+        return lambda: OnnxBackend(lying, precision)
+
+    return {f"onnx {precision}": (opened(precision), 1.0) for precision in precisions}
+
+
+def _need_onnx() -> None:
+    import importlib.util
+
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra(package, "export")
+
+
+def _special(artifact: Artifact, encoder: str | None) -> dict[str, str]:
+    if artifact.weights == "merged":
+        import json
+
+        held = json.loads((artifact.folder / "tokenizer_config.json").read_text("utf-8"))
+        return {role: value for role, value in held.items() if role.endswith("_token") and isinstance(value, str)}
+    return special_tokens(
+        find_encoder(encoder or artifact.encoder["name"], None if encoder else artifact.encoder["revision"])
+    )
+
+
+def _move_all(source: Path, target: Path) -> None:
+    mode = _usual_mode(target)
+    for file in source.iterdir():
+        if file.is_file():
+            file.chmod(mode)  # safetensors keeps what it writes to its owner
+        file.rename(target / file.name)
+
+
+def _usual_mode(folder: Path) -> int:
+    """The mode of a new file there. Asking for the umask itself would change it for a moment, for all threads."""
+    probe = folder / f".mode.{os.getpid()}.tmp"
+    os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    return mode

@@ -1,0 +1,84 @@
+"""From an artifact to one plain Transformers model: what training changed is added into the encoder's weights.
+
+    W' = W + (alpha / r) B A        on a 4-bit base W is what the four bits say, widened to fp32: that is what was adapted
+
+The last layer is divided by the temperature, so that any program's softmax gives calibrated probabilities. The folder
+loads with `from_pretrained` and `pipeline`, without the encoder, PEFT's adapter or bitsandbytes. `export/export.py` makes an
+artifact of it.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from distilora.artifact.format import Artifact
+from distilora.errors import RoundTripError
+from distilora.inference.backends.torch_backend import open_network
+from distilora.model.encoders.families import Architecture
+from distilora.model.network import Network
+from distilora.model.quiet import quiet_libraries
+from distilora.model.weights import merge
+from distilora.tasks.registry import restore
+
+TOLERANCE = 1e-4  # of an fp32 output, relative to the largest: sums in another order, no more
+
+
+def merged_network(artifact: Artifact, encoder: str | None = None) -> Network:
+    """The artifact's network in fp32 on the CPU, without adapters, its outputs divided by the temperature.
+
+    Raises ArtifactError if merged weights are not finite.
+    """
+    cpu = torch.device("cpu")
+    network = open_network(artifact, "fp32", cpu, encoder, "widened" if artifact.quantisation else "auto")
+    model, family = merge(network), network.architecture
+    _divide_last_layer(model, family, artifact.temperature)
+    return Network(model, family, restore(artifact.task["name"], artifact.task["settings"])).eval()
+
+
+def check_agreement(unmerged: NDArray[np.float32], merged: NDArray[np.float32]) -> None:
+    """Raises RoundTripError if fp32 outputs [G, ...] differ by more than sums in another order do."""
+    difference = float(np.abs(unmerged - merged).max(initial=0.0))
+    allowed = TOLERANCE * max(float(np.abs(unmerged).max(initial=0.0)), 1.0)
+    if not difference <= allowed:
+        raise RoundTripError(
+            f"merging: fp32 outputs differ by {difference:.3g} from the unmerged ones (allowed {allowed:.3g})"
+        )
+
+
+def write_transformers(
+    model: Any, artifact: Artifact, folder: Path, special: dict[str, str], weights: bool = True
+) -> None:
+    """Writes config.json, the weights unless told not to, and the tokenizer with its `special` tokens by role."""
+    with quiet_libraries():
+        if weights:
+            model.save_pretrained(folder, safe_serialization=True)
+        else:
+            model.config.save_pretrained(folder)
+    _write_tokenizer(artifact.folder / "tokenizer.json", folder, artifact.max_length, special)
+
+
+def _divide_last_layer(model: Any, family: Architecture, temperature: float) -> None:
+    head = model.get_submodule(family.head_layers[-1])
+    last = [layer for layer in head.modules() if isinstance(layer, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        for parameter in last.parameters():
+            parameter.div_(temperature)
+
+
+def _write_tokenizer(source: Path, folder: Path, max_length: int, special: dict[str, str]) -> None:
+    """tokenizer.json as it is, truncation included, and what Transformers wants beside it."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer.from_file(str(source))
+    side = (tokenizer.truncation or {}).get("direction", "right")
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=max_length, truncation_side=side, **special,
+        model_input_names=["input_ids", "attention_mask"],
+    )  # fmt: skip
+    fast.save_pretrained(folder)
+    shutil.copyfile(source, folder / "tokenizer.json")

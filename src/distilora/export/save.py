@@ -1,0 +1,127 @@
+"""From a trained network to a verified artifact: written, with its agreements measured, reloaded by a fresh process."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from distilora.artifact.check import Check, check_examples
+from distilora.artifact.format import Artifact, write_artifact
+from distilora.batching.rows import Rows
+from distilora.config.schema import RunConfig
+from distilora.data.parts import Parts
+from distilora.errors import RoundTripError
+from distilora.export.roundtrip import verify
+from distilora.hardware import Device, Precision
+from distilora.inference.backends.torch_backend import TorchBackend
+from distilora.inference.lanes import run_rows
+from distilora.model.adapters import quantisation
+from distilora.model.adapters.methods import METHODS
+from distilora.model.build import Held, new_network
+from distilora.model.encoders.find import Encoder
+from distilora.model.network import Network
+from distilora.model.weights import save_weights
+from distilora.progress import say
+from distilora.tasks.base import Task
+from distilora.version import __version__
+
+
+def write_model(
+    folder: Path,
+    config: RunConfig,
+    encoder: Encoder,
+    task: Task,
+    parts: Parts,
+    network: Network,
+    tokenizer: Tokenizer,
+    temperature: float,
+    validation: Rows,
+    answered: NDArray[np.float32],
+) -> Artifact:
+    """Writes `folder`/model.
+
+    On either base that a qlora run's adapter may be put on, how far the outputs agree with those of the run itself
+    (`answered`, of the validation rows, in the run's precision) is measured and recorded.
+    """
+    assert config.evaluation.token_budget is not None  # resolved
+    budget, precision = config.evaluation.token_budget, config.training.precision
+    method = METHODS[config.adapter.method]
+    examples = check_examples(parts.validation.items)
+    rows = task.tokenise(tokenizer, examples).rows
+    again = Copies(config, encoder, task, network)
+    check = Check(
+        examples,
+        run_rows(rows, TorchBackend(network, precision, budget)),
+        run_rows(rows, TorchBackend(again.network("fp32"), "fp32", budget)),
+    )
+    agreed: dict[str, Any] = {}
+    bases: tuple[Held, ...] = ("4bit", "full") if method.quantised else ()
+    for base in bases:
+        other = TorchBackend(again.network(precision, base), precision, budget)
+        agreed[base] = agreement(task, answered, run_rows(validation, other, label=f"agreement on base {base}"))
+
+    def write_files(target: Path) -> None:
+        tokenizer.save(str(target / "tokenizer.json"))
+        save_weights(network, target)
+
+    artifact = Artifact(
+        task={"name": task.name, "settings": dict(task.settings)},
+        cleaning={"name": parts.cleaning.name, "version": parts.cleaning.version},
+        max_length=config.data.max_length,
+        encoder=encoder.describe(),
+        method=method.name,
+        weights=method.saved,
+        precision=precision,
+        attention=config.encoder.attention,
+        token_budget=budget,
+        temperature=temperature,
+        quantisation=quantisation.describe() if method.quantised else None,
+        agreement=agreed,
+        distilora=__version__,
+    )
+    return write_artifact(folder / "model", artifact, write_files, check)
+
+
+class Copies:
+    """The network again, from the encoder's own weights and the trained ones in memory, not through any saved file."""
+
+    def __init__(self, config: RunConfig, encoder: Encoder, task: Task, network: Network) -> None:
+        self.config, self.encoder, self.task, self.original = config, encoder, task, network
+
+    def network(self, precision: Precision, base: Held | None = None) -> Network:
+        """A copy in another precision, or on another base."""
+        copy = new_network(
+            self.encoder, self.task, self.config.adapter, precision=precision, device=self.original.device,
+            attention=self.config.encoder.attention, dropout=0.0, base=base,
+        )  # fmt: skip
+        trained = self.original.trained()
+        with torch.no_grad():
+            for name, parameter in copy.trained().items():
+                parameter.copy_(trained[name])
+        return copy
+
+
+def agreement(task: Task, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> dict[str, Any]:
+    """How far two sets of outputs [G, ...] of the same texts agree: `labels`, the share of equal answers of a task
+    with labels, and `largest_difference` of any output."""
+    found: dict[str, Any] = {"texts": len(ours), "largest_difference": float(np.abs(ours - theirs).max(initial=0.0))}
+    labels = task.agreement(ours, theirs)
+    if labels is not None:
+        found["labels"] = labels
+    return found
+
+
+def verified(folder: Path, task: Task, device: Device) -> dict[str, Any]:
+    """The round trip of `folder`/model; one that fails is put aside as model.rejected, and RoundTripError raised."""
+    try:
+        found = verify(folder / "model", task, device)
+    except RoundTripError:
+        shutil.rmtree(folder / "model.rejected", ignore_errors=True)
+        (folder / "model").rename(folder / "model.rejected")
+        raise
+    say(f"round trip: a fresh process gives back the outputs of {found['texts']} texts")
+    return found

@@ -1,0 +1,312 @@
+"""Parses records one by one, good or bad: the one parser under `read_table`, which stops at a bad one, and scoring, which goes on.
+
+A `Mark` says how far a csv, tsv, jsonl or txt file has been read; reading goes on from it without reading what is before
+(of a compressed file it is decompressed all the same; json and xlsx are read again).
+"""
+
+import codecs
+import csv
+import json
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, NamedTuple
+
+from distilora.errors import DataError, MissingExtra
+from distilora.files.separators import BYTES, ROWS, SEPARATORS, find_separator
+
+DELIMITERS = {"csv": ",", "tsv": "\t"}  # where a file does not speak against it
+TYPED = ("jsonl", "json", "xlsx")  # kinds whose records have columns and types of their own, known when all are read
+BATCH = 1024  # parquet rows held at a time
+LONGEST = 1 << 20  # bytes: where scoring looks for the end of a quote; beyond, the quote is taken for a stray one
+_LONGEST_CELL = 2**31 - 1  # characters
+
+
+class Record(NamedTuple):
+    """One record: where it stands, for messages, and its values by column."""
+
+    place: str
+    values: Mapping[str, Any]
+    row: int = 0
+
+
+class Reject(NamedTuple):
+    """What stands where a record should: `reason` ends with the fix; `raw` is the text as it stands in the file."""
+
+    place: str
+    reason: str
+    row: int
+    raw: str | None = None
+
+
+class Mark(NamedTuple):
+    """A place in a file: the rows, lines and bytes before it."""
+
+    row: int = 0
+    line: int = 0
+    offset: int = 0
+
+
+class Lines:
+    """Lines of an open binary file from a mark on, decoded; `taken` are those since the last row, as bytes.
+
+    What is not UTF-8 is decoded all the same, for the row's end to be found, and `bad` says so. With `longest`, a row of
+    several lines that is longer, in bytes, is a csv.Error. `separator` is what separates cells; None until `read_header`
+    has found it.
+    """
+
+    def __init__(
+        self,
+        stream: BinaryIO,
+        name: str,
+        mark: Mark | None = None,
+        longest: int | None = None,
+        separator: str | None = None,
+    ) -> None:
+        self.stream, self.name, self.longest, self.separator = stream, name, longest, separator
+        self.row, self.line, self.offset = mark or Mark()
+        self.taken: list[bytes] = []
+        self.bad = ""
+        self._size = 0  # of what is taken
+        self._back: deque[bytes] = deque()
+
+    @property
+    def mark(self) -> Mark:
+        """The place reached."""
+        return Mark(self.row, self.line, self.offset)
+
+    def begin(self) -> None:
+        """A new row begins."""
+        self.taken, self.bad, self._size = [], "", 0
+
+    def give_back(self) -> None:
+        """Has all lines of the row but its first read again."""
+        self._back.extendleft(reversed(self.taken[1:]))
+        self.line -= len(self.taken) - 1
+        self.offset -= sum(map(len, self.taken[1:]))
+        del self.taken[1:]
+
+    def ahead(self, count: int, size: int) -> list[bytes]:
+        """The next `count` lines, or fewer of about `size` bytes; they are still to be read."""
+        while len(self._back) < count and sum(map(len, self._back)) < size and (line := self.stream.readline()):
+            self._back.append(line)
+        return list(self._back)
+
+    def raw(self) -> str:
+        """The row as it stands in the file, bytes that are not UTF-8 as escapes."""
+        return b"".join(self.taken).decode("utf-8", "backslashreplace").rstrip("\r\n")
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if self.longest is not None and len(self.taken) > 1 and self._size > self.longest:
+            raise csv.Error(f"a quote is not closed within {self.longest:,} bytes")
+        line = self._back.popleft() if self._back else self.stream.readline()
+        if not line:
+            raise StopIteration
+        self.line += 1
+        self.offset += len(line)
+        self._size += len(line)
+        self.taken.append(line)
+        codec = "utf-8-sig" if self.line == 1 else "utf-8"
+        try:
+            return line.decode(codec)
+        except UnicodeDecodeError as error:
+            wide = self.line == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            self.bad = self.bad or (
+                "it is UTF-16; convert the file with iconv -f utf-16 -t utf-8, or save it as UTF-8"
+                if wide
+                else f"line {self.line}: byte {error.start + 1} is not UTF-8; convert the file, for example with "
+                "iconv -f latin1 -t utf-8"
+            )
+            return line.decode(codec, "surrogateescape")
+
+
+def records(lines: Lines, kind: str, header: Sequence[str] = ()) -> Iterator[Record | Reject]:
+    """The rows from where `lines` are on, in order; csv and tsv need their `header` (see `read_header`).
+
+    json and xlsx are read from their beginning, and the rows before `lines.row` passed over.
+    """
+    if kind in DELIMITERS:
+        yield from _csv(lines, kind, header)
+        return
+    if kind in ("json", "xlsx"):
+        yield from _whole(lines, kind)
+        return
+    lines.begin()
+    for line in lines:
+        lines.row += 1
+        place = f"{lines.name}: row {lines.row}"
+        if lines.bad:
+            yield Reject(lines.name, lines.bad, lines.row, lines.raw())
+        elif kind == "txt":
+            yield Record(place, {"text": line.rstrip("\r\n")}, lines.row)
+        elif line.strip():
+            try:
+                yield Record(place, _json(line), lines.row)
+            except DataError as error:
+                yield Reject(place, str(error), lines.row, lines.raw())
+        lines.begin()
+
+
+def _whole(lines: Lines, kind: str) -> Iterator[Record | Reject]:
+    from distilora.files.json_array import json_records
+    from distilora.files.spreadsheet import xlsx_records
+
+    for found in (json_records if kind == "json" else xlsx_records)(lines.stream, lines.name, lines.row):
+        lines.row = found.row
+        yield found
+
+
+def _json(line: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"not JSON ({getattr(error, 'msg', error)}); each line must hold one object") from None
+    return checked_object(value, line, "each line must hold one object")
+
+
+def checked_object(value: Any, text: str, wanted: str) -> dict[str, Any]:
+    """A JSON value, decoded from `text`, if it is an object of whole characters. Raises DataError if not."""
+    if "\\ud" in text.lower():  # escapes may spell half a character, which no tokenizer takes
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise DataError("a text holds half a character (a lone \\ud... escape); correct it") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{type(value).__name__} found; {wanted}")
+    return value
+
+
+def next_cells(reader: Iterator[list[str]]) -> list[str] | None:
+    """The next row of a csv reader, None at the end; cells may be of any length, and the caller's limit for others stays."""
+    before = csv.field_size_limit(_LONGEST_CELL)  # of the whole process
+    try:
+        return next(reader, None)
+    finally:
+        csv.field_size_limit(before)
+
+
+def read_header(lines: Lines, kind: str) -> list[str]:
+    """The column names in the first row of a csv or tsv file, and in `lines.separator` what separates them.
+
+    A column without a name, such as the index that pandas writes, is called by its place: `unnamed_1`. Raises DataError if
+    there are no names, or one is there twice.
+    """
+    if lines.separator is None:
+        lines.separator = find_separator(lines.ahead(ROWS, BYTES), DELIMITERS[kind])
+    try:
+        header = next_cells(csv.reader(lines, delimiter=lines.separator, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{lines.name}: row 1: {error}; check its quotes") from None
+    if lines.bad:
+        raise DataError(f"{lines.name}: {lines.bad}")
+    return column_names(header or [], lines.name)
+
+
+def column_names(header: Sequence[str], name: str) -> list[str]:
+    """The names in a header, blank ones replaced by their place. Raises DataError if there are none, or two are alike."""
+    if not any(column.strip() for column in header):
+        raise DataError(f"{name}: no header; the first line must name the columns")
+    header = [column if column.strip() else f"unnamed_{i}" for i, column in enumerate(header, 1)]
+    _refuse_twins(header, name)
+    return header
+
+
+def _refuse_twins(header: Sequence[str], name: str) -> None:
+    twice = next((column for column in header if header.count(column) > 1), None)
+    if twice is not None:
+        raise DataError(f"{name}: two columns called {twice!r}; rename one")
+
+
+def _csv(lines: Lines, kind: str, header: Sequence[str]) -> Iterator[Record | Reject]:
+    separator = lines.separator or DELIMITERS[kind]
+    reader = csv.reader(lines, delimiter=separator, strict=True)
+    while True:
+        lines.begin()
+        try:
+            cells = next_cells(reader)
+            fault = ""
+        except csv.Error as error:
+            cells, fault = [], f"{error}; check its quotes"
+        if cells is None:
+            return
+        lines.row += 1
+        place = f"{lines.name}: row {lines.row}"
+        if fault:
+            lines.give_back()  # a stray quote costs its own line, not those it swallowed
+            yield Reject(place, fault, lines.row, lines.raw())
+        elif lines.bad:
+            yield Reject(lines.name, lines.bad, lines.row, lines.raw())
+        elif cells and len(cells) != len(header):
+            reason = (
+                f"{len(cells)} cells under {len(header)} columns; quote cells that hold "
+                f"{SEPARATORS.get(separator, repr(separator))} or line breaks"
+            )
+            yield Reject(place, reason, lines.row, lines.raw())
+        elif cells:
+            yield Record(place, dict(zip(header, cells, strict=True)), lines.row)
+
+
+def arrow() -> Any:
+    """pyarrow with its parquet; raises MissingExtra without it."""
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingExtra("pyarrow (needed for parquet)", "parquet") from None
+    return pyarrow
+
+
+def parquet_records(source: Any, name: str, first: int = 0) -> Iterator[Record | Reject]:
+    """The rows of a parquet file (path or open file) after the `first`; row groups before are not read.
+
+    Raises DataError if the file is broken: where pages cannot be read, rows cannot be told from one another.
+    """
+    number = first
+    try:
+        with arrow().parquet.ParquetFile(source, buffer_size=1 << 20) as file:  # else whole column chunks
+            _refuse_twins(file.schema_arrow.names, name)
+            group, skip = 0, first
+            while group < file.num_row_groups and skip >= file.metadata.row_group(group).num_rows:
+                skip -= file.metadata.row_group(group).num_rows
+                group += 1
+            for batch in file.iter_batches(BATCH, row_groups=list(range(group, file.num_row_groups))):
+                skipped = min(skip, len(batch))
+                skip -= skipped
+                for values in _rows(batch.slice(skipped)):
+                    number += 1
+                    place = f"{name}: row {number}"
+                    if isinstance(values, str):
+                        yield Reject(place, values, number)
+                    else:
+                        yield Record(place, values, number)
+    except (arrow().ArrowException, OSError) as error:
+        raise DataError(f"{name}: broken parquet ({str(error).splitlines()[0]}); write the file again") from None
+
+
+def _rows(batch: Any) -> Iterator[dict[str, Any] | str]:
+    """Rows of a batch; in place of one with a value that Python cannot hold, the reason.
+
+    The format rules out neither a text that is not UTF-8 nor a date after the year 9999.
+    """
+    try:
+        yield from batch.to_pylist()
+    except (ValueError, OverflowError):
+        for i in range(len(batch)):
+            row = batch.slice(i, 1)
+            try:
+                yield row.to_pylist()[0]
+            except (ValueError, OverflowError):
+                yield _unreadable(row)
+
+
+def _unreadable(row: Any) -> str:
+    """Which column of a row holds what cannot be read, and the fix."""
+    for name, column in zip(row.schema.names, row.columns, strict=True):
+        try:
+            column.to_pylist()
+        except UnicodeDecodeError:
+            return f"a text is not UTF-8 (column {name!r}); write the file again"
+        except (ValueError, OverflowError) as error:
+            return f"column {name!r}: its {column.type} cannot be read ({error}); correct it, or leave the column out"
+    raise AssertionError("no column of an unreadable row is unreadable")

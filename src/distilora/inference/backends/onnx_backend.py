@@ -1,0 +1,79 @@
+"""The ONNX Runtime backend: a model.onnx (fp32) or model_quantized.onnx (int8) of an exported folder, without PyTorch."""
+
+from collections.abc import Callable
+from functools import cached_property, partial
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from distilora.artifact.format import Artifact
+from distilora.batching.rows import Rows
+from distilora.errors import ArtifactError
+from distilora.hardware import InferencePrecision, threads
+from distilora.inference.backends import graphs
+
+BUDGET = (
+    512  # padded tokens a call: long texts run alone, which needs no mask, short ones share the weights' way (LOG.md)
+)
+
+
+class OnnxBackend:
+    """Runs an exported folder on the CPU, in a precision that it holds (`open_backend` has seen to that)."""
+
+    token_budget = BUDGET
+
+    def __init__(self, artifact: Artifact, precision: InferencePrecision = "auto") -> None:
+        self.precision: Any = artifact.precision if precision == "auto" else precision
+        self.path = graphs(artifact)[self.precision]
+        self.threads = threads()
+        self.lanes = self.threads
+        self._opening = Lock()
+
+    @cached_property
+    def together(self) -> Any:
+        """Session for one micro-batch on all cores."""
+        return self._session(self.threads)
+
+    @cached_property
+    def alone(self) -> Any:
+        """Session for a lane."""
+        return self._session(1)
+
+    def run(self, rows: Rows) -> NDArray[np.float32]:
+        """Logits [G, C] of one micro-batch, padded to its longest row."""
+        return _run(self.together, rows)
+
+    def lane(self) -> Callable[[Rows], NDArray[np.float32]]:
+        """`run` for a thread beside others."""
+        with self._opening:  # lanes begin together
+            return partial(_run, self.alone)
+
+    def _session(self, threads: int) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
+        try:
+            return onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's own kinds are not public
+            reason = str(error).strip().splitlines()[0]
+            raise ArtifactError(f"{self.path}: ONNX Runtime cannot load it ({reason}); export it again") from None
+
+
+def _run(session: Any, rows: Rows) -> NDArray[np.float32]:
+    if len(rows) != rows.groups:
+        raise ArtifactError("examples of several rows cannot be run by the onnx backend; use backend torch")
+    return np.asarray(session.run(None, feed(rows))[0], np.float32)
+
+
+def feed(rows: Rows) -> dict[str, NDArray[np.int64]]:
+    """The graph's inputs, [B, longest] each."""
+    lengths = rows.lengths
+    inside = np.arange(int(lengths.max(initial=1)))[None] < lengths[:, None]
+    ids = np.zeros(inside.shape, np.int64)
+    ids[inside] = rows.ids
+    return {"input_ids": ids, "attention_mask": inside.astype(np.int64)}

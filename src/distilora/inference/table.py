@@ -1,0 +1,155 @@
+"""Answers a table, a file of texts or standard input row by row, in order, holding about a thousand rows at a time.
+
+    records -> text column, cleaned -> predictor.answers -> (record, answer) -> a table with the answer's columns added
+
+A blank text has an answer of nulls; a record that cannot be read ends it all with an error that names the row.
+"""
+
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import islice
+from typing import Any, NamedTuple
+
+from distilora.data.examples import Example
+from distilora.errors import ConfigError, DataError
+from distilora.files.output import writing_file
+from distilora.files.records import DELIMITERS
+from distilora.files.tables import Record, TableWriter, format_of, read_stream, read_table
+from distilora.inference import predictor as predict
+from distilora.inference.predictor import Predictor
+from distilora.progress import Progress
+
+STDIN, STDOUT = "standard input", "standard output"
+
+
+class Answered(NamedTuple):
+    """A record and its answer, of which every part is None where the text is blank."""
+
+    record: Record
+    answer: dict[str, Any]
+    blank: bool
+
+
+def predict_table(
+    predictor: Predictor,
+    source: str,
+    output: str,
+    *,
+    input_format: str | None = None,
+    output_format: str = "jsonl",
+    text_column: str | None = None,
+    separator: str | None = None,
+    limit: int | None = None,
+    strict: bool = False,
+) -> dict[str, int]:
+    """Streams a table through the model and writes it with the answer's columns added; order is kept.
+
+    A blank text gets null answers (an error under `strict`). `source` '-' is standard input, in `input_format`; `output`
+    '-' is standard output, in `output_format` (csv, tsv, jsonl). Of the input the first `limit` rows are answered. Returns
+    counts of rows and blank rows. Raises DataError naming the row, OutputError naming a file that cannot be written; then
+    nothing is left at `output`.
+    """
+    counts = {"rows": 0, "blank": 0}
+    found = answered(predictor, input_records(source, input_format, separator, limit), text_column, strict)
+    names: dict[str, str] = {}
+    sample: dict[str, Any] = {}
+    with ExitStack() as stack:
+        if output == "-":
+            out = stack.enter_context(TableWriter(STDOUT, stream=sys.stdout.buffer, kind=output_format))
+        else:
+            stack.enter_context(writing_file(output))
+            out = stack.enter_context(TableWriter(output))
+        shown = output != "-" or not sys.stdout.isatty()  # else it would stand among the answers
+        bar = stack.enter_context(Progress("predicting" if shown else "", None, "rows"))
+        for rows in found:
+            if not sample:
+                sample = next((row.answer for row in rows if not row.blank), {}) or _sample(predictor)
+                first = rows[0].record.values
+                names = {name: f"predicted_{name}" if name in first else name for name in sample}
+            taken = set(names.values())
+            if clash := next((row.record for row in rows if taken & set(row.record.values)), None):
+                raise DataError(
+                    f"{clash.place}: column {(taken & set(clash.values)).pop()!r} is an answer's; rename it"
+                )
+            out.write(
+                [{**row.record.values, **{names[k]: v for k, v in row.answer.items()}} for row in rows],
+                like={names[k]: v for k, v in sample.items()},
+            )
+            counts["rows"] += len(rows)
+            counts["blank"] += sum(row.blank for row in rows)
+            bar.add(len(rows))
+        if not counts["rows"]:
+            raise DataError(f"{STDIN if source == '-' else source}: no records; give a file with some")
+    return counts
+
+
+def input_records(
+    source: str, input_format: str | None = None, separator: str | None = None, limit: int | None = None
+) -> Iterator[Record]:
+    """The first `limit` records (None: all) of a file, or of standard input ('-') in a format, by default a text a line.
+
+    Raises DataError if the format is not the file's, ConfigError for a separator of what has none.
+    """
+    kind = input_format or "txt" if source == "-" else format_of(source)
+    if input_format not in (None, kind):
+        raise DataError(f"--input-format: {input_format} given, but {source} is {kind}; drop it")
+    if separator is not None and kind not in DELIMITERS:
+        name = STDIN if source == "-" else source
+        raise ConfigError(f"--separator: given, but {name} is {kind}, which has none; drop it")
+    records = _standard_input(kind, separator) if source == "-" else read_table(source, separator)
+    return islice(records, limit)
+
+
+def _standard_input(kind: str, separator: str | None) -> Iterator[Record]:
+    try:
+        yield from read_stream(sys.stdin.buffer, kind, STDIN, separator)
+    except OSError as error:
+        raise DataError(f"{STDIN}: cannot be read ({error.strerror or error}); give a file with --input") from None
+
+
+def answered(
+    predictor: Predictor, records: Iterator[Record], text_column: str | None = None, strict: bool = False
+) -> Iterator[list[Answered]]:
+    """Records with their answers, a few hundred at a time, in order. Raises DataError naming the row at fault."""
+    read_so_far: deque[tuple[list[Record], list[bool]]] = deque()
+
+    def chunks() -> Iterator[list[Example]]:
+        while chunk := list(islice(records, predict.STREAM)):
+            examples, blank = _read_examples(predictor, chunk, text_column, strict)
+            read_so_far.append((chunk, blank))
+            yield examples
+
+    nothing: dict[str, Any] = {}
+    for answers in predictor.answers(chunks()):
+        chunk, blank = read_so_far.popleft()
+        nothing = nothing or dict.fromkeys(answers[0] if answers else _sample(predictor))
+        given = iter(answers)
+        yield [Answered(r, nothing if b else next(given), b) for r, b in zip(chunk, blank, strict=True)]
+
+
+def _sample(predictor: Predictor) -> dict[str, Any]:
+    """An answer such as the model gives: its parts, and by their values their types."""
+    return predictor.answer([Example(("blank",))])[0]
+
+
+def _read_examples(
+    predictor: Predictor, records: Sequence[Record], text_column: str | None, strict: bool
+) -> tuple[list[Example], list[bool]]:
+    """The cleaned example of each record whose text is not blank, and which are blank."""
+    task = predictor.task.for_prediction(records[0].values, text_column)
+    examples: list[Example] = []
+    blank: list[bool] = []
+    for record in records:
+        try:
+            example = task.read(record.values)
+        except DataError as error:
+            raise DataError(f"{record.place}: {error}") from None
+        texts = tuple(predictor.clean(text) for text in example.texts)
+        blank.append(not any(text.strip() for text in texts))
+        if not blank[-1]:
+            examples.append(Example(texts, place=record.place))
+        elif strict:
+            raise DataError(f"{record.place}: the text is blank; fill it, or drop --strict to leave its answer empty")
+    return examples, blank

@@ -1,0 +1,1 @@
+"""Holds the table of methods: what each injects, trains, checks and saves."""

@@ -1,0 +1,221 @@
+"""Assembles the network that is trained, and the same network again from an artifact.
+
+The Transformers class for the task is built around the encoder's weights; the method (`model/adapters/methods.py`) injects what is
+trained. In bf16 the frozen weights are stored in bf16; what is trained stays in fp32, and so does what an update is added to,
+so that no update is lost to rounding. On a CPU weights that stay as they are in the file stay there, too: they are mapped.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from safetensors import SafetensorError
+
+from distilora.config.schema import AdapterConfig
+from distilora.errors import ArtifactError, ConfigError, EncoderError
+from distilora.model.adapters.methods import METHODS, Saved
+from distilora.model.adapters.quantisation import check_device, dequantise, import_offline, quantise
+from distilora.model.encoders.families import Architecture, architecture, in_head
+from distilora.model.encoders.find import EMBEDDED, Encoder, load_weights
+from distilora.model.network import Network
+from distilora.model.packed.attention import REGISTERED, register
+from distilora.model.plain import plain_folder, plain_run
+from distilora.model.quiet import quiet_libraries
+from distilora.model.seeds import seeded
+from distilora.model.weights import with_adapter, with_delta
+from distilora.tasks.base import Task
+
+Held = Literal["full", "4bit", "widened"]  # the base: as it is, in 4 bits, or in fp32 what the 4 bits say
+
+
+def new_network(
+    encoder: Encoder,
+    task: Task,
+    adapter: AdapterConfig,
+    *,
+    precision: str,
+    device: torch.device,
+    attention: str = "packed",
+    dropout: float | None = None,
+    seed: int = 0,
+    base: Held | None = None,
+) -> Network:
+    """A network to train: pretrained encoder, what the method injects (B = 0), fresh head, drawn from `seed`.
+
+    `dropout` None keeps the encoder's own; `base` None holds it as the method does. Raises ConfigError if the adapter
+    does not fit the encoder, MissingExtra if the method needs a package that is not there.
+    """
+    family, method = encoder.architecture, METHODS[adapter.method]
+    blocks = encoder.blocks
+    if adapter.last_blocks is not None and adapter.last_blocks > blocks:
+        raise ConfigError(f"adapter.last_blocks: {adapter.last_blocks} given, but the encoder has {blocks}; give fewer")
+    import_offline()
+    with quiet_libraries(), seeded(seed, device):
+        model = _transformers_model(encoder, task, attention, dropout)
+        _hold(model, encoder, base or ("4bit" if method.quantised else "full"), precision, device)
+        outer = method.inject(model, family, adapter, blocks)
+        for settings in getattr(outer, "peft_config", {}).values():
+            settings.base_model_name_or_path, settings.revision = encoder.name, encoder.revision
+    return _place(Network(outer, family, task), precision, device)
+
+
+def load_network(
+    encoder: Encoder,
+    task: Task,
+    folder: Path,
+    *,
+    weights: Saved,
+    precision: str,
+    device: torch.device,
+    attention: str = "packed",
+    base: Held = "full",
+    plain: bool = False,
+) -> Network:
+    """The network of an artifact's folder, to predict with (dropout off); `trained()` are the weights that were loaded.
+
+    `plain` takes PyTorch's modules alone where they do the same (model/plain.py): quicker to load, updates already added in.
+    Raises ArtifactError if the weights are not whole or not this encoder's.
+    """
+    if plain and base == "full" and device.type == "cpu":
+        with _weights_of(folder):
+            bare = plain_run(encoder, task, folder, weights, attention)
+        if bare is not None:
+            return _place(Network(bare, encoder.architecture, task), precision, device).eval()
+    import_offline()
+    with quiet_libraries():
+        model = _transformers_model(encoder, task, attention, None)
+        _hold(model, encoder, base, precision, device)
+        with _weights_of(folder):
+            outer = (
+                with_adapter(model, folder / "adapter") if weights == "peft" else with_delta(model, folder / "delta")
+            )
+    return _place(Network(outer, encoder.architecture, task), precision, device).eval()
+
+
+@contextmanager
+def _weights_of(folder: Path) -> Iterator[None]:
+    """Turns what loading raises into an ArtifactError."""
+    try:
+        yield
+    except (ValueError, RuntimeError, OSError, KeyError, SafetensorError) as error:
+        raise ArtifactError(f"{folder}: weights cannot be loaded ({' '.join(str(error).split())})") from None
+
+
+def load_merged(
+    folder: Path, task: Task, *, precision: str, device: torch.device, attention: str = "packed", plain: bool = False
+) -> Network:
+    """The network of a merged model, a plain Transformers folder that needs no encoder beside it; `plain` as above.
+
+    Raises ArtifactError if it cannot be loaded.
+    """
+    if plain and device.type == "cpu":
+        with _weights_of(folder):
+            settings = json.loads((folder / "config.json").read_text("utf-8"))
+            family = architecture(settings["model_type"])
+            bare = plain_folder(folder, settings, family, task, attention)
+        if bare is not None:
+            return _place(Network(bare, family, task), precision, device).eval()
+    import transformers
+
+    with quiet_libraries():
+        try:
+            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            family = architecture(config.model_type)
+            model = getattr(transformers, task.transformers_class).from_pretrained(
+                folder, attn_implementation=_own_kernel(attention, family), dtype=torch.float32, use_safetensors=True,
+                trust_remote_code=False,
+            )  # fmt: skip
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise ArtifactError(f"{folder}: cannot be loaded ({' '.join(str(error).split())})") from None
+    _pack(model, attention, family)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(in_head(name, family))
+    return _place(Network(model, family, task), precision, device).eval()
+
+
+def _hold(model: Any, encoder: Encoder, base: Held, precision: str, device: torch.device) -> None:
+    if base == "full":
+        return
+    check_device(device)
+    quantise(model, encoder.architecture, precision)
+    if base == "widened":
+        dequantise(model, encoder.architecture)
+
+
+def _transformers_model(encoder: Encoder, task: Task, attention: str, dropout: float | None) -> Any:
+    import transformers
+
+    auto = getattr(transformers, task.transformers_class)
+    labels = task.labels or tuple(f"OUTPUT_{i}" for i in range(task.outputs))
+    names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    config = transformers.AutoConfig.for_model(**encoder.config | names)
+    if dropout is not None:
+        for key, value in config.to_dict().items():  # those that config.json leaves to their defaults, too
+            if "dropout" in key and isinstance(value, int | float):
+                setattr(config, key, dropout)
+    kernel = _own_kernel(attention, encoder.architecture)
+    if encoder.name == EMBEDDED:  # its weights stay in the file, mapped, until something needs them otherwise
+        concrete = getattr(transformers, task.transformers_class.replace("AutoModel", "DistilBert"))
+        weights = {f"{concrete.base_model_prefix}.{name}": value for name, value in load_weights(encoder).items()}
+        model = concrete.from_pretrained(
+            None, config=config, state_dict=weights, attn_implementation=kernel, dtype=torch.float32
+        )
+        return _pack(model, attention, encoder.architecture)
+    try:
+        model = auto.from_pretrained(
+            str(encoder.folder), config=config, attn_implementation=kernel, dtype=torch.float32, use_safetensors=True,
+            trust_remote_code=False,
+        )  # fmt: skip
+        return _pack(model, attention, encoder.architecture)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise EncoderError(f"encoder.name: {encoder.name} cannot be loaded ({' '.join(str(error).split())})") from None
+
+
+def _own_kernel(attention: str, family: Architecture) -> str:
+    """The kernel of Transformers' own that a model is loaded with."""
+    return attention if family.attention_registry and attention != "packed" else "eager"
+
+
+def _pack(model: Any, attention: str, family: Architecture) -> Any:
+    if attention == "packed" and family.attention_registry:
+        register()
+        model.set_attn_implementation(REGISTERED)
+    return model
+
+
+def _place(network: Network, precision: str, device: torch.device) -> Network:
+    if precision == "bf16":
+        whole: set[torch.nn.Parameter] = set()
+        if network.packed and device.type == "cpu":
+            whole = _adapted(network) | _embeddings(network)
+        for parameter in network.parameters():
+            if not parameter.requires_grad and parameter.is_floating_point() and parameter not in whole:
+                parameter.data = parameter.data.to(torch.bfloat16)
+        for module in network.modules():
+            if hasattr(module, "cast_input_dtype_enabled"):
+                # PEFT would widen each input to fp32 for autocast to narrow again
+                cast(Any, module).cast_input_dtype_enabled = False
+    return network.to(device)
+
+
+def _adapted(network: Network) -> set[torch.nn.Parameter]:
+    """The weights that low-rank updates are added to: kept in fp32 where the sum is formed before it is rounded."""
+    layers: list[Any] = [module for module in network.modules() if hasattr(module, "lora_A")]
+    return {
+        layer.base_layer.weight for layer in layers if len(layer.lora_A) > 0 and hasattr(layer.base_layer, "weight")
+    }
+
+
+def _embeddings(network: Network) -> set[torch.nn.Parameter]:
+    """The frozen embeddings: few of their rows are read, so they stay in the file that they are mapped from.
+
+    Their sum is rounded where it enters the blocks.
+    """
+    module = network.model.base_model.get_submodule(network.architecture.embeddings)
+    if any(parameter.requires_grad for parameter in module.parameters()):
+        return set()
+    module.register_forward_hook(lambda module, given, states: states.to(torch.bfloat16))
+    return set(module.parameters())

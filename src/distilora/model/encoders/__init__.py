@@ -1,0 +1,1 @@
+"""Finds pretrained encoders, and knows where the parts of each family are."""

@@ -1,0 +1,145 @@
+"""The architecture table: for each encoder family, where its parts are and what LoRA adapts.
+
+A family is known by `model_type` in its config.json. `blocks` is the dotted path of the list of blocks inside the
+base model, and its last name is the pattern PEFT finds layer numbers by. `head_layers` are all layers between the
+encoder's states and the outputs: trained and saved with the adapter, whole. `head` applies them to vectors [N, D].
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from distilora.errors import EncoderError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Targets = Literal["all", "attention", "query_value"]
+
+
+@dataclass(frozen=True)
+class BlockParts:
+    """Where a post-norm block's layers are: h = norm1(x + out(attention)), y = norm2(h + lin2(gelu(lin1 h)))."""
+
+    query: str
+    key: str
+    value: str
+    out: str
+    norm1: str
+    lin1: str
+    lin2: str
+    norm2: str
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One family of encoders."""
+
+    model_type: str
+    embeddings: str
+    blocks: str
+    head_layers: tuple[str, ...]
+    head: Callable[[Any, "Tensor"], "Tensor"]
+    query_value: tuple[str, ...]
+    attention: tuple[str, ...]
+    feed_forward: tuple[str, ...]
+    attention_registry: bool = True  # honours Transformers' attention registry; otherwise it stays padded
+    reserved_positions: int = 0  # positions that max_position_embeddings counts but no token may take
+    parts: BlockParts | None = (
+        None  # of a post-norm block, which model/packed/blocks.py computes; None: Transformers' own modules do
+    )
+
+    def targets(self, wanted: Targets | tuple[str, ...]) -> list[str]:
+        """Names of the linear layers that LoRA adapts."""
+        if isinstance(wanted, tuple):
+            return list(wanted)
+        groups = {"query_value": self.query_value, "attention": self.attention}
+        return list(groups.get(wanted, self.attention + self.feed_forward))
+
+
+def _distilbert(model: Any, vectors: "Tensor") -> "Tensor":
+    import torch
+
+    hidden = torch.nn.functional.relu(model.pre_classifier(vectors))
+    return model.classifier(model.dropout(hidden))  # type: ignore[no-any-return]
+
+
+def _bert(model: Any, vectors: "Tensor") -> "Tensor":
+    pooled = model.base_model.pooler(vectors[:, None])  # the pooler takes the first of a row's states
+    return model.classifier(model.dropout(pooled))  # type: ignore[no-any-return]
+
+
+def _deberta(model: Any, vectors: "Tensor") -> "Tensor":
+    return model.classifier(model.dropout(model.pooler(vectors[:, None])))  # type: ignore[no-any-return]
+
+
+def _modernbert(model: Any, vectors: "Tensor") -> "Tensor":
+    return model.classifier(model.drop(model.head(vectors)))  # type: ignore[no-any-return]
+
+
+def _classifier_of_first(model: Any, vectors: "Tensor") -> "Tensor":
+    return model.classifier(vectors[:, None])  # type: ignore[no-any-return]
+
+
+_DISTILBERT_PARTS = BlockParts(
+    "attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "sa_layer_norm", "ffn.lin1", "ffn.lin2",
+    "output_layer_norm",
+)  # fmt: skip
+_BERT_PARTS = BlockParts(
+    "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
+    "attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm",
+)  # fmt: skip
+_BERT_ATTENTION = ("query", "key", "value", "attention.output.dense")
+_BERT_FEED_FORWARD = ("intermediate.dense", "output.dense")
+
+ARCHITECTURES = {
+    row.model_type: row
+    for row in (
+        Architecture(
+            "distilbert", "embeddings", "transformer.layer", ("pre_classifier", "classifier"), _distilbert,
+            ("q_lin", "v_lin"), ("q_lin", "k_lin", "v_lin", "out_lin"), ("lin1", "lin2"), parts=_DISTILBERT_PARTS,
+        ),
+        Architecture(
+            "bert", "embeddings", "encoder.layer", ("pooler", "classifier"), _bert,
+            ("query", "value"), _BERT_ATTENTION, _BERT_FEED_FORWARD, parts=_BERT_PARTS,
+        ),
+        Architecture(
+            "roberta", "embeddings", "encoder.layer", ("classifier",), _classifier_of_first,
+            ("query", "value"), _BERT_ATTENTION, _BERT_FEED_FORWARD, reserved_positions=2,
+            parts=_BERT_PARTS,
+        ),
+        Architecture(
+            "electra", "embeddings", "encoder.layer", ("classifier",), _classifier_of_first,
+            ("query", "value"), _BERT_ATTENTION, _BERT_FEED_FORWARD, parts=_BERT_PARTS,
+        ),
+        Architecture(
+            "modernbert", "embeddings", "layers", ("head", "classifier"), _modernbert,
+            ("attn.Wqkv",), ("attn.Wqkv", "attn.Wo"), ("mlp.Wi", "mlp.Wo"),
+        ),
+        Architecture(
+            "deberta-v2", "embeddings", "encoder.layer", ("pooler", "classifier"), _deberta,
+            ("query_proj", "value_proj"), ("query_proj", "key_proj", "value_proj", "attention.output.dense"),
+            _BERT_FEED_FORWARD, attention_registry=False,
+        ),
+        Architecture(
+            "mpnet", "embeddings", "encoder.layer", ("classifier",), _classifier_of_first,
+            ("attn.q", "attn.v"), ("attn.q", "attn.k", "attn.v", "attn.o"), _BERT_FEED_FORWARD,
+            attention_registry=False, reserved_positions=2,
+        ),
+    )
+}  # fmt: skip
+
+
+def architecture(model_type: str) -> Architecture:
+    """The row of a family. Raises EncoderError if the table has none."""
+    if model_type not in ARCHITECTURES:
+        raise EncoderError(
+            f"encoder.name: family {model_type!r} is not supported; supported are {', '.join(ARCHITECTURES)}"
+        )
+    return ARCHITECTURES[model_type]
+
+
+def in_head(name: str, family: Architecture) -> bool:
+    """Whether a parameter, by its dotted name, belongs to a head layer."""
+    parts = name.split(".")
+    return any(layer in parts for layer in family.head_layers) and family.blocks.split(".")[-1] not in parts

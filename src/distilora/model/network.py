@@ -1,0 +1,259 @@
+"""Encode, then head. `Network.encode` knows no task and a task's head knows no encoder; they meet in `States`.
+
+How a batch is laid out is known to this module alone; a head sees states of rows and tokens, never the padding. There are
+three ways through the blocks, with the same results up to rounding:
+
+    packed, our arithmetic (model/packed/blocks.py)     post-norm families on a CPU, nothing random between the layers
+    packed, Transformers' modules          other devices, dropout, adapters other than LoRA, ModernBERT; packed/attention.py
+                                           tells the rows apart
+    padded, Transformers' modules          families without its attention registry, or `encoder.attention` eager or sdpa
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from distilora.batching.rows import Rows
+from distilora.model.encoders.families import Architecture, in_head
+from distilora.model.packed.attention import REGISTERED
+from distilora.model.packed.blocks import Block, blocks_of, plain
+from distilora.model.packed.layout import ROUND, Packed
+from distilora.model.precision import WithoutAutocast
+from distilora.tasks.base import Task
+
+
+class States:
+    """The encoder's last states of B rows, T tokens in all, width D; computed when, and as far as, they are asked for."""
+
+    def __init__(
+        self, network: "Network", rows: Rows, tokens: Callable[[], Tensor], first: Callable[[], Tensor] | None = None
+    ) -> None:
+        self._network, self._rows = network, rows
+        self._compute_tokens, self._compute_first = tokens, first
+        self._tokens: Tensor | None = None
+
+    def first(self) -> Tensor:
+        """State of each row's first token, [B, D]."""
+        if self._compute_first is not None and self._tokens is None:
+            return self._compute_first()
+        return self.tokens()[torch.from_numpy(self._rows.offsets[:-1]).to(self._network.device)]
+
+    def mean(self) -> Tensor:
+        """Mean state of each row, [B, D]."""
+        tokens, lengths = self.tokens(), torch.from_numpy(self._rows.lengths).to(self._network.device)
+        row_of = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+        total = torch.zeros(len(lengths), tokens.shape[1], device=tokens.device)
+        return total.index_add(0, row_of, tokens.float()) / lengths[:, None]
+
+    def tokens(self) -> Tensor:
+        """State of every token, ragged like `rows.ids`, [T, D]."""
+        if self._tokens is None:
+            self._tokens = self._compute_tokens()
+        return self._tokens
+
+    def pooled(self) -> Tensor:
+        """Each row as the Transformers class pools it before its head, [B, D]."""
+        return self.mean() if self._network.pooling == "mean" else self.first()
+
+    def head(self, vectors: Tensor) -> Tensor:
+        """The Transformers class's own head layers on any vectors, in fp32: [N, D] -> [N, outputs]."""
+        with self._network.full_precision():
+            return self._network.architecture.head(self._network.model, vectors.float())
+
+
+class Network(nn.Module):
+    """An encoder and a task's head: the Transformers class (`outer`), or a PEFT model with adapters around it."""
+
+    def __init__(self, outer: Any, architecture: Architecture, task: Task) -> None:
+        super().__init__()
+        self.outer = outer
+        self.architecture = architecture
+        self.task = task
+        config = self.model.config
+        self.pooling = getattr(config, "classifier_pooling", "cls")
+        self.padding_id = config.pad_token_id or 0
+        self.most_tokens = int(config.max_position_embeddings) - architecture.reserved_positions
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether low-rank updates are injected."""
+        return hasattr(self.outer, "get_base_model")
+
+    @property
+    def model(self) -> Any:
+        """The Transformers class, adapters injected."""
+        return self.outer.get_base_model() if self.has_adapter else self.outer
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.parameters()).device
+
+    @property
+    def packed(self) -> bool:
+        """Whether rows are packed, not padded."""
+        return bool(self.model.config._attn_implementation == REGISTERED)
+
+    @cached_property
+    def blocks(self) -> list[Block] | None:
+        """The blocks in our arithmetic; None where Transformers' modules compute."""
+        ours = self.packed and self.device.type == "cpu"
+        return blocks_of(self.model, self.architecture) if ours else None
+
+    @property
+    def computes_blocks(self) -> bool:
+        """Whether our own arithmetic is used now: nothing is random, and the adapters are what it knows (`Block.exact`)."""
+        return self.blocks is not None and plain(self.model) and all(block.exact for block in self.blocks)
+
+    @property
+    def cut(self) -> int:
+        """Number of blocks below everything that is trained in the encoder, at most all but the last one.
+
+        0 if anything is trained that is neither in a block nor in the head: it may come before the blocks.
+        """
+        base, within = self.model.base_model, self.architecture.blocks + "."
+        lowest = len(base.get_submodule(self.architecture.blocks)) - 1
+        for name, parameter in base.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            if name.startswith(within):
+                lowest = min(lowest, int(name.removeprefix(within).split(".")[0]))
+            elif not in_head(name, self.architecture):
+                return 0
+        return lowest
+
+    def encode(self, rows: Rows, adapter: str | None = None, entering: Tensor | None = None) -> States:
+        """States of the rows.
+
+        Args:
+            adapter: name of a loaded adapter to use from now on; None keeps the active one.
+            entering: states entering block `cut`, [T, D], as `lower` gives them; None computes them.
+        """
+        if adapter is not None:
+            self.outer.set_adapter(adapter)
+        if not self.packed:
+            hidden, inside = self._padded(rows)
+            return States(self, rows, lambda: hidden[inside])
+        packed = Packed(rows, self.device)
+        if not self.computes_blocks:
+            ids, positions = self._input(rows, packed)
+            hidden = self.model.base_model(input_ids=ids, position_ids=positions, packed=packed)[0][0]
+            return States(self, rows, lambda: hidden[: packed.total])
+        assert self.blocks is not None
+        with self.full_precision() as dtype:
+            start = 0 if entering is None else self.cut
+            x = self._embedded(rows, packed, dtype) if entering is None else _filled(entering.to(dtype), packed)
+            for block in self.blocks[start:-1]:
+                x = block(x, packed)
+        last = self.blocks[-1]
+
+        def first() -> Tensor:
+            with self.full_precision():
+                return last.first(x, packed)
+
+        def tokens() -> Tensor:
+            with self.full_precision():
+                return last(x, packed)[: packed.total]
+
+        return States(self, rows, tokens, first)
+
+    @torch.no_grad()
+    def lower(self, rows: Rows) -> Tensor:
+        """States entering block `cut`, [T, D]; for networks that compute their blocks."""
+        assert self.blocks is not None
+        packed = Packed(rows, self.device)
+        with self.full_precision() as dtype:
+            x = self._embedded(rows, packed, dtype)
+            for block in self.blocks[: self.cut]:
+                x = block(x, packed)
+        return x[: packed.total]
+
+    def forward(self, rows: Rows, adapter: str | None = None, entering: Tensor | None = None) -> Tensor:
+        """The task's outputs for the rows' G examples, [G, ...]."""
+        return self.task.head(self.encode(rows, adapter, entering), rows)
+
+    def through_embeddings(self, rows: Rows, embedded: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The outputs of the rows' G examples, [G, ...], and what the embeddings module gave for each token, [T, E].
+
+        The blocks read `embedded` in its place, if given, and its gradient can be formed. For one thread at a time:
+        until it is done every other pass through this network would read `embedded`, too.
+        """
+        given = []
+
+        def exchange(module: nn.Module, arguments: Any, states: Tensor) -> Tensor:
+            lengths = [rows.lengths.sum()] if self.packed else rows.lengths  # of what stands in each line of `states`
+            ends = torch.tensor(np.asarray(lengths), device=states.device)
+            inside = torch.arange(states.shape[1], device=states.device)[None] < ends[:, None]
+            given.append(states[inside])
+            return states if embedded is None else states.detach().index_put((inside,), embedded.to(states.dtype))
+
+        module = self.model.base_model.get_submodule(self.architecture.embeddings)
+        hook = module.register_forward_hook(exchange)
+        try:
+            outputs = self(rows)
+        finally:
+            hook.remove()
+        return outputs, given[0]
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that training changes, by name."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def full_precision(self) -> "WithoutAutocast":
+        """Autocast off; gives the type it would have computed in."""
+        return WithoutAutocast(self.device.type)
+
+    def _input(self, rows: Rows, packed: Packed) -> tuple[Tensor, Tensor]:
+        # RoBERTa counts positions from the one after its padding's
+        positions = packed.positions + (self.padding_id + 1 if self.architecture.reserved_positions else 0)
+        return packed.pack(rows.ids, self.padding_id)[None], positions[None]
+
+    def _embedded(self, rows: Rows, packed: Packed, dtype: torch.dtype) -> Tensor:
+        ids, positions = self._input(rows, packed)
+        base = self.model.base_model
+        x = base.get_submodule(self.architecture.embeddings)(input_ids=ids, position_ids=positions)
+        if hasattr(base, "embeddings_project"):  # ELECTRA's, where embeddings are narrower than the blocks
+            with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):  # it may be adapted, in fp32
+                x = base.embeddings_project(x)
+        return cast(Tensor, x[0].to(dtype))
+
+    def _padded(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Last states [B, longest, D], and where they are of tokens, [B, longest]."""
+        lengths = rows.lengths
+        longest = min(-(-int(lengths.max(initial=1)) // ROUND) * ROUND, self.most_tokens)
+        inside = np.arange(longest)[None] < lengths[:, None]
+        ids = np.full(inside.shape, self.padding_id, np.int64)
+        ids[inside] = rows.ids
+        mask = None if inside.all() else torch.from_numpy(inside.astype(np.int64)).to(self.device)
+        positions = {}
+        if (
+            self.architecture.reserved_positions
+        ):  # told, as padding tokens in a text (see explanation/gradients.py) would not be counted
+            embeddings = self.model.base_model.get_submodule(self.architecture.embeddings)
+            first = embeddings.padding_idx + 1
+            positions["position_ids"] = torch.arange(first, first + longest, device=self.device)[None]
+        given = torch.from_numpy(ids).to(self.device)
+        hidden = self.model.base_model(input_ids=given, attention_mask=mask, **positions)[0]
+        return hidden, torch.from_numpy(inside).to(self.device)
+
+
+def _filled(tokens: Tensor, packed: Packed) -> Tensor:
+    """[T, D] with a tail of zeros, [size, D]."""
+    return nn.functional.pad(tokens, (0, 0, 0, packed.size - packed.total))
+
+
+def run_network(
+    network: Network, rows: Rows, precision: str, entering: torch.Tensor | None = None
+) -> NDArray[np.float32]:
+    """Outputs of one micro-batch without gradients; used for validation, too, so that both are the same numbers.
+
+    `entering`: see `Network.encode`.
+    """
+    with torch.inference_mode(), torch.autocast(network.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        outputs = network(rows, entering=entering)
+    return outputs.float().cpu().numpy()  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""Computes blocks on rows that lie one after the other, without padding."""

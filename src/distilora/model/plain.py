@@ -1,0 +1,307 @@
+"""A saved model as plain PyTorch modules, to predict with: importing Transformers and PEFT would take longer than the first answer.
+
+The modules stand under the names that the Transformers class gives them, so `encoders/families.py`, `packed/blocks.py` and
+`network.py` read both alike. Low-rank updates are added into the weights while these are loaded, by the product that
+training forms:
+
+    W + s B A    in fp32, rounded once to the compute precision;    s = alpha / r, of rsLoRA alpha / sqrt(r)
+
+so the outputs are those of the Transformers and PEFT modules, bit for bit. What is not exactly of this kind gives None, and
+the caller takes those modules.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from distilora.model.encoders.families import Architecture, BlockParts, in_head
+from distilora.model.encoders.find import EMBEDDED, Encoder, load_weights
+from distilora.model.packed.attention import REGISTERED
+from distilora.tasks.base import Task
+
+Weights = dict[str, Tensor]  # by the names of the Transformers class
+HEADED = "AutoModelForSequenceClassification"
+_LEGACY = {"gamma": "weight", "beta": "bias"}  # of a norm, in files of the first years
+_LORA = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
+# What PEFT's configuration must say for the update to be s B A and nothing else; other keys that are set mean another method.
+_PLAIN_LORA = {"peft_type": "LORA", "bias": "none", "fan_in_fan_out": False}
+_NO_MATTER = {
+    "auto_mapping", "base_model_name_or_path", "inference_mode", "init_lora_weights", "lora_alpha", "lora_dropout",
+    "modules_to_save", "peft_type", "peft_version", "r", "revision", "target_modules", "task_type", "use_rslora", "bias",
+    "fan_in_fan_out", "layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size", "loftq_config",
+}  # fmt: skip
+_OWN_BASE = (True, False, None, "gaussian", "orthogonal")  # initialisations that leave the base as it is
+
+
+class PlainModel(nn.Module):
+    """The modules of a Transformers classifier: `base_model` (embeddings and blocks) and the layers of its head."""
+
+    def __init__(self, config: Mapping[str, Any], family: Architecture, weights: Weights) -> None:
+        super().__init__()
+        self.config = _settings(config)
+        self.prefix = _prefix(family)
+        base = nn.Module()
+        base.embeddings = Embeddings(weights, f"{self.prefix}.embeddings", self.config.layer_norm_eps)
+        if (
+            f"{self.prefix}.embeddings_project.weight" in weights
+        ):  # ELECTRA's, where embeddings are narrower than the blocks
+            base.embeddings_project = _linear(weights, f"{self.prefix}.embeddings_project")
+        assert family.parts is not None
+        blocks = [
+            _block(weights, f"{self.prefix}.{family.blocks}.{number}", family.parts, self.config.layer_norm_eps)
+            for number in range(self.config.num_hidden_layers)
+        ]
+        _put(base, family.blocks, nn.ModuleList(blocks))
+        self.add_module(self.prefix, base)
+        _HEADS[family.model_type](self, weights)
+        self.dropout = nn.Identity()
+
+    @property
+    def base_model(self) -> nn.Module:
+        """Embeddings and blocks."""
+        return self.get_submodule(self.prefix)
+
+
+class Embeddings(nn.Module):
+    """LayerNorm(word + token type 0 + position), added in the order in which Transformers adds them."""
+
+    def __init__(self, weights: Weights, name: str, eps: float) -> None:
+        super().__init__()
+        self.word_embeddings = _embedding(weights[f"{name}.word_embeddings.weight"])
+        self.position_embeddings = _embedding(weights[f"{name}.position_embeddings.weight"])
+        types = weights.get(f"{name}.token_type_embeddings.weight")
+        self.token_type_embeddings = None if types is None else _embedding(types)
+        self.LayerNorm = _norm(weights, f"{name}.LayerNorm", eps)
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
+        """[B, T] of ids and positions -> [B, T, E]."""
+        states = self.word_embeddings(input_ids)
+        if self.token_type_embeddings is not None:
+            states = states + self.token_type_embeddings(torch.zeros_like(input_ids))
+        return cast(Tensor, self.LayerNorm(states + self.position_embeddings(position_ids)))
+
+
+class ClassificationHead(nn.Module):
+    """RoBERTa's and ELECTRA's head: out_proj(f(dense(first state)))."""
+
+    def __init__(self, weights: Weights, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.dense, self.out_proj = _linear(weights, "classifier.dense"), _linear(weights, "classifier.out_proj")
+        self.activation = activation
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[N, 1, D] -> [N, outputs]."""
+        return cast(Tensor, self.out_proj(self.activation(self.dense(features[:, 0]))))
+
+
+class Pooler(nn.Module):
+    """BERT's: tanh(dense(first state))."""
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__()
+        self.dense = _linear(weights, "bert.pooler.dense")
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[N, 1, D] -> [N, D]."""
+        return torch.tanh(self.dense(states[:, 0]))
+
+
+def _distilbert_head(model: PlainModel, weights: Weights) -> None:
+    model.pre_classifier, model.classifier = _linear(weights, "pre_classifier"), _linear(weights, "classifier")
+
+
+def _bert_head(model: PlainModel, weights: Weights) -> None:
+    model.base_model.pooler = Pooler(weights)
+    model.classifier = _linear(weights, "classifier")
+
+
+def _roberta_head(model: PlainModel, weights: Weights) -> None:
+    model.classifier = ClassificationHead(weights, torch.tanh)
+
+
+def _electra_head(model: PlainModel, weights: Weights) -> None:
+    model.classifier = ClassificationHead(weights, functional.gelu)
+
+
+_HEADS: dict[str, Callable[[PlainModel, Weights], None]] = {
+    "distilbert": _distilbert_head,
+    "bert": _bert_head,
+    "roberta": _roberta_head,
+    "electra": _electra_head,
+}
+
+
+def plain_run(encoder: Encoder, task: Task, folder: Path, saved: str, attention: str) -> PlainModel | None:
+    """The model of a run's artifact, its encoder at `encoder`; `saved` is 'peft' or 'delta'. None: not of this kind."""
+    if not _is_plain(encoder.config, encoder.architecture, task, attention):
+        return None
+    weights = _encoder_weights(encoder)
+    changed: Weights | None
+    if saved == "delta":
+        changed = load_file(folder / "delta" / "delta.safetensors")
+        trained = set(changed)
+    else:
+        changed = _with_updates(
+            weights, folder / "adapter", f"{_prefix(encoder.architecture)}.{encoder.architecture.blocks}."
+        )
+        trained = {name for name in changed or () if in_head(name, encoder.architecture)}
+    if changed is None:
+        return None
+    model = _built(encoder.config, encoder.architecture, {**weights, **changed})
+    if model is None or not set(changed) <= set(dict(model.named_parameters())):
+        return None
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained)
+    return model
+
+
+def plain_folder(
+    folder: Path, config: Mapping[str, Any], family: Architecture, task: Task, attention: str
+) -> PlainModel | None:
+    """The model of a whole Transformers classifier's folder; None: not of this kind."""
+    if not _is_plain(config, family, task, attention):
+        return None
+    model = _built(config, family, _files(folder))
+    for name, parameter in model.named_parameters() if model else ():
+        parameter.requires_grad_(in_head(name, family))
+    return model
+
+
+def _is_plain(config: Mapping[str, Any], family: Architecture, task: Task, attention: str) -> bool:
+    activation = config.get("activation") or config.get("hidden_act") or "gelu"
+    return (
+        family.model_type in _HEADS and family.parts is not None and attention == "packed" and activation == "gelu"
+        and task.transformers_class == HEADED and not config.get("is_decoder")
+    )  # fmt: skip
+
+
+def _built(config: Mapping[str, Any], family: Architecture, weights: Weights) -> PlainModel | None:
+    try:
+        model = PlainModel(config, family, weights)
+    except KeyError:  # a weight is not there: Transformers tells what that means
+        return None
+    names = dict(model.named_parameters())
+    strangers = [name for name in weights if name not in names and name.startswith(f"{model.prefix}.")]
+    ignored = ("position_ids", "token_type_ids", "pooler.dense.weight", "pooler.dense.bias")
+    return None if any(not name.endswith(ignored) for name in strangers) else model.eval()
+
+
+def _settings(config: Mapping[str, Any]) -> SimpleNamespace:
+    """What is read of a model's configuration, with the defaults of Transformers' classes."""
+    roberta = config["model_type"] == "roberta"
+    padding = config.get("pad_token_id", 1 if roberta else 0)
+    return SimpleNamespace(
+        model_type=config["model_type"],
+        num_hidden_layers=int(config.get("n_layers") or config.get("num_hidden_layers") or 12),
+        num_attention_heads=int(config.get("n_heads") or config.get("num_attention_heads") or 12),
+        hidden_size=int(config.get("dim") or config.get("hidden_size") or 768),
+        max_position_embeddings=int(config["max_position_embeddings"]),
+        layer_norm_eps=float(config.get("layer_norm_eps", 1e-12)) if config["model_type"] != "distilbert" else 1e-12,
+        pad_token_id=padding,
+        hidden_act="gelu",
+        is_decoder=False,
+        _attn_implementation=REGISTERED,
+    )
+
+
+def _prefix(family: Architecture) -> str:
+    return family.model_type
+
+
+def _encoder_weights(encoder: Encoder) -> Weights:
+    """An encoder's weights by the names of the class with a head; those of any head in the file are left out."""
+    prefix = _prefix(encoder.architecture)
+    if encoder.name == EMBEDDED:
+        return {f"{prefix}.{name}": tensor for name, tensor in load_weights(encoder).items()}
+    found = _files(encoder.folder)
+    if any(name.startswith(f"{prefix}.") for name in found):
+        return {name: tensor for name, tensor in found.items() if name.startswith(f"{prefix}.")}
+    return {f"{prefix}.{name}": tensor for name, tensor in found.items()}
+
+
+def _files(folder: Path) -> Weights:
+    """The tensors of a folder's safetensors, mapped from the files, in fp32."""
+    found: Weights = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        for name, tensor in load_file(file).items():
+            stem, _, last = name.rpartition(".")
+            found[f"{stem}.{_LEGACY.get(last, last)}"] = tensor.float() if tensor.is_floating_point() else tensor
+    return found
+
+
+def _with_updates(weights: Weights, folder: Path, blocks: str) -> Weights | None:
+    """The weights that an adapter in PEFT's format changes: W + s B A in the blocks, and the layers saved whole.
+
+    None: another method, or an update outside the blocks, which PEFT adds to the layer's output and not to its weight.
+    """
+    settings = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+    odd = [name for name, value in settings.items() if value and name not in _NO_MATTER]
+    same_base = settings.get("init_lora_weights") in _OWN_BASE
+    if odd or not same_base or any(settings.get(name, value) != value for name, value in _PLAIN_LORA.items()):
+        return None
+    saved = load_file(folder / "adapter_model.safetensors")
+    low: dict[str, dict[str, Tensor]] = {}
+    changed: Weights = {}
+    for name, tensor in saved.items():
+        if match := _LORA.fullmatch(name):
+            low.setdefault(match[1], {})[match[2]] = tensor
+        elif ".lora_" in name:
+            return None
+        else:
+            changed[name.removeprefix("base_model.model.")] = tensor
+    for layer, update in low.items():
+        weight = weights.get(f"{layer}.weight")
+        if weight is None or set(update) != {"A", "B"} or not layer.startswith(blocks):
+            return None
+        rank = settings["r"]
+        scale = settings["lora_alpha"] / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+        changed[f"{layer}.weight"] = torch.addmm(weight.float(), update["B"].float(), update["A"].float(), alpha=scale)
+    return changed
+
+
+def _block(weights: Weights, name: str, parts: BlockParts, eps: float) -> nn.Module:
+    block = nn.Module()
+    for part in (parts.query, parts.key, parts.value, parts.out, parts.lin1, parts.lin2):
+        _put(block, part, _linear(weights, f"{name}.{part}"))
+    for part in (parts.norm1, parts.norm2):
+        _put(block, part, _norm(weights, f"{name}.{part}", eps))
+    return block
+
+
+def _put(parent: nn.Module, path: str, module: nn.Module) -> None:
+    *way, last = path.split(".")
+    for name in way:
+        if not hasattr(parent, name):
+            parent.add_module(name, nn.Module())
+        parent = parent.get_submodule(name)
+    parent.add_module(last, module)
+
+
+def _linear(weights: Weights, name: str) -> nn.Linear:
+    weight = weights[f"{name}.weight"]
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")  # all layers of these families have a bias
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    layer.bias = nn.Parameter(weights[f"{name}.bias"], requires_grad=False)
+    return layer
+
+
+def _norm(weights: Weights, name: str, eps: float) -> nn.LayerNorm:
+    weight = weights[f"{name}.weight"]
+    norm = nn.LayerNorm(weight.shape, eps, device="meta")
+    norm.weight = nn.Parameter(weight, requires_grad=False)
+    norm.bias = nn.Parameter(weights[f"{name}.bias"], requires_grad=False)
+    return norm
+
+
+def _embedding(weight: Tensor) -> nn.Embedding:
+    # from_pretrained draws no weights first, which would import PyTorch's compiler
+    return cast(nn.Embedding, nn.Embedding.from_pretrained(weight))  # type: ignore[no-untyped-call]

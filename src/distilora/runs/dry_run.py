@@ -1,0 +1,148 @@
+"""A run that stops before its first update: what would be trained on what, the room on disk, and about how long.
+
+Data are read and divided and the network is built as in the run itself, so its figures are those of the run; the time comes
+from passes over some of the training texts, made here and now. Nothing is written.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from distilora.batching.batches import plan
+from distilora.config.schema import RunConfig
+from distilora.data.examples import Examples
+from distilora.errors import ConfigError
+from distilora.model.adapters.methods import METHODS
+from distilora.model.network import run_network
+from distilora.runs.preflight import COPIES, Checked
+from distilora.runs.run import Run
+from distilora.tasks.base import Task
+
+MEASURED_S = 4.0  # seconds of passes that a rate is measured on, at most one micro-batch more
+
+
+def dry_run(config: RunConfig, checked: Checked, *, overwrite: bool = False, resume: bool = False) -> dict[str, str]:
+    """What a run would do, as lines for people: name -> text. `checked` is what `preflight.check_run` found.
+
+    Raises as `train` does before it writes, ConfigError under torchrun or accelerate launch.
+    """
+    with Run(config, overwrite=overwrite, resume=resume, checked=checked) as run:
+        if run.ranks.count > 1:
+            raise ConfigError("--dry-run: is of one process; start it without torchrun or accelerate launch")
+        run.read()
+        run.build()
+        return {**_data(run), **_training(run), "disk": _disk(run), "time": _time(run)}
+
+
+def _data(run: Run) -> dict[str, str]:
+    parts, lines = run.parts, {}
+    lines["data"] = parts.summary["source"]
+    lines["train"] = _counted(parts.train, run.task)
+    lines["validation"] = _counted(parts.validation, run.task)
+    split = parts.summary["test_split"]
+    if parts.read_test is None:
+        lines["test"] = "none"
+    elif split == "heldout":
+        lines["test"] = f"heldout, {_counted(parts.read_test(), run.task)}"
+    else:
+        lines["test"] = f"{split} of {run.config.data.test_path or parts.summary['source']}; read at the end"
+    lengths, cut = run.train_tokens.rows.group_lengths, int(run.train_tokens.truncated.sum())
+    middle, high, most = (int(value) for value in np.quantile(lengths, [0.5, 0.95, 1.0], method="nearest"))
+    lines["tokens of a text"] = f"median {middle:,}, 95% up to {high:,}, longest {most:,}; {cut:,} texts are cut"
+    return lines
+
+
+def _counted(examples: Examples, task: Task) -> str:
+    classes = ", ".join(f"{label} {count:,}" for label, count in task.counts(examples).items())
+    return f"{len(examples):,} texts" + (f": {classes}" if classes else "")
+
+
+def _training(run: Run) -> dict[str, str]:
+    training, counted = run.config.training, run.parameters
+    updates = -(-len(run.parts.train) // training.update_size) * training.epochs
+    return {
+        "encoder": f"{run.encoder.name} ({run.encoder.config['model_type']}, {run.encoder.blocks} blocks)",
+        "method": f"{METHODS[run.config.adapter.method].phrase}, {counted['trained']:,} of {counted['total']:,} parameters",
+        "updates": f"{updates:,} of {training.update_size} texts, in {training.epochs} epochs; {training.validations} validations",
+        "device": f"{training.device}, {training.precision}",
+    }
+
+
+def _disk(run: Run) -> str:
+    training, network = run.config.training, run.network
+    network.train()
+    tokens = 0
+    if network.computes_blocks and network.cut:
+        tokens += len(run.train_tokens.rows.ids) if training.epochs > 1 else 0
+        tokens += len(run.validation_tokens.rows.ids) if training.validations > 1 else 0
+    cache = tokens * run.encoder.width * (2 if training.precision == "bf16" else 4)
+    text = f"{4 * COPIES * run.parameters['trained'] / 1e6:,.1f} MB for checkpoints and model while it trains"
+    return text + (f", {cache / 1e6:,.1f} MB for the frozen-prefix cache if there is room" if cache else "")
+
+
+def _time(run: Run) -> str:
+    """Training and validations, from the rates measured; what comes after them is not estimated."""
+    training, rows = run.config.training, run.train_tokens.rows
+    assert training.token_budget is not None  # resolved
+    rng = np.random.default_rng(0)
+    batches = [batch for update in plan(rows.group_lengths, training.token_budget, training.update_size, training.seed)
+               for batch in update]  # fmt: skip
+    some = [batches[place] for place in rng.permutation(len(batches))]
+    there, updating = _rate(some, rows.group_lengths, lambda batch: _update(run, batch))
+    run.network.eval()
+    back, validating = _rate(some, rows.group_lengths, lambda batch: _predict(run, batch))
+    seconds = len(rows.ids) * training.epochs / updating
+    seconds += len(run.validation_tokens.rows.ids) * training.validations / validating
+    caches = run.network.computes_blocks and run.network.cut and training.epochs > 1
+    text = f"{'at most ' if caches else ''}about {_clock(seconds)} of training and validation"
+    return (
+        f"{text}, by {there + back} micro-batches run just now ({updating:,.0f} tokens/s in updates, {validating:,.0f} in "
+        "validation)"
+        + ("; the frozen-prefix cache shortens it" if caches else "")
+        + "; saving, test and report come on top"
+    )
+
+
+def _rate(
+    batches: list[NDArray[np.int64]], lengths: NDArray[np.int64], compute: Callable[[NDArray[np.int64]], None]
+) -> tuple[int, float]:
+    """How many micro-batches were computed in MEASURED_S, and tokens per second; the first is not timed."""
+    compute(batches[0])
+    tokens = count = 0
+    started = time.monotonic()
+    for batch in _again(batches):
+        compute(batch)
+        tokens += int(lengths[batch].sum())
+        count += 1
+        spent = time.monotonic() - started
+        if spent > MEASURED_S or count >= max(len(batches), 3):
+            break
+    return count, tokens / max(spent, 1e-9)
+
+
+def _again(batches: list[Any]) -> Iterable[Any]:
+    while True:
+        yield from batches
+
+
+def _update(run: Run, batch: NDArray[np.int64]) -> None:
+    network, bf16 = run.network, run.config.training.precision == "bf16"
+    network.train()
+    with torch.autocast(network.device.type, torch.bfloat16, enabled=bf16):
+        outputs = network(run.train_tokens.rows.take(batch))
+    targets = run.task.targets([run.parts.train.items[i] for i in batch], run.tokenizer)
+    network.task.loss(outputs.float(), targets).mean().backward()  # type: ignore[no-untyped-call]
+    for parameter in network.trained().values():
+        parameter.grad = None
+
+
+def _predict(run: Run, batch: NDArray[np.int64]) -> None:
+    run_network(run.network, run.train_tokens.rows.take(batch), run.config.training.precision)
+
+
+def _clock(seconds: float) -> str:
+    return f"{seconds / 60:,.1f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"

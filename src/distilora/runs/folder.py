@@ -1,0 +1,156 @@
+"""The run's folder: new, replaced, or gone on with; never written by two processes at once.
+
+The process that writes holds `.lock` (files/locks.py). `.distilora` marks a folder as a run's. Only a folder with two marks is
+overwritten: run.yaml, and this or another file that nobody but distilora writes; and of what it holds only the files of a
+run (`FILES`) are removed.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from distilora.errors import ConfigError, OutputError
+from distilora.files.full_disk import writing
+from distilora.files.locks import LOCK, hold, is_held, let_go
+from distilora.progress import say
+from distilora.version import __version__
+
+LEFT = ".*.tmp"  # temporary names: what a killed process leaves
+MARK = ".distilora"
+FILES = (
+    "model", "model.rejected", "metrics.json", "predictions.parquet", "environment.json", "seen_texts.npy", "events",
+    "report.html", "README.md", "checkpoints", "cache", "evaluations", "run.yaml",
+)  # fmt: skip
+_STAGES = {"output", "data", "encoder", "training"}  # settings that every run.yaml has had
+_TEMPORARY = re.compile(r"\.(?P<name>.+?)\.\d+(\.old)?\.tmp")  # of `FILES`, and of a checkpoint
+
+
+def check_output(folder: Path, overwrite: bool, resume: bool) -> None:
+    """Raises ConfigError if a run may not be written to `folder`, OutputError if another process is writing one."""
+    ours = _is_run(folder)
+    if ours and not is_held(folder):
+        hold(folder)  # only to see whether it can be had
+        let_go(folder)
+    if resume or not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ConfigError(f"output: {folder} is a file; give another folder")
+    if not any(path.name not in (LOCK, MARK) and not _is_temporary(path) for path in folder.iterdir()):
+        return
+    if overwrite:
+        _check_overwriting(folder, ours)
+        return
+    more = (
+        f", --overwrite, or --resume {shlex.quote(str(folder))}"
+        if (folder / "checkpoints").is_dir()
+        else " or --overwrite"
+    )
+    raise ConfigError(f"output: {folder} is not empty; give another --output{more if ours else ''}")
+
+
+def _check_overwriting(folder: Path, ours: bool) -> None:
+    """Raises ConfigError for a folder that is never emptied, whatever lies in it, or that is not a run's."""
+    place = folder.resolve()
+    held = [(Path.cwd(), "the working directory"), (Path(os.path.expanduser("~")), "your home")]  # noqa: PTH111 - Path.home() raises where there is none
+    for path, what in ((path.resolve(), what) for path, what in held):
+        if path.is_relative_to(place):
+            is_it = "is" if path == place else "holds"
+            raise ConfigError(f"output: {folder} {is_it} {what} and is never overwritten; give another folder")
+    if (folder / ".git").exists():
+        raise ConfigError(f"output: {folder} holds a .git and is never overwritten; give another folder")
+    if not ours:
+        raise ConfigError(
+            f"output: {folder} holds something other than a run and is not overwritten; give another folder"
+        )
+
+
+def claim(folder: Path, overwrite: bool, resume: bool) -> None:
+    """Makes the folder, locks and marks it, and clears what a former run (`overwrite`) or a killed process left in it.
+
+    What is not of a run stays, and that is said. Raises ConfigError or OutputError as `check_output` does: another
+    process may have come first.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"output: {folder} cannot be made ({error.strerror}); give another --output") from None
+    hold(folder)
+    check_output(folder, overwrite, resume)
+    for path in [*folder.glob(LEFT), *folder.glob(f"checkpoints/{LEFT}")]:
+        if _is_temporary(path):
+            _remove(path)
+    # First the mark: a process killed while it removes the rest leaves a folder that is still known.
+    (folder / MARK).write_text(json.dumps({"distilora": __version__, "holds": "run"}) + "\n", "utf-8")
+    if overwrite and not resume:
+        for name in FILES:  # run.yaml is the last
+            _remove(folder / name)
+        stay = sorted(path.name for path in folder.iterdir() if path.name not in (LOCK, MARK))
+        if stay:
+            say(f"note: {folder}: {', '.join(stay)}: not of a run, left as it is")
+
+
+@contextmanager
+def writing_run(folder: Path) -> Iterator[None]:
+    """Turn a full disk into an OutputError that says to resume the run, or to start it again if nothing of it is there."""
+
+    def go_on() -> str:
+        if (folder / "run.yaml").is_file():
+            return f"go on from the last whole checkpoint with: distilora train --resume {shlex.quote(str(folder))}"
+        return "start the run again"
+
+    with writing(folder, go_on):
+        yield
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether the folder has two marks of a run, or is one that an overwriting process was killed in."""
+    if _is_marked(folder):
+        return _has_settings(folder) or not any((folder / name).exists() for name in FILES)
+    return _has_settings(folder) and (
+        _has_versions(folder) or (folder / "model" / "artifact.json").is_file() or (folder / "checkpoints").is_dir()
+    )
+
+
+def _is_marked(folder: Path) -> bool:
+    try:
+        mark = json.loads((folder / MARK).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(mark, dict) and mark.get("holds") == "run"
+
+
+def _has_settings(folder: Path) -> bool:
+    """Whether run.yaml holds what a run writes there; of any version, so the stages alone are looked at."""
+    import yaml
+
+    try:
+        tree = yaml.safe_load((folder / "run.yaml").read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(tree, dict) and set(tree) >= _STAGES
+
+
+def _has_versions(folder: Path) -> bool:
+    try:
+        versions = json.loads((folder / "environment.json").read_text("utf-8"))["versions"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return isinstance(versions, dict) and "distilora" in versions
+
+
+def _is_temporary(path: Path) -> bool:
+    """Whether a run writes its files under such a name first."""
+    match = _TEMPORARY.fullmatch(path.name)
+    return match is not None and (match["name"] in FILES or match["name"].rstrip("+").isdigit())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

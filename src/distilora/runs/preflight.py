@@ -1,0 +1,161 @@
+"""Checks before a run begins: whatever can be known to be wrong without torch and without the encoder's weights.
+
+task -> output -> tracker, method -> encoder, lengths, layers -> columns and labels of every split -> room on the disk. Of
+the test split nothing is looked at but whether its records can be read and have labels that a model could answer with;
+nothing of it is kept.
+"""
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from distilora.config.schema import DataConfig, RunConfig
+from distilora.data.cleaning import cleaning
+from distilora.data.parts import find_test
+from distilora.data.sources import Source, open_source
+from distilora.errors import DataError, OutputError
+from distilora.files.tables import Record
+from distilora.model.adapters.methods import METHODS
+from distilora.model.encoders.find import Encoder, find_encoder, weight_shapes
+from distilora.progress import Progress, quiet
+from distilora.runs.folder import FILES, check_output
+from distilora.runs.resolve import check_adapter, check_lengths, check_tracker, with_absolute_paths
+from distilora.tasks.base import Task
+from distilora.tasks.file import check_task
+from distilora.tasks.registry import find_task
+
+# Trained numbers of 4 bytes on disk at once: three checkpoints (two are kept until the next is whole) of weights, two moments
+# and the best weights; the model, and the one that it replaces.
+COPIES = 3 * (1 + 2 + 1) + 2
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the checks found: the settings with absolute paths, the encoder, the task, and the room that the run takes."""
+
+    config: RunConfig
+    encoder: Encoder
+    task: Task
+    disk_bytes: int  # of checkpoints and model
+
+
+def check_run(config: RunConfig, task: Task | None = None, *, overwrite: bool = False, resume: bool = False) -> Checked:
+    """Checks all that a run needs; nothing is written. Arguments are those of `train`.
+
+    Raises ConfigError, DataError, EncoderError, OutputError or MissingExtra naming the field (and row) at fault.
+    """
+    if os.environ.get("RANK", "0") != "0":  # one of several processes; the first speaks and writes
+        quiet()
+    elif task is not None:
+        check_task(task)
+    folder = Path(config.output)
+    if os.environ.get("RANK", "0") == "0":
+        check_output(folder, overwrite, resume)
+    config = with_absolute_paths(config)
+    check_tracker(config)
+    encoder = find_encoder(config.encoder.name, config.encoder.revision)
+    check_lengths(config, encoder)
+    check_adapter(config, encoder)
+    task = check_data(config.data, find_task(config.task) if task is None else task)
+    needed = 4 * COPIES * trained_numbers(config, encoder, task)
+    _check_room(folder, needed, overwrite or resume)
+    return Checked(config, encoder, task, needed)
+
+
+def check_data(config: DataConfig, task: Task | type[Task]) -> Task:
+    """Look at the columns and labels of all splits; return the task, set up from the training split where a class is given.
+
+    Of a split whose source declares its labels only the first record is read. Raises DataError or ConfigError naming the
+    field and the record at fault.
+    """
+    source = open_source(config.path, config.name, config.revision, separator=config.separator)
+    test_source, test_split = find_test(config, source)
+    given = isinstance(task, Task)
+    task = task if isinstance(task, Task) else task.from_source(config, source)
+    if given or config.labels is not None:  # else every label was found in the data
+        _check_split(source, config.train_split, "data.train_split", task, config, config.group_column)
+    else:
+        _check_first(source, config.train_split, "data.train_split", task, config.group_column)
+    if config.validation_split is not None:
+        _check_split(source, config.validation_split, "data.validation_split", task, config)
+    if test_source is not None:
+        setting = "data.test_split" if config.test_path is None else "data.test_path"
+        _check_split(test_source, test_split, setting, task, config)
+    return task
+
+
+def trained_numbers(config: RunConfig, encoder: Encoder, task: Task) -> int:
+    """About how many numbers are trained, from the shapes in the encoder's files: exact but for the head's biases."""
+    adapter, family = config.adapter, encoder.architecture
+    head = encoder.width * (encoder.width + task.outputs)
+    if adapter.method == "head":
+        return head
+    first = 0 if adapter.last_blocks is None else encoder.blocks - adapter.last_blocks
+    number = re.compile(rf"(?:^|\.){re.escape(family.blocks)}\.(\d+)\.")
+    targets = tuple(f".{target}.weight" for target in family.targets(adapter.targets))
+    count = head
+    for name, shape in weight_shapes(encoder).items():
+        block = number.search(name)
+        if adapter.last_blocks is not None and (block is None or int(block[1]) < first):
+            continue
+        if METHODS[adapter.method].saved == "delta":
+            size = 1
+            for length in shape:
+                size *= length
+            count += size
+        elif len(shape) == 2 and f".{name}".endswith(targets):
+            count += adapter.r * sum(shape)
+    return count
+
+
+def _check_first(source: Source, split: str, setting: str, task: Task, group_column: str | None = None) -> None:
+    first = next(iter(source.records(split, setting)), None)
+    if first is None:
+        raise DataError(f"{setting}: {source.name} {split} has no records; give another")
+    _check_record(first, task, setting, group_column)
+
+
+def _check_split(
+    source: Source, split: str, setting: str, task: Task, config: DataConfig, group_column: str | None = None
+) -> None:
+    """Reads every record as the run will, or the first alone where the source declares its labels."""
+    _check_first(source, split, setting, task, group_column)
+    if task.declared(source):
+        return
+    clean = cleaning(config.cleaning).clean
+    with Progress(f"checking {split}", None, "records") as bar:
+        for record in source.records(split, setting):
+            texts = _check_record(record, task, setting)
+            if config.strict and not any(clean(text).strip() for text in texts):
+                raise DataError(f"{record.place}: the text is blank; fill it, or drop --data.strict to skip such rows")
+            bar.add(1)
+
+
+def _check_record(record: Record, task: Task, setting: str, group_column: str | None = None) -> tuple[str, ...]:
+    try:
+        example = task.read(record.values)
+        if group_column is not None and group_column not in record.values:
+            columns = ", ".join(map(str, record.values))
+            raise DataError(f"data.group_column: no column {group_column!r} (columns: {columns})")
+    except DataError as error:
+        where = "" if setting == "data.train_split" else f"{setting}: "
+        raise DataError(f"{where}{record.place}: {error}") from None
+    return example.texts
+
+
+def _check_room(folder: Path, needed: int, replaces: bool) -> None:
+    """Raises OutputError if the disk has no room; what a former run holds there, if this one replaces it, is room."""
+    place = folder.absolute()
+    while not place.is_dir():
+        place = place.parent
+    room = shutil.disk_usage(place).free
+    if replaces and folder.is_dir():
+        held = [path for name in FILES for path in [folder / name, *(folder / name).rglob("*")]]
+        room += sum(path.lstat().st_size for path in held if path.is_file())
+    if room < needed:
+        raise OutputError(
+            f"output: {folder} cannot be written: its disk has room for {room / 1e6:,.1f} MB, checkpoints and model take "
+            f"{needed / 1e6:,.1f} MB; make room, or give another --output"
+        )

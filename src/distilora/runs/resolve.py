@@ -1,0 +1,184 @@
+"""Decides what a run's settings leave open, for this machine, checks them against the encoder, and says what is used."""
+
+import dataclasses
+import importlib.util
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, cast
+
+from distilora import hardware
+from distilora.config.parse import parse, read_recipe
+from distilora.config.schema import RunConfig
+from distilora.errors import ConfigError, MissingExtra
+from distilora.hardware import Device
+from distilora.model.adapters.methods import METHODS
+from distilora.model.encoders.find import EMBEDDED, Encoder, weight_shapes
+from distilora.progress import say
+
+
+def resume_config(folder: str | Path, threads: int | None = None) -> RunConfig:
+    """The settings of an unfinished run, from its run.yaml, on other threads if a number is given.
+
+    Raises ConfigError if there is none or it is finished.
+    """
+    folder = Path(folder)
+    if (folder / "metrics.json").is_file():
+        raise ConfigError(f"--resume: {folder} is finished; see its report.html")
+    if not (folder / "run.yaml").is_file():
+        raise ConfigError(f"--resume: {folder} holds no run; give the folder that the stopped run named")
+    config = dataclasses.replace(parse(RunConfig, (), read_recipe(folder / "run.yaml")), output=str(folder))
+    if threads is None:
+        return config
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, threads=threads))
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The settings with the files and folders they name by absolute paths, so that a run can be resumed from anywhere."""
+
+    def absolute(name: str | None) -> str | None:
+        if not name or name == EMBEDDED:
+            return name
+        try:
+            path = Path(name).expanduser()
+            return str(path.absolute()) if path.exists() else name  # a name of the Hub's
+        except (OSError, RuntimeError, ValueError):  # a name too long, an unknown user, a null character
+            return name
+
+    data = dataclasses.replace(
+        config.data, path=cast(str, absolute(config.data.path)), test_path=absolute(config.data.test_path)
+    )
+    encoder = dataclasses.replace(config.encoder, name=cast(str, absolute(config.encoder.name)))
+    return dataclasses.replace(config, data=data, encoder=encoder)
+
+
+def resolve(config: RunConfig) -> RunConfig:
+    """The settings with every null that the run decides decided for this machine."""
+    training, encoder = config.training, config.encoder
+    device = hardware.pick_device(training.device)
+    precision = hardware.pick_precision(training.precision, device)
+    on_cpu = device.type == "cpu"
+    attention = encoder.attention
+    if attention == "auto":
+        attention = "packed"
+    rate = training.learning_rate or METHODS[config.adapter.method].learning_rate
+    training = dataclasses.replace(
+        training,
+        device=cast(Device, device.type),
+        precision=precision,
+        token_budget=hardware.pick_token_budget(training.token_budget, device),
+        learning_rate=rate,
+        head_learning_rate=training.head_learning_rate or rate,
+        dropout=0.0 if training.dropout is None and on_cpu else training.dropout,
+    )
+    budget = hardware.pick_token_budget(config.evaluation.token_budget, device)
+    return dataclasses.replace(
+        config,
+        training=training,
+        encoder=dataclasses.replace(encoder, attention=attention),
+        evaluation=dataclasses.replace(config.evaluation, token_budget=budget),
+    )
+
+
+def check_given(config: RunConfig, flags: Collection[str], recipe: dict[str, Any]) -> None:
+    """Raises ConfigError for a setting of low-rank updates given to a method that has none.
+
+    Args:
+        flags: dotted names of the settings given as flags; any of them is refused.
+        recipe: the recipe's settings; one that says the default is not refused, so that a run.yaml is a recipe, too.
+    """
+    if not _ignored(config):
+        return
+    default = type(config.adapter)()
+    stage = recipe.get("adapter") or {}
+    for name in _LOW_RANK:
+        if f"adapter.{name}" in flags or (name in stage and stage[name] != getattr(default, name)):
+            raise ConfigError(
+                f"adapter.{name}: given, but method {config.adapter.method} has no low-rank update; drop it, or use method lora"
+            )
+
+
+_LOW_RANK = ("r", "alpha", "dropout", "targets")  # settings of low-rank updates alone
+
+
+def _ignored(config: RunConfig) -> bool:
+    return METHODS[config.adapter.method].saved != "peft"
+
+
+def check_adapter(config: RunConfig, encoder: Encoder) -> None:
+    """Raises ConfigError for layers or blocks that the encoder does not have, MissingExtra if the method lacks a package.
+
+    The layers are known by the names of the matrices in the encoder's files.
+    """
+    adapter, family = config.adapter, encoder.architecture
+    if METHODS[adapter.method].quantised and importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingExtra("bitsandbytes", "qlora")
+    if adapter.last_blocks is not None and adapter.last_blocks > encoder.blocks:
+        raise ConfigError(
+            f"adapter.last_blocks: {adapter.last_blocks} given, but the encoder has {encoder.blocks}; give fewer"
+        )
+    if _ignored(config) or not isinstance(adapter.targets, tuple):
+        return
+    layers = {name.removesuffix(".weight") for name, shape in weight_shapes(encoder).items() if len(shape) == 2}
+    for target in adapter.targets:
+        # A name may lack what comes before it, in the setting or in a file that holds the base model alone.
+        if target not in family.head_layers and not any(
+            f".{layer}".endswith(f".{target}") or target.endswith(f".{layer}") for layer in layers
+        ):
+            raise ConfigError(
+                f"adapter.targets: {target!r} given, but {encoder.name} has no such layer; name some of "
+                f"{', '.join(family.targets('all'))}"
+            )
+
+
+def check_lengths(config: RunConfig, encoder: Encoder) -> None:
+    """Raises ConfigError for more tokens than the encoder reads."""
+    if config.data.max_length > encoder.max_length:
+        raise ConfigError(
+            f"data.max_length: {config.data.max_length} given, but {encoder.name} reads {encoder.max_length} tokens; give fewer"
+        )
+
+
+def check_tracker(config: RunConfig) -> None:
+    """Raises ConfigError if the tracker is not installed."""
+    tracker = config.training.tracker
+    if tracker != "none" and importlib.util.find_spec(tracker) is None:  # Accelerate would only warn, and log nothing
+        raise ConfigError(f"training.tracker: {tracker} is not installed; pip install {tracker}, or set it to none")
+
+
+def say_if_on_other_threads(folder: Path) -> None:
+    """A note where the run in the folder was begun on another number of threads than PyTorch has now."""
+    file = folder / "environment.json"
+    if not file.is_file():  # stopped before its first update
+        return
+    import torch
+
+    before, now = json.loads(file.read_text("utf-8")).get("threads"), torch.get_num_threads()
+    if before != now:
+        say(f"note: this run was begun with threads: {before} and goes on with {now}: the last bits of its weights may differ; "
+            f"--threads {before} keeps them")  # fmt: skip
+
+
+def say_what_is_used(config: RunConfig, encoder: Encoder) -> None:
+    """Encoder, device, precision, and what a user may not expect of them."""
+    say(f"encoder: {encoder.name} ({encoder.source}, {encoder.config['model_type']})")
+    if not encoder.architecture.attention_registry:
+        say(f"note: {encoder.config['model_type']} does not honour Transformers' attention registry: rows stay padded")
+    import torch
+
+    training, method = config.training, METHODS[config.adapter.method]
+    threads = f", {torch.get_num_threads()} threads" if training.device == "cpu" else ""
+    say(f"device: {training.device}{threads}, precision {training.precision}, attention {config.encoder.attention}")
+    if method.quantised:
+        say("note: qlora holds the blocks' weights in 4 bits, which on an encoder this small is little of what training takes, "
+            "and widens them at each use: expect it to be slower than lora, not faster")  # fmt: skip
+    unused = [name for name in _LOW_RANK if getattr(config.adapter, name) != getattr(type(config.adapter)(), name)]
+    if _ignored(config) and unused:
+        names = ", ".join(f"adapter.{name}" for name in unused)
+        say(f"warning: {names}: not used, method {method.name} has no low-rank update")
+    assert training.learning_rate is not None  # resolved
+    if training.learning_rate >= 10 * method.learning_rate:
+        say(
+            f"warning: training.learning_rate {training.learning_rate:g} is high for {method.phrase}; {method.learning_rate:g} "
+            "is usual"
+        )

@@ -1,0 +1,322 @@
+"""A whole run, top to bottom: data, tokens, network, training, artifact, round trip, evaluation, report.
+
+What it leaves in the run's folder:
+
+    model/               the artifact, all that travels
+    run.yaml             settings, resolved
+    metrics.json         figures, data counts, costs
+    predictions.parquet  every answer on validation and test
+    environment.json     versions, processor, commit
+    seen_texts.npy       hashes of the texts trained and chosen on, by which `evaluate` knows them again
+    events/              curves for TensorBoard
+    report.html          for people
+    README.md            model card
+    checkpoints/         the last two; removed when the run is finished
+"""
+
+import json
+import shlex
+import shutil
+import signal
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import yaml
+
+from distilora import hardware
+from distilora.artifact.format import Artifact
+from distilora.batching.tokens import Tokenised, unknown_only, with_truncation
+from distilora.config.parse import to_tree
+from distilora.config.schema import RunConfig
+from distilora.data.duplicates import fingerprints
+from distilora.data.examples import Examples
+from distilora.data.overlap import shared_copies
+from distilora.data.parts import Parts, read_parts
+from distilora.errors import Interrupted
+from distilora.evaluation.measure import Measured, measure
+from distilora.export.save import verified, write_model
+from distilora.files.atomic import atomic_text, write_json
+from distilora.files.locks import let_go
+from distilora.inference.backends.torch_backend import TorchBackend
+from distilora.inference.lanes import run_rows
+from distilora.model.adapters.methods import METHODS
+from distilora.model.adapters.quantisation import check_device, require_bitsandbytes, size
+from distilora.model.build import new_network
+from distilora.model.encoders.find import load_tokenizer
+from distilora.model.network import Network
+from distilora.progress import say
+from distilora.runs.environment import environment
+from distilora.runs.folder import claim, writing_run
+from distilora.runs.outcome import Outcome, write_outcome
+from distilora.runs.preflight import Checked, check_run
+from distilora.runs.resolve import resolve, say_if_on_other_threads, say_what_is_used
+from distilora.tasks.base import Task
+from distilora.training import memory
+from distilora.training.loop import Fitted, fit
+from distilora.training.processes import from_environment, local_index
+from distilora.training.setup import Labelled
+
+
+def train(
+    config: RunConfig,
+    task: Task | None = None,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    checked: Checked | None = None,
+) -> dict[str, Any]:
+    """Runs everything and returns what metrics.json holds; nothing where another process of the run writes it.
+
+    Args:
+        config: the settings; nulls are decided here and written to run.yaml.
+        task: None: the one that `config.task` names, set up for the data.
+        overwrite: replace what a former run left in `config.output`.
+        resume: go on from that folder's latest checkpoint.
+        checked: what `preflight.check_run` found for the same arguments; None: it is called here.
+
+    For the whole process, and from then on, glibc keeps freed memory (hardware.py). Random numbers, threads and an
+    Accelerator of the caller's stay as they were.
+
+    Raises ConfigError, DataError, EncoderError or MissingExtra for what is asked for and cannot be had, before
+    anything is written; OutputError if another process writes the folder or the disk is full; Interrupted when stopped;
+    RoundTripError if the saved model does not give back its outputs.
+    """
+    with Run(config, task, overwrite=overwrite, resume=resume, checked=checked) as run:
+        run.read()
+        run.build()
+        try:
+            run.fit()
+            if not run.ranks.first:
+                return {}
+            run.save()
+            run.evaluate()
+            return run.finish()
+        except KeyboardInterrupt:
+            again = f"continue with: distilora train --resume {shlex.quote(str(run.folder))}"
+            raise Interrupted(f"stopped; {again}", signal.SIGINT) from None
+
+
+_LEFT_BY = {
+    "parts": "read", "tokenizer": "read", "train_tokens": "read", "validation_tokens": "read", "network": "build",
+    "parameters": "build", "fitted": "fit", "temperature": "save", "artifact": "save", "round_trip": "save",
+    "measured": "evaluate",
+}  # fmt: skip
+
+
+class Run:
+    """A run, stage by stage; `train` goes through them all. Each stage leaves its results in the attributes below.
+
+    The constructor checks what can be checked (`preflight.check_run`) and decides what is null in the settings; nothing is
+    written before `fit`.
+    """
+
+    parts: Parts
+    train_tokens: Tokenised
+    validation_tokens: Tokenised
+    network: Network
+    parameters: dict[str, Any]  # counts: trained, total, share
+    fitted: Fitted
+    temperature: float
+    artifact: Artifact
+    round_trip: dict[str, Any]
+    measured: list[Measured]  # the final test first, where there is one
+
+    def __init__(
+        self,
+        config: RunConfig,
+        task: Task | None = None,
+        *,
+        overwrite: bool = False,
+        resume: bool = False,
+        checked: Checked | None = None,
+    ) -> None:
+        self._clock = _Clock()
+        self._overwrite, self._resume = overwrite, resume
+        self.folder = Path(config.output)
+        self.ranks = from_environment()
+        self.checked = checked or check_run(config, task, overwrite=overwrite, resume=resume)
+        self.config = resolve(self.checked.config)
+        self.device = torch.device(self.config.training.device)
+        if self.device.type == "cpu":
+            hardware.keep_freed_memory()
+        elif self.ranks.count > 1 and self.device.type == "cuda":
+            self.device = torch.device("cuda", local_index())
+            torch.cuda.set_device(self.device)
+        if METHODS[config.adapter.method].quantised:
+            check_device(self.device)
+            require_bitsandbytes()
+        self.task, self.encoder = self.checked.task, self.checked.encoder
+        self._while_open = ExitStack()
+        self._while_open.enter_context(hardware.threads_for(self.config.training.threads))
+        say_what_is_used(self.config, self.encoder)
+        if resume and self.config.training.device == "cpu":
+            say_if_on_other_threads(self.folder)
+        self._above = memory.after_imports_mb()
+        self._peak = memory.Peak(torch.device("cpu"), every_s=0.05)  # the whole run's, of the host
+        self._peak.__enter__()
+
+    def __getattr__(self, name: str) -> Any:
+        """Says which stage leaves what is not there yet."""
+        if name in _LEFT_BY:
+            raise AttributeError(f"{name}: is there after {_LEFT_BY[name]}(); call that first")
+        raise AttributeError(name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the folder and of its threads; a run that was not finished can be gone on with by `resume`."""
+        self._peak.stop()
+        self._while_open.close()
+        let_go(self.folder)
+
+    def read(self) -> Parts:
+        """Reads, cleans and divides the data, and tokenises what is trained and chosen on."""
+        self.parts = read_parts(self.config.data, self.task)
+        data = self.config.data
+        self.tokenizer = with_truncation(load_tokenizer(self.encoder), data.max_length, data.truncation_side)
+        self.train_tokens = self.task.tokenise(self.tokenizer, self.parts.train.items, "tokenising train")
+        self.validation_tokens = self.task.tokenise(
+            self.tokenizer, self.parts.validation.items, "tokenising validation"
+        )
+        strange = unknown_only(self.tokenizer, self.train_tokens.rows)
+        if strange:
+            say(f"warning: of {strange:,} of {len(self.parts.train):,} training texts the tokenizer knows no word (emoji, another "
+                "script): they are all alike to the encoder; take one that reads them")  # fmt: skip
+        self._clock.mark("data")
+        return self.parts
+
+    def build(self) -> Network:
+        """The network to train: the encoder, what the method injects, a fresh head."""
+        training = self.config.training
+        self.network = new_network(
+            self.encoder, self.task, self.config.adapter, precision=training.precision, device=self.device,
+            attention=self.config.encoder.attention, dropout=training.dropout, seed=training.seed,
+        )  # fmt: skip
+        self.parameters = _count(self.network)
+        phrase = METHODS[self.config.adapter.method].phrase
+        trained, total = self.parameters["trained"], self.parameters["total"]
+        say(f"{phrase}: training {trained:,} of {total:,} parameters ({self.parameters['share']:.2%})")
+        return self.network
+
+    def fit(self) -> Fitted:
+        """Trains; the network then holds the best weights. Claims the folder."""
+        network, parts = self.network, self.parts
+        with writing_run(self.folder):
+            if self.ranks.first:
+                claim(self.folder, self._overwrite, self._resume)
+                with atomic_text(self.folder / "run.yaml") as stream:
+                    yaml.safe_dump(to_tree(self.config), stream, sort_keys=False, allow_unicode=True)
+                write_json(self.folder / "environment.json", environment())
+            with memory.Peak(self.device, self._above) as peak:
+                self.fitted = fit(
+                    network,
+                    Labelled(self.train_tokens.rows, self.task.targets(parts.train.items, self.tokenizer)),
+                    Labelled(self.validation_tokens.rows, self._validation_targets()),
+                    self.config.training,
+                    self.folder,
+                    budget=_budget(self.config),
+                    resume=self._resume,
+                    base=json.dumps([self.encoder.sha256, self.config.encoder.attention, to_tree(self.config.adapter)]),
+                    ranks=self.ranks,
+                )
+        self.fitted.memory["peak_mb"] = peak.mb
+        self._clock.mark("training")
+        return self.fitted
+
+    def save(self) -> Artifact:
+        """Fits the temperature, writes model/, and has a fresh process give its outputs back."""
+        self.temperature = self.task.fit_temperature(self.fitted.outputs, self._validation_targets())
+        with writing_run(self.folder):
+            self.artifact = write_model(
+                self.folder, self.config, self.encoder, self.task, self.parts, self.network, self.tokenizer, self.temperature,
+                self.validation_tokens.rows, self.fitted.outputs,
+            )  # fmt: skip
+        self.round_trip = verified(self.folder, self.task, self.config.training.device)
+        self._clock.mark("saving and round trip")
+        return self.artifact
+
+    def evaluate(self) -> list[Measured]:
+        """Measures validation and then, once, the test split."""
+        self.measured = [self._measure(self.parts.validation, self.validation_tokens, self.fitted.outputs)]
+        sets = {"train": self.parts.train, "validation": self.parts.validation}
+        if self.parts.read_test is not None:
+            test = sets["test"] = self.parts.read_test()
+            tokens = self.task.tokenise(self.tokenizer, test.items, f"tokenising {test.split}")
+            backend = TorchBackend(self.network, self.config.training.precision, _budget(self.config))
+            outputs = run_rows(tokens.rows, backend, label=f"predicting {test.split}")
+            self.measured.insert(0, self._measure(test, tokens, outputs))
+        self.parts.summary["copies_between_splits"] = shared_copies(sets)
+        self._clock.mark("evaluation")
+        return self.measured
+
+    def finish(self) -> dict[str, Any]:
+        """Writes the report and all other outcomes, and lets go of the folder; returns what metrics.json holds."""
+        padding = self.tokenizer.id_to_token(int(self.encoder.config.get("pad_token_id") or 0)) or "[PAD]"
+        trained_on = [*self.parts.train.items, *self.parts.validation.items]
+        outcome = Outcome(
+            self.config, self.encoder, self.artifact, padding, self.task, self.parts, len(self.train_tokens.rows.ids),
+            self.parameters, self.fitted, self.round_trip, self.measured,
+            fingerprints([" ".join(e.texts) for e in trained_on]), {**self._clock.costs(), **self._memory()},
+        )  # fmt: skip
+        with writing_run(self.folder):
+            summary = write_outcome(self.folder, outcome)
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        self.close()
+        return summary
+
+    def _memory(self) -> dict[str, float]:
+        """Of this process: `peak_anonymous_mb` is its own, without what is mapped from files, such as the cache."""
+        return {
+            "peak_anonymous_mb": round(self._peak.mb, 1),
+            "cache_on_disk_mb": round(self.fitted.prefix["bytes"] / 1e6, 1),
+            "peak_resident_mb": round(hardware.peak_resident_mb(), 1),
+        }
+
+    def _measure(self, examples: Examples, tokens: Tokenised, outputs: Any) -> Measured:
+        return measure(
+            self.task, examples, tokens, outputs, self.temperature, self.config.evaluation, self.tokenizer,
+            self.task.counts(self.parts.train),
+        )  # fmt: skip
+
+    def _validation_targets(self) -> list[Any]:
+        return self.task.targets(self.parts.validation.items, self.tokenizer)
+
+
+class _Clock:
+    """Seconds of each stage."""
+
+    def __init__(self) -> None:
+        self.start = self.last = time.monotonic()
+        self.cpu = time.process_time()
+        self.stages: dict[str, float] = {}
+
+    def mark(self, stage: str) -> None:
+        now = time.monotonic()
+        self.stages[stage] = round(now - self.last, 2)
+        self.last = now
+
+    def costs(self) -> dict[str, Any]:
+        return {
+            "wall_s": round(time.monotonic() - self.start, 2),
+            "cpu_s": round(time.process_time() - self.cpu, 2),
+            "stages_s": self.stages,
+        }
+
+
+def _count(network: Network) -> dict[str, Any]:
+    trained = sum(p.numel() for p in network.trained().values())
+    replaced = sum(p.numel() for name, p in network.named_parameters() if "original_module" in name)
+    total = sum(size(p) for p in network.parameters()) - replaced
+    return {"trained": trained, "total": total, "share": trained / total}
+
+
+def _budget(config: RunConfig) -> int:
+    assert config.evaluation.token_budget is not None  # resolved
+    return config.evaluation.token_budget

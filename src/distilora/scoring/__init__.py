@@ -1,0 +1,1 @@
+"""Scores tables of any size, resumably, on one machine or on Ray."""

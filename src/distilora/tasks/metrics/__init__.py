@@ -1,0 +1,1 @@
+"""Computes figures and their intervals from probabilities; no torch."""

@@ -1,0 +1,1 @@
+"""Trains: the loop, and what makes it resumable and shared."""

@@ -1,0 +1,164 @@
+"""Checkpoints: all that training needs to go on as if nothing had happened, in safetensors and JSON.
+
+`checkpoints/UPDATE/` holds trained weights, AdamW's moments, the random state, the best weights so far and the place
+in the plan. A checkpoint is written under a temporary name, flushed to disk and renamed; the last two are kept. One
+whose checksums do not fit is passed over for the one before, with a message.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from distilora.errors import ConfigError
+from distilora.files.atomic import sha256
+from distilora.progress import say
+
+KEEP = 2
+
+
+@dataclass
+class State:
+    """Where a run stands. The place in the data is `update` alone: the plan is a pure function of it and the seed."""
+
+    fingerprint: str  # of the training data and settings; a checkpoint of others is refused
+    update: int = 0  # updates done
+    validated: int = -1  # update after which validation was last done
+    best_loss: float = float("inf")
+    best_update: int = -1
+    stale: int = 0  # validations since the best
+    seconds: float = 0.0  # spent training and validating
+    updating: float = 0.0  # of these, spent on updates and on the states that they read from a cache
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass
+class Best:
+    """The best weights so far, and the validation outputs they gave."""
+
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    outputs: torch.Tensor | None = None
+
+
+def save_checkpoint(
+    folder: Path, state: State, trained: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, best: Best
+) -> Path:
+    """Writes `folder/UPDATE/` and removes all but the last two; those stay if this one cannot be written.
+
+    Raises OSError or SafetensorError if the disk does not take it.
+    """
+    target = folder / f"{state.update:08d}"
+    while target.exists():  # the same update before its validation: it stays until this one is whole
+        target = target.with_name(target.name + "+")
+    temporary = folder / f".{target.name}.{os.getpid()}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        weights = {name: parameter.detach().cpu().contiguous() for name, parameter in trained.items()}
+        save_file(weights, temporary / "trained.safetensors")
+        save_file(_moments(trained, optimizer), temporary / "optimizer.safetensors")
+        save_file(_random_state(), temporary / "random.safetensors")
+        kept = {f"weights.{name}": value for name, value in best.weights.items()}
+        if best.outputs is not None:
+            kept["outputs"] = best.outputs
+        save_file(kept or {"none": torch.zeros(1)}, temporary / "best.safetensors")
+        (temporary / "state.json").write_text(json.dumps(dataclasses.asdict(state)), "utf-8")
+        sums = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
+        (temporary / "checksums.json").write_text(json.dumps(sums), "utf-8")
+        for file in temporary.iterdir():
+            _flush(file)
+        _flush(temporary)
+        os.replace(temporary, target)
+        _flush(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    for old in _checkpoints(folder)[:-KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def load_checkpoint(
+    folder: Path, fingerprint: str, trained: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+) -> tuple[State, Best] | None:
+    """Restores the latest whole checkpoint into weights, optimiser and random state; None if there is none.
+
+    Raises ConfigError if it belongs to other data or settings.
+    """
+    for path in reversed(_checkpoints(folder)):
+        try:
+            sums = json.loads((path / "checksums.json").read_text("utf-8"))
+            torn = [name for name, value in sums.items() if sha256(path / name) != value]
+            state = State(**json.loads((path / "state.json").read_text("utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            say(f"checkpoint {path} is damaged ({error}); trying the one before")
+            continue
+        if torn:
+            say(f"checkpoint {path} is damaged ({', '.join(torn)}); trying the one before")
+            continue
+        if state.fingerprint != fingerprint:
+            raise ConfigError(f"--resume: {path} was trained on other data or settings; bring them back, or start anew")
+        with torch.no_grad():
+            for name, value in load_file(path / "trained.safetensors").items():
+                trained[name].copy_(value)
+        _restore_moments(trained, optimizer, load_file(path / "optimizer.safetensors"))
+        _restore_random_state(load_file(path / "random.safetensors"))
+        kept = load_file(path / "best.safetensors")
+        weights = {name.removeprefix("weights."): v for name, v in kept.items() if name.startswith("weights.")}
+        return state, Best(weights, kept.get("outputs"))
+    return None
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.name.rstrip("+").isdigit()) if folder.is_dir() else []
+
+
+def _moments(trained: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    found = {
+        f"{key}.{name}": value.detach().cpu().contiguous()
+        for name, parameter in trained.items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+    return found or {"none": torch.zeros(1)}
+
+
+def _restore_moments(
+    trained: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, moments: dict[str, torch.Tensor]
+) -> None:
+    optimizer.state.clear()
+    for full, value in moments.items():
+        key, _, name = full.partition(".")
+        if name in trained:
+            parameter = trained[name]
+            place = "cpu" if key == "step" else parameter.device
+            optimizer.state[parameter][key] = value.to(place)
+
+
+def _random_state() -> dict[str, torch.Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _restore_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def _flush(path: Path) -> None:
+    """Has the disk hold a file, or the names in a folder, where the system can be asked to (Windows: not of a folder)."""
+    folder = path.is_dir()
+    if folder and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,239 @@
+"""The training loop: updates from the plan, validations at fixed updates, checkpoints, early stopping, a clean stop.
+
+Learning rate and data order are functions of the update number alone; a resumed run needs nothing else. Accelerate's own
+gradient accumulation stays 1 and the loader is ours (training/step.py).
+"""
+
+import hashlib
+import json
+import math
+import shlex
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from distilora.batching.batches import Update, plan
+from distilora.config.schema import TrainingConfig
+from distilora.errors import Interrupted
+from distilora.model.network import Network
+from distilora.model.seeds import seeded
+from distilora.progress import Progress, say
+from distilora.signals import noting_signals
+from distilora.training.accelerating import accelerating
+from distilora.training.checkpoint import Best, State, load_checkpoint, save_checkpoint
+from distilora.training.memory import Meter
+from distilora.training.optimizer import learning_rate, parameter_groups
+from distilora.training.prefix_cache import Prefixes
+from distilora.training.processes import Ranks
+from distilora.training.setup import Labelled, Setup
+from distilora.training.step import make_update, not_finite
+from distilora.training.validation import validate
+
+CACHE = "cache"  # in the run's folder, while it trains
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training leaves, with the best weights in the network."""
+
+    outputs: NDArray[np.float32]  # of the validation examples, by the best weights
+    state: State
+    updates: int  # planned
+    stopped_early: bool
+    memory: dict[str, float]  # of one update, MB (memory.Meter)
+    processes: int  # that shared the work
+    prefix: dict[str, Any]  # the frozen-prefix cache: blocks below the cut, bytes of this process's file (0: none)
+
+
+def fit(
+    network: Network,
+    train: Labelled,
+    validation: Labelled,
+    config: TrainingConfig,
+    run: Path,
+    *,
+    budget: int,
+    resume: bool,
+    base: str = "",
+    ranks: Ranks | None = None,
+) -> Fitted:
+    """Train the network; `config` is resolved (no nulls for device, precision, token budget, learning rates).
+
+    Args:
+        run: the run's folder; checkpoints and curves go below it.
+        budget: padded tokens per forward pass of validation.
+        resume: go on from the latest checkpoint, if there is one.
+        base: what the network was made of (the encoder's checksum, the method); a checkpoint made of other is refused.
+        ranks: the processes that share the work; None: this one alone.
+
+    Raises Interrupted after SIGINT or SIGTERM, with the command that resumes; ConfigError if the loss, the gradient or the
+    weights are not finite. However it ends, the cache is deleted, trackers are ended, and the caller's random numbers go on.
+    """
+    with _set_up(network, train, validation, config, run, budget, ranks or Ranks()) as setup:
+        state, best = State(_fingerprint(setup, base)), Best()
+        schedule = Schedule(train.rows.groups, config)
+        if resume:
+            checkpoint = load_checkpoint(run / "checkpoints", state.fingerprint, setup.trained, setup.optimizer)
+            state, best = checkpoint or (state, best)
+            going_on = f"resuming after update {state.update:,} of {schedule.updates:,}"
+            say(going_on if checkpoint else "no whole checkpoint: starting anew")
+        if config.tracker != "none" and setup.processes.first:
+            _start_tracker(setup.accelerator, config, state.update)
+        _train(setup, state, best, schedule)
+        assert best.outputs is not None
+        with torch.no_grad():
+            for name, value in best.weights.items():
+                setup.trained[name].copy_(value)
+        return Fitted(
+            outputs=best.outputs.numpy(),
+            state=state,
+            updates=schedule.updates,
+            stopped_early=state.update < schedule.updates,
+            memory=setup.meter.found,
+            processes=setup.processes.count,
+            prefix=setup.caches.summary,
+        )
+
+
+class Schedule:
+    """Which examples each update takes, and after which updates there is a validation: functions of the number alone."""
+
+    def __init__(self, examples: int, config: TrainingConfig) -> None:
+        self.examples, self.config = examples, config
+        self.per_epoch = math.ceil(examples / config.update_size)
+        self.updates = self.per_epoch * config.epochs
+        self.validate_at = {round(self.updates * (i + 1) / config.validations) for i in range(config.validations)} - {0}
+        self._epoch, self._planned = -1, list[Update]()
+
+    def update(self, number: int, lengths: NDArray[np.int64], token_budget: int) -> Update:
+        """The micro-batches of update `number`, each a list of examples; the order is drawn anew for every epoch."""
+        epoch, place = divmod(number, self.per_epoch)
+        if epoch != self._epoch:
+            self._planned = plan(lengths, token_budget, self.config.update_size, self.config.seed, epoch)
+            self._epoch = epoch
+        return self._planned[place]
+
+    def seen(self, number: int) -> int:
+        """Examples seen in the first `number` updates, those of former epochs counted again."""
+        epochs, rest = divmod(number, self.per_epoch)
+        return epochs * self.examples + min(rest * self.config.update_size, self.examples)
+
+
+def _train(setup: Setup, state: State, best: Best, schedule: Schedule) -> None:
+    """Update, validate and write checkpoints until the schedule or the patience is at its end. Raises Interrupted."""
+    config, lengths = setup.config, setup.train.rows.group_lengths
+    assert config.learning_rate is not None
+    token_budget = setup.token_budget * setup.processes.count  # each process has its share of every micro-batch
+    seconds_before, started = state.seconds, time.monotonic()
+    examples = setup.train.rows.groups * config.epochs
+    bar = Progress("training", examples, done=schedule.seen(state.update))
+    with noting_signals() as stop, bar:
+        # states below the lowest trained block never change: compute them once
+        state.updating += setup.caches.fill(stop)
+        stop.agreed = setup.processes.any(bool(stop.signal), setup.network.device)
+        while True:
+            state.seconds = seconds_before + time.monotonic() - started
+            if stop.agreed:  # by all processes, so that all write and leave at the same update
+                _save(setup, state, best)
+                break
+
+            # validate; a run resumed from the checkpoint of a validation does not repeat it
+            if state.update in schedule.validate_at and state.validated != state.update:
+                figures = validate(setup, state, best, stop)
+                if stop.agreed:
+                    continue
+                setup.accelerator.log(figures, step=state.update)
+                _save(setup, state, best)
+            patience_spent = config.patience is not None and state.stale >= config.patience
+            if state.update == schedule.updates or patience_spent:
+                break
+
+            # set the learning rate: a share of each group's own peak
+            share = learning_rate(state.update, schedule.updates, config)
+            for group in setup.optimizer.param_groups:
+                group["lr"] = share * group["peak"]
+            rate = share * config.learning_rate
+
+            # forward, backward, step
+            update = schedule.update(state.update, lengths, token_budget)
+            step_started = time.monotonic()
+            loss, norm = make_update(update, setup, stop)
+            state.updating += time.monotonic() - step_started
+            state.update += 1
+
+            # tell, and write a checkpoint unless a validation is about to
+            state.history.append({"update": state.update, "loss": loss, "rate": rate, "norm": norm})
+            recent = [row["loss"] for row in state.history[-20:] if "loss" in row]
+            bar.add(sum(map(len, update)), loss=float(np.mean(recent)))
+            setup.accelerator.log({"train/loss": loss, "train/rate": rate}, step=state.update)
+            if state.update % config.checkpoint_every == 0 and state.update not in schedule.validate_at:
+                _save(setup, state, best)
+    if stop.agreed:
+        raise Interrupted(
+            f"stopped after update {state.update:,} of {schedule.updates:,}; continue with: "
+            f"distilora train --resume {shlex.quote(str(setup.folder))}",
+            stop.signal or signal.SIGTERM,
+        )
+
+
+@contextmanager
+def _set_up(
+    network: Network,
+    train: Labelled,
+    validation: Labelled,
+    config: TrainingConfig,
+    run: Path,
+    budget: int,
+    processes: Ranks,
+) -> Iterator[Setup]:
+    """Begin all that must be ended (seed, accelerator, caches), and put the run's parts together."""
+    with (
+        seeded(config.seed, network.device),
+        accelerating(config, run, processes) as accelerator,
+        closing(Prefixes(network, train.rows, validation.rows, config, budget, run / CACHE, processes)) as caches,
+    ):
+        trained = network.trained()
+        optimizer = torch.optim.AdamW(parameter_groups(trained, network.architecture, config), lr=0.0)
+        optimizer = accelerator.prepare(optimizer)  # the network is shared by `processes`, not wrapped
+        yield Setup(
+            network, train, validation, config, run, budget, processes, accelerator, caches, trained, optimizer,
+            Meter(network),
+        )  # fmt: skip
+
+
+def _save(setup: Setup, state: State, best: Best) -> None:
+    """Write a checkpoint; the first process alone does. Raises ConfigError for weights that are not finite."""
+    if not all(bool(torch.isfinite(weight).all()) for weight in setup.trained.values()):
+        raise not_finite("weights are", state.update)
+    if setup.processes.first:
+        save_checkpoint(setup.folder / "checkpoints", state, setup.trained, setup.optimizer, best)
+
+
+def _start_tracker(accelerator: Any, config: TrainingConfig, done: int) -> None:
+    accelerator.init_trackers(
+        "events",
+        config={k: v for k, v in vars(config).items() if v is not None},
+        init_kwargs={"tensorboard": {"purge_step": done + 1}},  # hides what a killed run logged beyond
+    )
+
+
+def _fingerprint(setup: Setup, base: str) -> str:
+    """SHA-256 of all that decides what training computes: a checkpoint of another is not resumed."""
+    digest = hashlib.sha256(base.encode())
+    for part in (setup.train, setup.validation):
+        for values in (part.rows.ids, part.rows.offsets):
+            digest.update(np.ascontiguousarray(values).data)
+        digest.update(repr(list(part.targets)).encode())
+    free_to_change = ("tracker", "checkpoint_every", "device", "threads")
+    kept = {k: v for k, v in vars(setup.config).items() if k not in free_to_change}
+    shapes = {name: list(parameter.shape) for name, parameter in setup.trained.items()}
+    digest.update(json.dumps([kept, shapes], sort_keys=True).encode())
+    return digest.hexdigest()

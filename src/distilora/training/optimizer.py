@@ -1,0 +1,39 @@
+"""Sets up AdamW: the groups of trained weights with their peak rates, and the schedule as a share of the peak."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from distilora.config.schema import TrainingConfig
+from distilora.model.encoders.families import Architecture, in_head
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def parameter_groups(
+    trained: "Mapping[str, nn.Parameter]", family: Architecture, config: TrainingConfig
+) -> list[dict[str, Any]]:
+    """AdamW's groups: encoder and head by their own peak rates; matrices decay, biases and norms (vectors) do not."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in trained.items():
+        groups.setdefault((in_head(name, family), parameter.dim() > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "peak": (head and config.head_learning_rate) or config.learning_rate,
+            "weight_decay": config.weight_decay if matrices else 0.0,
+        }
+        for (head, matrices), parameters in groups.items()
+    ]
+
+
+def learning_rate(update: int, total: int, config: TrainingConfig) -> float:
+    """Share of the peak rate at an update: linear rise over the warm-up, then to 0 by the schedule."""
+    warmup = max(round(config.warmup * total), 1)
+    if update < warmup:
+        return (update + 1) / warmup
+    left = (total - update) / max(total - warmup, 1)
+    if config.schedule == "constant":
+        return 1.0
+    return left if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * (1 - left)))

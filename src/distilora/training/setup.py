@@ -1,0 +1,47 @@
+"""Holds together what one training run works with, so that its loop, its steps and its validations can be told apart."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distilora.batching.rows import Rows
+from distilora.config.schema import TrainingConfig
+from distilora.model.network import Network
+from distilora.training.memory import Meter
+from distilora.training.prefix_cache import Prefixes
+from distilora.training.processes import Ranks
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Rows and the target of each of their G examples."""
+
+    rows: Rows
+    targets: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The parts of a training run; weights, optimizer and meter change as it goes on, all else stays."""
+
+    network: Network
+    train: Labelled
+    validation: Labelled
+    config: TrainingConfig  # resolved: no nulls
+    folder: Path  # of the run
+    budget: int  # padded tokens per forward pass of a validation
+    processes: Ranks
+    accelerator: Any
+    caches: Prefixes
+    trained: dict[str, torch.nn.Parameter]  # by name
+    optimizer: Any  # AdamW, prepared by the accelerator
+    meter: Meter
+
+    @property
+    def token_budget(self) -> int:
+        """Padded tokens per forward pass of a micro-batch in training."""
+        assert self.config.token_budget is not None
+        return self.config.token_budget

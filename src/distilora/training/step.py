@@ -1,0 +1,63 @@
+"""Makes one update of the weights, over all micro-batches and processes.
+
+    gradient = sum over the update's examples of  d loss / d weights / their number
+
+added up micro-batch by micro-batch, so the cut into micro-batches does not change it.
+"""
+
+import math
+
+import torch
+
+from distilora.batching.batches import Update
+from distilora.errors import ConfigError
+from distilora.signals import Stop
+from distilora.training.setup import Setup
+
+
+def make_update(update: Update, setup: Setup, stop: Stop) -> tuple[float, float]:
+    """Make one update; return its mean loss and the norm of its gradient before clipping, over all processes.
+
+    `stop.agreed` is set where any process was told to stop. Raises ConfigError if loss or gradient are not finite.
+    """
+    network, config, processes, caches = setup.network, setup.config, setup.processes, setup.caches
+    examples = sum(map(len, update))
+    device = network.device.type
+    total = torch.zeros((), device=network.device)
+    network.train()
+    for batch in processes.share(update, setup.train.rows.group_lengths, setup.token_budget, caches.owner):
+        # the states that enter the lowest trained block, read from the cache instead of computed
+        entering = caches.train.states(batch) if caches.train else None
+        with setup.meter.forward(), torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"):
+            outputs = network(setup.train.rows.take(batch), entering=entering)
+        # divided by the size of the whole update, not of the micro-batch: the sum over micro-batches is their mean
+        loss = network.task.loss(outputs.float(), [setup.train.targets[i] for i in batch]).sum() / examples
+        setup.accelerator.backward(loss)
+        total += loss.detach()
+
+    trained = setup.trained.values()
+    if processes.count > 1:
+        for parameter in trained:
+            if parameter.grad is None:  # this process had no example of the update
+                parameter.grad = torch.zeros_like(parameter)
+    stopped = torch.tensor(float(bool(stop.signal)), device=network.device)
+    processes.add_up([total, stopped, *(p.grad for p in trained if p.grad is not None)])
+    stop.agreed = bool(stopped > 0)
+
+    if not math.isfinite(float(total)):
+        raise not_finite("loss is")
+    norm = setup.accelerator.clip_grad_norm_(trained, config.max_grad_norm)
+    if not math.isfinite(float(norm)):
+        raise not_finite("gradient is")
+    setup.optimizer.step()
+    setup.meter.update(trained, setup.optimizer)
+    setup.optimizer.zero_grad()
+    return float(total), float(norm)
+
+
+def not_finite(what: str, update: int | None = None) -> ConfigError:
+    """The error of a loss, a gradient or weights that are NaN or infinite; `update` is the number of updates made."""
+    after = "" if update is None else f" after update {update:,}"
+    return ConfigError(
+        f"training.learning_rate: the {what} not finite{after}; lower it, or set training.precision to fp32"
+    )

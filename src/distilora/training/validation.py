@@ -1,0 +1,74 @@
+"""Validates the network as it is, and keeps the best weights so far."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from distilora.model.network import run_network
+from distilora.progress import Progress, say
+from distilora.signals import Stop
+from distilora.training.checkpoint import Best, State
+from distilora.training.setup import Setup
+from distilora.training.step import not_finite
+
+
+def validate(setup: Setup, state: State, best: Best, stop: Stop) -> dict[str, float]:
+    """Validate after `state.update` updates and note the result in `state`, and in `best` if it is the best so far.
+
+    Returns the figures for the tracker, by name; none if `stop.agreed`, and then nothing is noted. Raises ConfigError if an
+    output or the loss is not finite.
+    """
+    outputs = validation_outputs(setup, stop)
+    if stop.agreed:
+        return {}
+    task, targets = setup.network.task, setup.validation.targets
+    loss = float(task.loss(torch.from_numpy(outputs), targets).mean())
+    if not (math.isfinite(loss) and np.isfinite(outputs).all()):
+        raise not_finite("validation loss is", state.update)
+    name, value = task.headline(outputs, targets)
+    state.validated = state.update
+    state.history.append({"update": state.update, "validation_loss": loss, f"validation_{name}": value})
+    better = loss < state.best_loss
+    say(
+        f"validation after update {state.update:,}: loss {loss:.4f}, {name.replace('_', ' ')} {value:.4f}"
+        + (" (best so far)" if better else "")
+    )
+    if better:
+        state.best_loss, state.best_update, state.stale = loss, state.update, 0
+        best.weights = {key: weight.detach().cpu().clone().contiguous() for key, weight in setup.trained.items()}
+        best.outputs = torch.from_numpy(outputs)
+    else:
+        state.stale += 1
+    return {"validation/loss": loss, f"validation/{name}": value}
+
+
+def validation_outputs(setup: Setup, stop: Stop) -> NDArray[np.float32]:
+    """Outputs of all validation examples, [G, ...], in the micro-batches of prediction; nothing of use if `stop.agreed`."""
+    network, rows, processes, cache = setup.network, setup.validation.rows, setup.processes, setup.caches.validation
+    network.eval()
+    outputs: torch.Tensor | None = None
+    with Progress("validation", rows.groups) as bar:
+        for batch in processes.deal(rows.group_lengths, setup.budget):
+            if stop.signal:
+                break
+            entering = cache.states(batch) if cache else None
+            batch_outputs = run_network(network, rows.take(batch), setup.config.precision, entering)
+            if outputs is None:
+                outputs = _zeros(rows.groups, batch_outputs)
+            outputs[torch.from_numpy(batch)] = torch.from_numpy(batch_outputs)
+            bar.add(len(batch))
+    stop.agreed = processes.any(bool(stop.signal), network.device)
+    if stop.agreed:
+        return np.empty(0, np.float32)
+    if outputs is None:  # fewer examples than processes
+        outputs = _zeros(rows.groups, run_network(network, rows.take([0]), setup.config.precision))
+    outputs = outputs.to(network.device)
+    processes.add_up([outputs])  # each process has filled in its own examples, all others are 0
+    return outputs.cpu().numpy()
+
+
+def _zeros(groups: int, like: NDArray[Any]) -> torch.Tensor:
+    return torch.zeros(groups, *like.shape[1:])
