@@ -117,7 +117,7 @@ def _export(
     else:
         calibration = task.tokenise(tokenizer, held.calibration).rows
         candidates = _write_onnx(artifact, to, merged, plain, encoder, calibration)
-    parity = gate(task, held, rows, wanted, candidates, accept)
+    parity = gate(task, held.name, task.targets(held.examples.items, tokenizer), rows, wanted, candidates, accept)
     seen = seen_file(artifact.folder)
     if seen:  # so that an evaluation still knows what was trained on
         shutil.copyfile(seen, plain / SEEN)

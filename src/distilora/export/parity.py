@@ -12,7 +12,7 @@ without one, by seen_texts.npy and the validation rows of predictions.parquet.
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,8 @@ def _some(examples: Examples) -> Examples:
 
 def gate(
     task: Task,
-    held: HeldOut,
+    source: str,
+    targets: Sequence[Any],
     rows: Rows,
     original: NDArray[np.float32],
     candidates: Mapping[str, tuple[Callable[[], Backend], float]],
@@ -172,14 +173,14 @@ def gate(
     """What `parity` of the artifact holds: each candidate's agreement, loss and speed, and the default among them.
 
     Args:
-        rows, original: the held-out texts and the fp32 original's outputs, [G, ...], temperature included.
+        source, targets, rows, original: of the held-out texts: where they are from, what `task.targets` gave, their rows, and
+            the fp32 original's outputs, [G, ...], temperature included.
         candidates: ways to compute, by name, each with the temperature its outputs are yet to be divided by.
         accept_loss: whether the fastest may be the default though none passes.
 
     A task without labels has no agreement; there the largest difference counts, at most 1% of the largest output.
     Raises ParityError if none passes and that is not accepted.
     """
-    targets = held.examples.targets
     metric, reached = task.headline(original, targets)
     found: dict[str, dict[str, Any]] = {}
     for name, (opened, temperature) in candidates.items():
@@ -208,7 +209,7 @@ def gate(
         )
     default = max(passing, key=lambda name: found[name]["texts_per_s"])
     return {
-        "held_out": held.name,
+        "held_out": source,
         "texts": rows.groups,
         "metric": metric,
         "fp32": reached,

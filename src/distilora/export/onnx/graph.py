@@ -38,7 +38,7 @@ def write_onnx(network: Network, path: Path) -> None:
             raise MissingExtra(package, "export")
     if network.task.output_kind != "label":
         raise ArtifactError(
-            f"--to: task {network.task.name} has a head of its own, onnx takes classification; use merged"
+            f"--to: task {network.task.name} has a head of its own, which onnx does not take; use merged"
         )
     module = (_Written(network) if _can_be_written(network) else _Whole(network)).eval()
     ids = torch.ones(3, 12, dtype=torch.int64)
