@@ -19,8 +19,7 @@ LENGTH = 64  # tokens of a text
 class Tagging(Task):
     """A label for every word, from the state of its first token."""
 
-    name = "tagging"
-    text_column, label_column = "text", "tags"
+    name, text_column = "tagging", "text"
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels, self.outputs, self.settings = tuple(labels), len(labels), {"labels": list(labels)}
