@@ -1,0 +1,100 @@
+"""The model card: metadata the Hub can parse, and ten lines that do what they say without distilora."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from support.fresh import Fresh
+from support.tiny import tiny_reviews
+
+import distilora
+from distilora.artifact.format import read_artifact
+from distilora.evaluation.model_card import model_card
+from distilora.model.adapters.methods import METHODS
+from distilora.tasks.classification import Classification
+
+
+def card(finished: Path) -> str:
+    return (finished / "README.md").read_text("utf-8")
+
+
+def test_front_matter(finished: Path, encoder: Path) -> None:
+    _, front, body = card(finished).split("---\n", 2)
+    assert yaml.safe_load(front) == {
+        "library_name": "peft",
+        "base_model": str(encoder),
+        "pipeline_tag": "text-classification",
+        "tags": ["distilora", "lora"],
+    }
+    assert body.startswith("\n# tiny\n")
+
+
+def test_figures_and_caveats(finished: Path, metrics: dict) -> None:
+    text = card(finished)
+    heldout, validation = metrics["evaluations"]
+    assert f"| metric | heldout (n = {heldout['examples']}) | validation (n = {validation['examples']}) |" in text
+    row = next(line for line in text.splitlines() if line.startswith("| Accuracy |"))
+    assert f"{heldout['metrics']['accuracy']['value']:.2%} (" in row
+    assert f"{validation['metrics']['accuracy']['value']:.2%} (" in row
+    for note in metrics["notes"]:
+        assert f"- {note}" in text
+    assert f"({metrics['data']['train']:,} examples to train on" in text
+
+
+def snippet(folder: Path, texts: list[str]) -> str:
+    """The card's ten lines, with `texts` to answer, left in `found`."""
+    (lines,) = re.findall(r"```python\n(.*?)```", card(folder), re.DOTALL)
+    assert 8 <= len(lines.splitlines()) <= 14
+    assert lines.count('["A text to judge."]') == 1
+    return lines.replace('["A text to judge."]', json.dumps(texts)).replace("print(", "found = (")
+
+
+def test_the_snippets_agree_without_distilora(runs: dict[str, Path], fresh: Fresh) -> None:
+    texts = [text for text, _ in tiny_reviews(12, 3)] + [
+        "superb film " * 100,
+        "film",
+    ]  # one longer than the model reads
+    code = "import json, sys\n"
+    for folder in runs.values():
+        code += snippet(folder, texts) + "\nprint(json.dumps(found.tolist()))\n"
+    code += "assert not any(name.startswith('distilora') for name in sys.modules)\n"
+    done = fresh(code=code)
+    assert done.code == 0, done.err
+    for (method, folder), line in zip(runs.items(), done.out.splitlines(), strict=True):
+        base = "full" if method == "qlora" else "auto"
+        answers = distilora.load(folder, precision="fp32", base=base)(texts)
+        wanted = np.asarray([[answer["p_neg"], answer["p_pos"]] for answer in answers])
+        assert answers[-2]["truncated"]
+        assert wanted.std() > 0.1
+        np.testing.assert_allclose(np.asarray(json.loads(line)), wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_card_names_its_method(method: str, runs: dict[str, Path]) -> None:
+    text = card(runs[method])
+    peft = METHODS[method].saved == "peft"
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["library_name"] == ("peft" if peft else "transformers")
+    assert front["tags"] == ["distilora", method]
+    assert f"; method: {METHODS[method].phrase}.\n" in text
+    assert ("With Transformers and PEFT alone" in text) == peft
+    assert ("peft" in snippet(runs[method], [])) == peft
+    held = " (on the full-precision encoder; in training it was held in 4 bits):"
+    assert (held in text) == (method == "qlora")
+
+
+def test_the_embedded_encoder_is_written_first(finished: Path, metrics: dict) -> None:
+    artifact = read_artifact(finished)
+    artifact = dataclasses.replace(artifact, encoder=artifact.encoder | {"name": "embedded"})
+    task = Classification(("a'b", 'c"d'), "text", "label")
+    text = model_card("runs/x", artifact, task, "[PAD]", "left", metrics["evaluations"], ["A note."], metrics["data"])
+    assert yaml.safe_load(text.split("---\n")[1])["base_model"] == "sentence-transformers/all-MiniLM-L6-v2"
+    assert "`distilora encoder embedded --output minilm` writes the encoder first" in text
+    (lines,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    compile(lines, "card", "exec")  # labels are quoted right
+    assert 'from_pretrained("minilm"' in lines
+    assert 'truncation_side="left"' in lines
