@@ -75,7 +75,7 @@ class DataConfig:
     truncation_side: Literal["right", "left"] = "right"
     """Side that is cut off a longer text: right keeps its beginning, left its end."""
     deduplicate: bool = True
-    """Drop exact copies from the training split (the first stays). Copies in given test splits are only counted."""
+    """Drop exact copies from the training split (the first stays). Copies in an existing test split are only counted."""
     strict: bool = False
     """A blank text is an error; otherwise it is skipped and counted."""
     seed: int = 0
@@ -152,7 +152,9 @@ class AdapterConfig:
             instead = (
                 "narrow it with adapter.last_blocks, or use method lora" if self.method == "full" else "use method lora"
             )
-            raise ConfigError(f"adapter.targets: given, but method {self.method} adapts no single layers; {instead}")
+            raise ConfigError(
+                f"adapter.targets: given, but method {self.method} has no low-rank updates to place; {instead}"
+            )
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ _FIXES = {
     errno.ENOSPC: "make room, or give another file",
     errno.EDQUOT: "make room, or give another file",
     errno.EFBIG: "raise the limit of file sizes (ulimit -f), or give another file",
-    errno.EACCES: "check its rights, or give another file",
-    errno.EPERM: "check its rights, or give another file",
+    errno.EACCES: "check its permissions, or give another file",
+    errno.EPERM: "check its permissions, or give another file",
 }
 
 

@@ -113,7 +113,7 @@ def opened(path: str) -> Iterator[BinaryIO]:
                 yield decompressed(stream, path)
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be read ({error.strerror or error}); check that it is there and yours"
+            f"{path}: cannot be read ({error.strerror or error}); check that it exists and that you may read it"
         ) from None
 
 
@@ -140,7 +140,7 @@ class Place:
                 self.fs.put_file(str(path), f"{self.root}/{name}")
             except OSError as error:
                 raise OutputError(
-                    f"output: {self.address}/{name} cannot be written ({error}); check its rights"
+                    f"output: {self.address}/{name} cannot be written ({error}); check your permissions"
                 ) from None
 
     def write_json(self, name: str, value: Any) -> None:

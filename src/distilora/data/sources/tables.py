@@ -18,7 +18,7 @@ def files_source(path: Path, separator: str | None = None) -> Source:
     """Open a file (one split, named after it or else train) or a folder as a source.
 
     `separator` is that of csv and tsv files; None: detect it. Raises DataError if the folder holds no table, the file is
-    none, or a separator is given for neither csv nor tsv.
+    no table, or a separator is given and no file is csv or tsv.
     """
     if path.is_dir():
         splits: dict[str, list[Path]] = {}
