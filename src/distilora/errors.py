@@ -1,4 +1,4 @@
-"""The errors a user may meet; the command prints each as one line and leaves with its exit code.
+"""Defines the errors that a user may meet; the command prints each as one line and exits with its code.
 
 DistiloraError             exit 2
 ├── ConfigError            a setting is unknown, of the wrong type, or contradicts another
@@ -6,8 +6,8 @@ DistiloraError             exit 2
 ├── MissingExtra           an optional dependency is not installed; the message says what to install
 ├── EncoderError           an encoder cannot be found, read or adapted
 ├── ArtifactError          a saved model is missing, damaged or of another schema
-├── OutputError            what was to be written cannot be: the disk is full, or another run holds the folder
-├── EngineError            the cluster that should compute cannot be reached, or fails
+├── OutputError            the output cannot be written: the disk is full, or another run holds the folder
+├── EngineError            the cluster to compute on cannot be reached, or fails
 ├── RoundTripError         exit 1: a reloaded model does not give back its own outputs
 ├── ParityError            exit 1: an exported model does not answer as the original does
 └── Interrupted            exit 128 + signal: training stopped on request, after saving a checkpoint
@@ -15,7 +15,7 @@ DistiloraError             exit 2
 
 
 class DistiloraError(Exception):
-    """Base of every error distilora raises on purpose; `str(error)` is one line naming the field and the fix."""
+    """Base class of all errors that distilora raises on purpose; `str(error)` is one line naming the field and the fix."""
 
     exit_code = 2
 
@@ -44,11 +44,11 @@ class ArtifactError(DistiloraError):
 
 
 class OutputError(DistiloraError):
-    """What was to be written cannot be: the disk is full, or another run holds the folder."""
+    """The output cannot be written: the disk is full, or another run holds the folder."""
 
 
 class EngineError(DistiloraError):
-    """The cluster that should compute cannot be reached, or fails."""
+    """The cluster to compute on cannot be reached, or fails."""
 
 
 class RoundTripError(DistiloraError):

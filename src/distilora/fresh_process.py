@@ -1,7 +1,7 @@
-"""Runs a part of this package in a fresh Python process, which has nothing of what this one imported, set or defined.
+"""Runs a module of this package in a fresh Python process, without anything that this one imported, set or defined.
 
 Python's `-P` keeps the working directory off its search path: a file there called safetensors.py is data, not code. The package
-is the very one that runs here, wherever it was imported from.
+is the one that runs here, wherever it was imported from.
 """
 
 import subprocess
@@ -20,7 +20,7 @@ sys.exit(importlib.import_module(sys.argv.pop(1)).main())
 
 
 class Done(NamedTuple):
-    """What a fresh process ended with: its exit code, the last line it printed, and the last one on stderr."""
+    """The outcome of a fresh process: its exit code, the last line on its stdout, and the last one on its stderr."""
 
     code: int
     line: str
@@ -28,7 +28,7 @@ class Done(NamedTuple):
 
 
 def run_fresh(module: str, *words: str) -> Done:
-    """Calls `main()` of a module of distilora in a fresh process, with `words` as its arguments, and waits for its end."""
+    """Call `main()` of a module of distilora in a fresh process, with `words` as its arguments, and wait for its end."""
     command = [sys.executable, "-P", "-c", _CODE, str(_PACKAGE), module, *words]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     return Done(done.returncode, _last_line(done.stdout), _last_line(done.stderr) or "no message")

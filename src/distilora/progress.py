@@ -1,4 +1,4 @@
-"""Shows how far a long step is: a bar on a terminal, a plain line every ten seconds elsewhere. Writes to stderr."""
+"""Shows the progress of a long step on stderr: a bar on a terminal, elsewhere a plain line every ten seconds."""
 
 import sys
 import time
@@ -13,37 +13,37 @@ T = TypeVar("T")
 
 
 def quiet(on: bool = True) -> None:
-    """Turns progress off (or on again), for the whole process."""
+    """Turn progress off (or on again), for the whole process."""
     global _quiet
     _quiet = on
 
 
 def is_quiet() -> bool:
-    """Whether progress is off."""
+    """Tell whether progress is off."""
     return _quiet
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """A line of information on stderr, unless progress is off."""
+    """Print a line on stderr, unless progress is off."""
     if not _quiet:
         print(text, file=stream or sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
-    """A line on stderr that `quiet` does not hold back: answers may not be what the caller thinks they are."""
+    """Print a warning on stderr, `quiet` or not: for answers that may not be what the caller takes them for."""
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 @cache
 def say_once(text: str) -> None:
-    """Says a line once in the life of the process, however often a file is read again."""
+    """Say a line once per process, however often a file is read again."""
     say(text)
 
 
 class Progress:
-    """`with Progress("training", total, "examples") as bar: bar.add(32, loss=0.4)`.
+    """A progress bar: `with Progress("training", total, "examples") as bar: bar.add(32, loss=0.4)`.
 
-    `total` None: the number is not known, and no ETA is shown. An empty label shows nothing.
+    `total` is None where it is unknown; then no ETA is shown. An empty label shows nothing.
     """
 
     def __init__(self, label: str, total: int | None, unit: str = "examples", done: int = 0) -> None:
@@ -65,7 +65,7 @@ class Progress:
             sys.stderr.write("\n")
 
     def add(self, count: int, **notes: float) -> None:
-        """Counts `count` more, and notes such as `loss=0.3` to show beside them."""
+        """Count `count` more, and show notes such as `loss=0.3` beside the count."""
         self.done += count
         self.notes.update({name: f"{value:.4g}" for name, value in notes.items()})
         if (
@@ -76,7 +76,7 @@ class Progress:
             self._show()
 
     def line(self) -> str:
-        """What is shown now: label, count, rate, notes, time left."""
+        """Format the line shown: label, count, rate, notes, time left."""
         spent = time.monotonic() - self.start
         rate = (self.done - self.first) / max(spent, 1e-9)
         parts = [f"{self.done:,}" + (f"/{self.total:,}" if self.total is not None else "") + f" {self.unit}"]
@@ -100,7 +100,7 @@ class Progress:
 
 
 def track(items: Sequence[T] | Iterable[T], label: str, unit: str = "examples") -> Iterator[T]:
-    """Yields the items while showing progress."""
+    """Yield the items while showing progress."""
     total = len(items) if isinstance(items, Sequence) else None
     with Progress(label, total, unit) as bar:
         for item in items:

@@ -207,7 +207,7 @@ def test_an_output_larger_than_a_file_may_be(kind: str, tmp_path: Path, capsys: 
     [
         (errno.ENOSPC, "No space left on device); make room, or give another file"),
         (errno.EROFS, "Read-only file system); give another file"),
-        (errno.EACCES, "Permission denied); check its rights, or give another file"),
+        (errno.EACCES, "Permission denied); check its permissions, or give another file"),
     ],
 )
 def test_a_disk_that_does_not_take_it(

@@ -241,7 +241,7 @@ def test_a_separator_is_found_and_said(
     ]
     own = {"t.csv": ",", "t.tsv": "\t"}[name]
     words = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
-    said = "" if separator == own else f"{path}: its cells are separated by {words[separator]}, and read so\n"
+    said = "" if separator == own else f"{path}: its cells are separated by {words[separator]} and read as such\n"
     assert capsys.readouterr().err == said
 
 

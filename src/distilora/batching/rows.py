@@ -1,7 +1,7 @@
-"""Rows: tokenised examples, ragged and never padded; what an encoder reads and a backend runs.
+"""Holds tokenised examples as rows, ragged and never padded: the input of encoders and backends.
 
 Row i is `ids[offsets[i]:offsets[i+1]]`. One example may give several rows (chunks of a long review, windows of a
-context, sentences of a document): `row[i]` is the place of row i within its example and `group[i]` the example it
+context, sentences of a document): `row[i]` is the position of row i within its example and `group[i]` the example it
 belongs to. Rows of one example are adjacent and groups are numbered 0..G-1 in input order, so that
 `group[0] == 0`, `diff(group) in {0, 1}`, `offsets[0] == 0`, `offsets[-1] == len(ids)`.
 """
@@ -24,7 +24,7 @@ class Rows:
     group: NDArray[np.int64]  # [B]
 
     def __post_init__(self) -> None:
-        """Checks shapes and order; raises ValueError if they do not hold."""
+        """Check shapes and order. Raises ValueError if they do not hold."""
         count = len(self.offsets) - 1
         if count < 0 or len(self.row) != count or len(self.group) != count:
             raise ValueError(f"{len(self.offsets)} offsets, {len(self.row)} rows and {len(self.group)} groups disagree")
@@ -34,7 +34,7 @@ class Rows:
             raise ValueError("groups must be numbered from 0 in input order")
 
     def __len__(self) -> int:
-        """The number of rows, B."""
+        """Return the number of rows, B."""
         return len(self.offsets) - 1
 
     @property
@@ -49,43 +49,43 @@ class Rows:
 
     @cached_property
     def group_offsets(self) -> NDArray[np.int64]:
-        """Rows of group g are `group_offsets[g]:group_offsets[g + 1]`, [G + 1]."""
+        """Row offsets of the groups, [G + 1]: rows of group g are `group_offsets[g]:group_offsets[g + 1]`."""
         return np.searchsorted(self.group, np.arange(self.groups + 1)).astype(np.int64)
 
     @cached_property
     def group_lengths(self) -> NDArray[np.int64]:
-        """Tokens of each example, [G]: what a plan is made from."""
+        """Tokens of each example, [G]: the input of a plan."""
         return np.diff(self.offsets[self.group_offsets])
 
     def take(self, groups: NDArray[np.int64] | Sequence[int]) -> "Rows":
-        """The rows of the given examples, in the order given; groups are renumbered from 0."""
+        """Return the rows of the given examples, in that order; groups are renumbered from 0."""
         starts = self.group_offsets
-        chosen = np.asarray(groups, np.int64)
-        counts = starts[chosen + 1] - starts[chosen]
-        index = _ranges(starts[chosen], counts)
+        groups = np.asarray(groups, np.int64)
+        counts = starts[groups + 1] - starts[groups]
+        index = _ranges(starts[groups], counts)
         lengths = self.lengths[index]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         ids = np.asarray(self.ids[_ranges(self.offsets[index], lengths)])
-        return Rows(ids, offsets, self.row[index], np.repeat(np.arange(len(chosen)), counts).astype(np.int64))
+        return Rows(ids, offsets, self.row[index], np.repeat(np.arange(len(groups)), counts).astype(np.int64))
 
 
 def _ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """starts[0], starts[0] + 1, ..., counts[0] of them, then those of the next."""
+    """Concatenate the ranges starts[i], starts[i] + 1, ..., counts[i] numbers each."""
     ends = np.cumsum(counts)
-    found = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
-    return np.asarray(found, np.int64)
+    numbers = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
+    return np.asarray(numbers, np.int64)
 
 
 def rows_of(spans: Sequence[Sequence[Sequence[int]]]) -> Rows:
-    """Rows from examples given as lists of rows of token ids; an example needs at least one row."""
+    """Build rows from examples given as lists of rows of token ids. Raises ValueError for an example without rows."""
     flat = [np.asarray(ids, np.int32) for example in spans for ids in example]
     counts = np.asarray([len(example) for example in spans], np.int64)
     if np.any(counts == 0):
         raise ValueError("an example without rows")
-    place = [np.arange(n, dtype=np.int64) for n in counts]
+    positions = [np.arange(n, dtype=np.int64) for n in counts]
     return Rows(
         ids=np.concatenate(flat) if flat else np.empty(0, np.int32),
         offsets=np.concatenate([[0], np.cumsum([len(ids) for ids in flat])]).astype(np.int64),
-        row=np.concatenate(place) if place else np.empty(0, np.int64),
+        row=np.concatenate(positions) if positions else np.empty(0, np.int64),
         group=np.repeat(np.arange(len(spans)), counts).astype(np.int64),
     )

@@ -15,34 +15,34 @@ from distilora.data.examples import Example
 from distilora.errors import ArtifactError
 from distilora.progress import Progress
 
-MAPPED = 1_000_000  # tokens from which on they are kept in a file instead of in memory
-BATCH = 512  # texts handed to the tokenizer at a time: its threads share them
+MAPPED = 1_000_000  # tokens; from that number on they are kept in a file instead of in memory
+BATCH = 512  # texts per call of the tokenizer, whose threads share them
 
 
 class Tokenised(NamedTuple):
-    """Rows of a list of examples, and whether each lost text to truncation, [G]."""
+    """Rows of a list of examples, and which of them lost text to truncation, [G]."""
 
     rows: Rows
     truncated: NDArray[np.bool_]
 
 
 def with_truncation(tokenizer: Tokenizer, max_length: int, side: str) -> Tokenizer:
-    """Sets a tokenizer to cut after `max_length` tokens (special ones included) and never to pad."""
+    """Set a tokenizer to truncate after `max_length` tokens (special ones included) and never to pad."""
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length, direction=side)
     return tokenizer
 
 
 def read_tokenizer(path: Path, max_length: int | None = None) -> Tokenizer:
-    """A tokenizer.json that never pads: rows are ragged, and a foreign file may hold the padding of its last call.
+    """Read a tokenizer.json, without the padding that a foreign file may have stored: rows are ragged.
 
-    With `max_length` it cuts after as many tokens (special ones included), or where it is told to already, whichever
-    comes first; on the side stored with the cut, else in tokenizer_config.json, else on the right.
+    With `max_length` it truncates after that many tokens (special ones included) or at its own stored length, whichever is
+    less, on the side stored with that length, else in tokenizer_config.json, else on the right.
     Raises ArtifactError if the file is missing or broken.
     """
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises bare Exception
+    except Exception as error:  # tokenizers raises a bare Exception
         raise ArtifactError(f"{path}: not a tokenizer ({error}); the folder is incomplete") from None
     tokenizer.no_padding()
     if max_length is None:
@@ -55,7 +55,7 @@ def read_tokenizer(path: Path, max_length: int | None = None) -> Tokenizer:
 
 
 def _side(path: Path) -> str:
-    """The side that a Transformers folder cuts on: 'left' or 'right'."""
+    """Read the side that a Transformers folder truncates on: 'left' or 'right'."""
     try:
         side = json.loads(path.read_text("utf-8"))["truncation_side"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -64,9 +64,9 @@ def _side(path: Path) -> str:
 
 
 def tokenise(tokenizer: Tokenizer, examples: Sequence[Example], label: str = "") -> Tokenised:
-    """Rows of the examples, one row for each text, in order; shows progress under `label`.
+    """Tokenise the examples into rows, one for each text, in order, and show progress under `label`.
 
-    The token ids of a large corpus lie in a temporary file without a name, mapped into memory; it goes with the rows.
+    The token ids of a large corpus lie in an unnamed temporary file, mapped into memory; it vanishes with the rows.
     """
     ids, parts, truncated = _Ids(), [], []
     with Progress(label, len(examples)) as bar:
@@ -74,15 +74,15 @@ def tokenise(tokenizer: Tokenizer, examples: Sequence[Example], label: str = "")
             batch = examples[start : start + BATCH]
             counts = [len(example.texts) for example in batch]
             encodings = tokenizer.encode_batch([text for example in batch for text in example.texts])
-            rows, cut, place = [], [], 0
+            spans, cut, first = [], [], 0
             for count in counts:
-                mine = encodings[place : place + count]
-                rows.append([encoding.ids for encoding in mine])
-                cut.append(any(encoding.overflowing for encoding in mine))
-                place += count
-            found = rows_of(rows)
-            ids.add(found.ids)
-            parts.append((found.lengths, found.row, found.group + start))
+                of_example = encodings[first : first + count]
+                spans.append([encoding.ids for encoding in of_example])
+                cut.append(any(encoding.overflowing for encoding in of_example))
+                first += count
+            rows = rows_of(spans)
+            ids.add(rows.ids)
+            parts.append((rows.lengths, rows.row, rows.group + start))
             truncated.append(np.asarray(cut, bool))
             bar.add(len(batch))
     if not parts:
@@ -93,19 +93,19 @@ def tokenise(tokenizer: Tokenizer, examples: Sequence[Example], label: str = "")
 
 
 def unknown_only(tokenizer: Tokenizer, rows: Rows) -> int:
-    """Count the rows that hold unknown tokens and special ones alone, as emoji or another script give them."""
+    """Count the rows of nothing but unknown and special tokens, such as those of emoji or of another script."""
     unknown = tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", None) or "")
     if unknown is None or not len(rows):
         return 0
-    special = [place for place, token in tokenizer.get_added_tokens_decoder().items() if token.special]
-    known = np.concatenate([[0], np.cumsum(~np.isin(rows.ids, [*special, unknown]))])
-    strange = np.concatenate([[0], np.cumsum(rows.ids == unknown)])
-    first, last = rows.offsets[:-1], rows.offsets[1:]
-    return int(np.sum((known[first] == known[last]) & (strange[first] < strange[last])))
+    special = [token_id for token_id, token in tokenizer.get_added_tokens_decoder().items() if token.special]
+    words_before = np.concatenate([[0], np.cumsum(~np.isin(rows.ids, [*special, unknown]))])
+    unknown_before = np.concatenate([[0], np.cumsum(rows.ids == unknown)])
+    start, end = rows.offsets[:-1], rows.offsets[1:]
+    return int(np.sum((words_before[start] == words_before[end]) & (unknown_before[start] < unknown_before[end])))
 
 
 class _Ids:
-    """Token ids as they come: in memory, and from MAPPED of them on in a file that is mapped into it."""
+    """A growing array of token ids: in memory, and from MAPPED of them on in a file that is mapped into it."""
 
     def __init__(self) -> None:
         self.parts: list[NDArray[np.int32]] = []
@@ -116,7 +116,7 @@ class _Ids:
         self.count += len(ids)
         self.parts.append(ids)
         if self.count >= MAPPED:
-            self.file = self.file or tempfile.TemporaryFile()  # noqa: SIM115 - the map lives on it
+            self.file = self.file or tempfile.TemporaryFile()  # noqa: SIM115 - the memory map needs it open
             for part in self.parts:
                 self.file.write(part.data)
             self.parts = []

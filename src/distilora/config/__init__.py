@@ -1,1 +1,1 @@
-"""Holds every setting: how recipes and flags are read, and the reference page."""
+"""Defines every setting, reads recipes and flags into them, and writes their help and reference page."""

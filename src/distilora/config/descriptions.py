@@ -1,7 +1,7 @@
-"""Describes every setting in words: what is given, the default, the meaning. Help, reference page and errors say the same.
+"""Describes every setting in words: type, default, meaning. Help, reference page and errors take them from here.
 
 Types become words (`tuple[str, ...] | None` is "list of names or null"), meanings are the docstrings under the fields of
-`config/schema.py`. Nothing here is heavy: `--help` comes through here.
+`config/schema.py`. Heavy imports are banned here: `--help` must answer at once.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ _ITEMS = {str: "names", int: "whole numbers", float: "numbers"}
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting by its dotted name; `kind` is what may be given, `default` what it is otherwise, both in words."""
+    """A setting by its dotted name, with its type and its default in words (`kind`, `default`)."""
 
     key: str
     kind: str
@@ -29,7 +29,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Stage:
-    """The settings of a dataclass, without those of the stages inside; `name` is empty for the outermost."""
+    """The settings of a dataclass, without those of nested stages; `name` is empty for the outermost."""
 
     name: str
     title: str
@@ -37,26 +37,26 @@ class Stage:
 
 
 def stages(config: type, name: str = "") -> list[Stage]:
-    """The stages of a config class, outermost first, in the order of its fields."""
+    """List the stages of a config class, outermost first, in the order of its fields."""
     from docstring_parser import parse_from_object
 
     parsed = parse_from_object(config)
-    meanings = {one.arg_name: " ".join((one.description or "").split()) for one in parsed.params}
+    meanings = {param.arg_name: " ".join((param.description or "").split()) for param in parsed.params}
     hints = get_type_hints(config)
     prefix = f"{name}." if name else ""
-    settings, inner = [], []
+    settings, nested = [], []
     for field in dataclasses.fields(config):
         hint = hints[field.name]
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            inner += stages(hint, prefix + field.name)
+            nested += stages(hint, prefix + field.name)
         else:
             meaning = meanings.get(field.name, "")
             settings.append(Setting(prefix + field.name, in_words(hint), as_given(field.default), meaning))
-    return [Stage(name, (parsed.short_description or "").rstrip("."), tuple(settings)), *inner]
+    return [Stage(name, (parsed.short_description or "").rstrip("."), tuple(settings)), *nested]
 
 
 def in_words(hint: Any, article: bool = False) -> str:
-    """What a type takes, such as "one of right, left" or "list of names or null"; `article` puts an "a" where one belongs.
+    """Describe a type, such as "one of right, left" or "list of names or null"; `article` puts an "a" where one belongs.
 
     Raises TypeError for a type that has no words yet.
     """
@@ -79,7 +79,7 @@ def _item_types(hint: Any) -> tuple[Any, ...]:
 
 
 def as_given(value: Any) -> str:
-    """A value as a user types it on the command line."""
+    """Format a value as a user types it on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -88,23 +88,23 @@ def as_given(value: Any) -> str:
 
 
 def help_text(config: type, usage: str, options: Mapping[str, str]) -> str:
-    """The help of a command whose settings are a config class: usage, the command's own options, settings by stage."""
+    """Format the help of a command whose settings are a config class: usage, the command's own options, settings by stage."""
     width = min(shutil.get_terminal_size().columns, WIDEST)
-    outermost, *inner = stages(config)
+    outermost, *nested = stages(config)
     about = f"{outermost.title}. A list is given as '[a,b]'; null means that the command decides."
     blocks = [_wrapped(f"usage: {usage}", width, "       "), _wrapped(about, width)]
     blocks.append("\n".join(["options:", *(_entry(option, "", text, width) for option, text in options.items())]))
-    for stage in (outermost, *inner):
+    for stage in (outermost, *nested):
         lines = [_wrapped(f"{stage.name}: {stage.title[:1].lower()}{stage.title[1:]}", width)] if stage.name else []
         for setting in stage.settings:
-            given = f"{setting.kind}; default: {setting.default or '(nothing)'}"
-            lines.append(_entry(f"--{setting.key}", given, setting.meaning, width))
+            values = f"{setting.kind}; default: {setting.default or '(nothing)'}"
+            lines.append(_entry(f"--{setting.key}", values, setting.meaning, width))
         blocks.append("\n".join(lines))
     return "\n\n".join(block for block in blocks if block)
 
 
-def _entry(name: str, given: str, meaning: str, width: int) -> str:
-    first = _wrapped(f"  {name}  {given}".rstrip(), width, "      ")
+def _entry(name: str, values: str, meaning: str, width: int) -> str:
+    first = _wrapped(f"  {name}  {values}".rstrip(), width, "      ")
     return f"{first}\n{_wrapped(meaning, width, '      ', '      ')}"
 
 

@@ -1,4 +1,4 @@
-"""Finds the setting or option that is meant by one there is none of: what other tools call it, or the nearest by spelling.
+"""Finds the setting or option meant by an unknown name: by what other tools call it, or the nearest in spelling.
 
 A hint is always something that the same command accepts.
 """
@@ -6,9 +6,9 @@ A hint is always something that the same command accepts.
 import difflib
 from collections.abc import Iterable, Sequence
 
-# What other tools call it (Transformers' TrainingArguments, PEFT, SetFit, common scripts), by what we call it; of several the first
-# that the command has is meant.
-_CALLED = {
+# Names in other tools (Transformers' TrainingArguments, PEFT, SetFit, common scripts), by our own; of several own names the
+# first that the command has is meant.
+_ALIASES_OF = {
     ("data.path",): "dataset dataset_name dataset_path data_dir data_file data_files data_path train_file "
     "train_path input",
     ("data.name",): "dataset_config dataset_config_name",
@@ -62,39 +62,39 @@ _CALLED = {
     ("workers", "threads"): "num_workers",
     ("quiet",): "q silent verbose",
 }  # fmt: skip
-ALIASES = {alias: settings for settings, aliases in _CALLED.items() for alias in aliases.split()}
+ALIASES = {alias: settings for settings, aliases in _ALIASES_OF.items() for alias in aliases.split()}
 
 
-def nearest(given: str, known: Iterable[str]) -> str | None:
-    """The name in `known` that `given` means, or None where none comes near. Both without their dashes.
+def nearest(name: str, accepted: Iterable[str]) -> str | None:
+    """Return the accepted name that `name` means, or None where none comes near. All are given without leading dashes.
 
-    A name counts by its whole or by what is after its last dot; case does not, nor whether words are joined by - or _.
+    A name matches as a whole or by what follows its last dot; case and the choice of - or _ do not matter.
     """
-    names = {_plain(name): name for name in known}
-    whole = _plain(given)
+    names = {_plain(key): key for key in accepted}
+    whole = _plain(name)
     *_, last = whole.split(".")
     if whole in names:
         return names[whole]
     endings: dict[str, list[str]] = {}
-    for name in names:
-        endings.setdefault(name.rsplit(".", 1)[-1], []).append(name)
-    meant = [alias for word in (whole, last) for alias in ALIASES.get(word, ()) if _plain(alias) in names]
-    if meant:
-        return names[_plain(meant[0])]
+    for key in names:
+        endings.setdefault(key.rsplit(".", 1)[-1], []).append(key)
+    settings = [setting for word in (whole, last) for setting in ALIASES.get(word, ()) if _plain(setting) in names]
+    if settings:
+        return names[_plain(settings[0])]
     if last in endings:
         return names[_closest(whole, endings[last])]
-    near = difflib.get_close_matches(whole, names, 1, 0.75)
-    if near:
-        return names[near[0]]
-    near = difflib.get_close_matches(last, endings, 1, 0.6)
-    if near:
-        return names[_closest(whole, endings[near[0]])]
-    longer = [name for name in names if len(whole) >= 2 and name.startswith(whole)]
-    return names[longer[0]] if len(longer) == 1 else None
+    matches = difflib.get_close_matches(whole, names, 1, 0.75)
+    if matches:
+        return names[matches[0]]
+    matches = difflib.get_close_matches(last, endings, 1, 0.6)
+    if matches:
+        return names[_closest(whole, endings[matches[0]])]
+    completions = [key for key in names if len(whole) >= 2 and key.startswith(whole)]
+    return names[completions[0]] if len(completions) == 1 else None
 
 
-def _closest(given: str, names: Sequence[str]) -> str:
-    return max(names, key=lambda name: difflib.SequenceMatcher(None, given, name).ratio())
+def _closest(name: str, candidates: Sequence[str]) -> str:
+    return max(candidates, key=lambda candidate: difflib.SequenceMatcher(None, name, candidate).ratio())
 
 
 def _plain(name: str) -> str:

@@ -1,7 +1,7 @@
 """Reads recipes and flags into a config, and says in one line what is wrong with them.
 
-A recipe is YAML with the stages as top-level keys; a flag is `--stage.field value` and wins over the recipe. An
-unknown key or a value of the wrong type is an error that names the key, what is meant by it (`config/hints.py`) and what is wanted.
+A recipe is YAML with the stages as top-level keys; a flag is `--stage.field value` and wins over the recipe. An unknown key
+is an error that suggests the key meant (`config/hints.py`), a value of the wrong type one that names the right type.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ C = typing.TypeVar("C")
 
 
 def known_keys(config: type) -> list[str]:
-    """Every setting of a config class by its dotted name, stages included."""
+    """List every setting of a config class by its dotted name, stages included."""
     keys = []
     for name, kind in typing.get_type_hints(config).items():
         keys.append(name)
@@ -44,27 +44,28 @@ def _unknown_flag(flag: str, config: type, options: Iterable[str]) -> ConfigErro
 
 def _unknown_key(key: str, value: Any, config: type) -> ConfigError:
     stages = _stage_names(config)
-    meant = nearest(key, [known for known in known_keys(config) if isinstance(value, Mapping) or known not in stages])
+    accepted = [name for name in known_keys(config) if isinstance(value, Mapping) or name not in stages]
+    meant = nearest(key, accepted)
     hint = f"; did you mean {meant}?" if meant else ""
     return ConfigError(f"{key}: there is no such setting{hint}")
 
 
 def _check_keys(tree: Mapping[str, Any], config: type, prefix: str = "") -> None:
-    known, stages = known_keys(config), _stage_names(config)
+    keys, stages = known_keys(config), _stage_names(config)
     for key, value in tree.items():
         dotted = f"{prefix}{key}"
-        if dotted not in known:
+        if dotted not in keys:
             raise _unknown_key(dotted, value, config)
         if dotted in stages:
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{dotted}: {value!r} given, settings of that stage wanted")
             _check_keys(value, config, dotted + ".")
         elif value is None and type(None) not in typing.get_args(_hint(dotted, config)):
-            raise ConfigError(f"{dotted}: null given, {_wanted(dotted, config)} wanted")
+            raise ConfigError(f"{dotted}: null given, {_type_in_words(dotted, config)} wanted")
 
 
 def read_recipe(path: str | Path, config: type = RunConfig) -> dict[str, Any]:
-    """The settings in a YAML recipe, keys checked; raises ConfigError naming the file or the key."""
+    """Read the settings in a YAML recipe and check their keys. Raises ConfigError naming the file or the key."""
     import yaml
 
     try:
@@ -92,18 +93,18 @@ def _parser(config: type) -> Any:
 def parse(
     config: type[C], flags: Sequence[str] = (), recipe: Mapping[str, Any] | None = None, options: Iterable[str] = ()
 ) -> C:
-    """A config from a recipe's settings and `--stage.field value` flags, the flags winning.
+    """Build a config from a recipe's settings and `--stage.field value` flags, the flags winning.
 
-    Raises ConfigError for an unknown flag, a wrong type, or values that the stages refuse. `options` are what else the command
-    takes ("--resume RUN"), for the hint beside an unknown flag.
+    `options` are the command's further options ("--resume RUN"), for the hint beside an unknown flag. Raises ConfigError for
+    an unknown flag, a wrong type, or values that the stages refuse.
     """
-    known, stages = known_keys(config), _stage_names(config)
+    keys, stages = known_keys(config), _stage_names(config)
     for flag in flags:
         name = flag[2:].split("=", 1)[0]
         if flag.startswith("--") and name in stages:
-            setting = next(k for k in known if k.startswith(name + "."))
+            setting = next(key for key in keys if key.startswith(name + "."))
             raise ConfigError(f"--{name}: a stage, not a setting; give one of its settings, such as --{setting}")
-        if (flag.startswith("--") and name not in known) or re.match(r"-[A-Za-z]", flag):
+        if (flag.startswith("--") and name not in keys) or re.match(r"-[A-Za-z]", flag):
             raise _unknown_flag(flag.split("=", 1)[0], config, options)
     _check_keys(recipe or {}, config)
     parser = _parser(config)
@@ -125,11 +126,10 @@ def _one_line(error: Exception, config: type) -> str:
         cause = cause.__cause__ or cause.__context__
     text = str(error)
     key = re.search(r'Parser key "([\w.]+)"', text) or re.search(r"argument --([\w.]+)", text)
-    given = re.search(r"(?:Given|Got) value: (.*)", text)
+    value = re.search(r"(?:Given|Got) value: (.*)", text)
     if key is None:
         return " ".join(text.split()) + "; a setting is given as --stage.field value"
-    wanted = _wanted(key[1], config)
-    return f"{key[1]}: {given[1] if given else 'nothing'} given, {wanted} wanted"
+    return f"{key[1]}: {value[1] if value else 'nothing'} given, {_type_in_words(key[1], config)} wanted"
 
 
 def _hint(key: str, config: type) -> Any:
@@ -139,12 +139,12 @@ def _hint(key: str, config: type) -> Any:
     return kind
 
 
-def _wanted(key: str, config: type) -> str:
+def _type_in_words(key: str, config: type) -> str:
     return in_words(_hint(key, config), article=True)
 
 
 def to_tree(config: Any) -> dict[str, Any]:
-    """A config as plain dicts and lists, ready for YAML or JSON."""
+    """Convert a config to plain dicts and lists, ready for YAML or JSON."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):

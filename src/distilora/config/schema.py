@@ -1,7 +1,6 @@
 """The settings of a run: one frozen dataclass per stage, the single source of recipes, flags, help and reference page.
 
-`config/parse.py` reads recipes and flags into them. `null` means that the run decides; what it decided stands in the run's
-`run.yaml`.
+`config/parse.py` reads recipes and flags into them. `null` means that the run decides; its `run.yaml` records the decision.
 """
 
 import typing
@@ -18,12 +17,12 @@ MethodName = Literal["lora", "qlora", "full", "head"]
 Base = Literal["auto", "4bit", "full"]
 
 
-SEEDS = 2**63  # PyTorch takes 64 bits with a sign
+SEEDS = 2**63  # PyTorch takes a signed 64-bit integer
 
 
-def _check(holds: bool, name: str, value: object, wanted: str) -> None:
+def _check(holds: bool, name: str, value: object, requirement: str) -> None:
     if not holds:
-        raise ConfigError(f"{name}: {value!r} given, {wanted} wanted")
+        raise ConfigError(f"{name}: {value!r} given, {requirement} wanted")
 
 
 def _check_columns(text: str | None, label: str | None) -> None:
@@ -33,7 +32,7 @@ def _check_columns(text: str | None, label: str | None) -> None:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the examples come from and how they are divided."""
+    """The source of the examples and their division."""
 
     path: str = "stanfordnlp/imdb"
     """A Hub dataset, 'embedded', a folder or .tar.gz laid out as aclImdb, a csv, tsv, jsonl, json, parquet or xlsx file
@@ -55,7 +54,7 @@ class DataConfig:
     test_path: str | None = None
     """Another source for the test split (its split called test, or the file itself)."""
     heldout: float = 0.1
-    """Share of the training examples carved out as the final test when `test_split` comes to heldout; 0: none."""
+    """Share of the training examples carved out as the final test when `test_split` resolves to heldout; 0: none."""
     train_size: int | None = None
     """Examples to train on, a stratified sample; null: all that the other parts leave."""
     text_column: str | None = None
@@ -63,12 +62,12 @@ class DataConfig:
     label_column: str | None = None
     """Column of the label; null: found by name (label, sentiment, class, ...)."""
     separator: str | None = None
-    """Separator of the cells of csv and tsv files, such as ';' or tab; null: found (comma, semicolon, tab, bar)."""
+    """Separator of the cells of csv and tsv files, such as ';' or tab; null: detected (comma, semicolon, tab, bar)."""
     group_column: str | None = None
     """Column whose equal values (a film, an author) must not fall on both sides of a split."""
     labels: tuple[str | int, ...] | None = None
     """Label names in their order, such as [bad,ok,good]; a label that is not among them is an error. null: the source's
-    own, or the values found: numbers by value, words by the alphabet."""
+    own, or the values found: numbers by value, words alphabetically."""
     cleaning: Literal["html", "none"] = "html"
     """Step applied to every text before tokenising, recorded with the model."""
     max_length: int = 512
@@ -76,14 +75,14 @@ class DataConfig:
     truncation_side: Literal["right", "left"] = "right"
     """Side that is cut off a longer text: right keeps its beginning, left its end."""
     deduplicate: bool = True
-    """Drop exact copies from the training split (the first stays). Copies in given test splits are only counted."""
+    """Drop exact copies from the training split (the first stays). Copies in an existing test split are only counted."""
     strict: bool = False
     """A blank text is an error; otherwise it is skipped and counted."""
     seed: int = 0
     """Seed of the splits; the training seed leaves them as they are."""
 
     def __post_init__(self) -> None:
-        """Raises ConfigError if a field is out of range or two contradict each other."""
+        """Raise ConfigError if a field is out of range or two contradict each other."""
         _check(0 <= self.heldout < 1, "data.heldout", self.heldout, "a share from 0 to below 1")
         _check(self.validation_size >= 2, "data.validation_size", self.validation_size, "at least 2")
         _check(self.max_length >= 8, "data.max_length", self.max_length, "at least 8")
@@ -109,13 +108,13 @@ class EncoderConfig:
     revision: str | None = None
     """Branch, tag or commit of the Hub model."""
     attention: Attention = "auto"
-    """How rows are laid out and attended to. packed: one after the other, without padding, by distilora's own kernels;
-    eager, sdpa: padded, by Transformers'. auto: packed, unless the encoder's family lets no other kernel in."""
+    """Layout of the rows, and attention kernel. packed: one after the other, without padding, by distilora's own kernels;
+    eager, sdpa: padded, by Transformers'. auto: packed, unless the encoder's family allows no kernel but its own."""
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What is trained inside the encoder: low-rank updates, W + (alpha / r) B A (LoRA, Hu et al. 2021), all, or nothing."""
+    """The trainable part of the encoder: low-rank updates, W + (alpha / r) B A (LoRA, Hu et al. 2021), all of it, or nothing."""
 
     method: MethodName = "lora"
     """lora: low-rank updates on a frozen encoder; qlora: the same on 4-bit weights (NF4, Dettmers et al. 2023), a third
@@ -133,7 +132,7 @@ class AdapterConfig:
     """Train in this many upper blocks only; null: in all. The blocks below cost no backward pass."""
 
     def __post_init__(self) -> None:
-        """Raises ConfigError if a field is out of range; what goes with which method, model/adapters/methods.py says."""
+        """Raise ConfigError if a field is out of range; what goes with which method, model/adapters/methods.py says."""
         _check(self.r >= 1, "adapter.r", self.r, "at least 1")
         _check(self.alpha > 0, "adapter.alpha", self.alpha, "a positive number")
         _check(0 <= self.dropout < 1, "adapter.dropout", self.dropout, "a share from 0 to below 1")
@@ -143,7 +142,7 @@ class AdapterConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How the adapter and the head are trained: AdamW, warm-up, decay, best checkpoint by validation loss."""
+    """Training of the adapter and the head: AdamW, warm-up, decay, best checkpoint by validation loss."""
 
     epochs: int = 3
     """Times every training example is seen."""
@@ -155,15 +154,15 @@ class TrainingConfig:
     """Peak learning rate of what is trained inside the encoder; null: 5e-4 for lora and qlora, 5e-5 for full, 1e-3
     for head."""
     head_learning_rate: float | None = None
-    """Peak learning rate of the head; null: that of the encoder's."""
+    """Peak learning rate of the head; null: the encoder's."""
     weight_decay: float = 0.01
     """AdamW's decoupled weight decay, of matrices only: biases and norms do not decay."""
     warmup: float = 0.1
     """Share of the updates over which the learning rate rises."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How the learning rate falls after the warm-up."""
+    """Decay of the learning rate after the warm-up."""
     max_grad_norm: float = 1.0
-    """Gradients are scaled down to this norm."""
+    """Norm that larger gradients are scaled down to."""
     dropout: float | None = None
     """Dropout inside the encoder and head; null: the model's own on a GPU, none on a CPU, where random masks
     take attention off its fast path and more than double the time of a step."""
@@ -183,10 +182,10 @@ class TrainingConfig:
     checkpoint_every: int = 50
     """Updates between checkpoints; one is also written at each validation and when the run is stopped."""
     tracker: Literal["tensorboard", "wandb", "mlflow", "trackio", "none"] = "tensorboard"
-    """Where curves are logged; tensorboard writes into the run's folder, the others are services of that name."""
+    """Tracker that the curves are logged to; tensorboard writes into the run's folder, the others are services of that name."""
 
     def __post_init__(self) -> None:
-        """Raises ConfigError if a field is out of range."""
+        """Raise ConfigError if a field is out of range."""
         for name in ("epochs", "update_size", "validations", "checkpoint_every"):
             _check(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "at least 1")
         _check(0 <= self.seed < SEEDS, "training.seed", self.seed, "a whole number from 0 to 2**63 - 1")
@@ -207,7 +206,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What is measured, and how finely."""
+    """Extent of the evaluation."""
 
     token_budget: int | None = None
     """Padded tokens per forward pass of prediction; null: 2,048 on a CPU (caches are small), 32,768 on a GPU."""
@@ -217,7 +216,7 @@ class EvaluationConfig:
     """Most confident mistakes shown with their text."""
 
     def __post_init__(self) -> None:
-        """Raises ConfigError if a field is out of range."""
+        """Raise ConfigError if a field is out of range."""
         _check(self.token_budget is None or self.token_budget >= 8, "evaluation.token_budget", self.token_budget,
                "at least 8, or null")  # fmt: skip
         _check(self.bootstrap >= 100, "evaluation.bootstrap", self.bootstrap, "at least 100")
@@ -231,7 +230,7 @@ class RunConfig:
     output: str = "runs/imdb"
     """Folder the run writes; it must not hold another run (see --overwrite and --resume)."""
     task: str = "classification"
-    """What is learnt: classification, or the name of a task of your own that --task-file registers."""
+    """Task to learn: classification, or the name of your own that --task-file registers."""
     data: DataConfig = field(default_factory=DataConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
@@ -241,7 +240,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """The labelled examples `distilora evaluate` measures a model on."""
+    """The labelled examples that `distilora evaluate` measures a model on."""
 
     path: str = ""
     """As in training: a Hub dataset, 'embedded', a folder, a .tar.gz or a file."""
@@ -256,12 +255,12 @@ class SourceConfig:
     label_column: str | None = None
     """Column of the label; null: the one named in training, or the one whose label names the source declares."""
     separator: str | None = None
-    """Separator of the cells of csv and tsv files, such as ';' or tab; null: found (comma, semicolon, tab, bar)."""
+    """Separator of the cells of csv and tsv files, such as ';' or tab; null: detected (comma, semicolon, tab, bar)."""
     strict: bool = False
     """A blank text is an error; otherwise it is skipped and counted."""
 
     def __post_init__(self) -> None:
-        """Raises ConfigError if one column is given for two."""
+        """Raise ConfigError if one column is given for two."""
         _check_columns(self.text_column, self.label_column)
 
 
@@ -278,9 +277,9 @@ class MeasureConfig:
     device: Device = "auto"
     """Device; auto: a GPU where there is one."""
     encoder: str | None = None
-    """Where the run's encoder lies now, if not where it lay in training; it must be the same one."""
+    """Location of the run's encoder, if it has moved since training; it must be the same one."""
     base: Base = "auto"
-    """What a qlora run's adapter is put on: 4bit, as in training, or full, the encoder in full precision, for which
-    the artifact says how far the answers agree; auto: as in training."""
+    """Encoder under a qlora run's adapter: 4bit, as in training, or full, in full precision, for which the artifact says
+    how far the answers agree; auto: as in training."""
     data: SourceConfig = field(default_factory=SourceConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

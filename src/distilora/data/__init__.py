@@ -1,1 +1,1 @@
-"""Turns a source into clean, divided examples; knows no task, which is handed to it, and no torch."""
+"""Turns a source into cleaned examples and divides them into splits; knows neither torch nor any task but by `Reader`."""

@@ -1,7 +1,7 @@
 """Cleans a text before tokenising: one named, versioned step, the same in training, prediction and serving.
 
-The artifact records the step's name and version; a model is never fed through another one. Change what a step
-does and its version goes up. A step takes time in proportion to the text, whatever stands in it.
+The artifact records the step's name and version; a model is never fed through another one. A change of what a step does
+raises its version. A step takes time linear in the text's length, whatever the text.
 """
 
 import html
@@ -16,8 +16,8 @@ _TAGS = (
     "a|abbr|b|big|blockquote|body|br|center|cite|code|dd|del|div|dl|dt|em|font|h[1-6]|head|hr|html|i|img|ins|li|link"
     "|meta|ol|p|pre|q|s|script|small|span|strike|strong|style|sub|sup|table|tbody|td|th|thead|title|tr|tt|u|ul"
 )
-# Linear: "<" stands in no tag outside quotes, so that a character is read for three unfinished tags at most, one outside
-# quotes and one in each kind. The end of a comment has no such bound and is looked for by `_without_markup`.
+# Linear: no tag has "<" outside quotes, so that a character is scanned for three unfinished tags at most, one outside quotes
+# and one in each kind of them. The end of a comment has no such bound; `_without_markup` searches for it.
 _MARKUP = re.compile(
     rf"<!--|</?(?:{_TAGS})(?:\s+[a-z:-]+\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'<>]+))*\s*/?>", re.IGNORECASE
 )
@@ -30,25 +30,25 @@ def _html(text: str) -> str:
 
 
 def _without_markup(text: str) -> str:
-    """The text with a space in place of each tag and each comment that is closed."""
+    """Replace each tag and each closed comment by a space."""
     pieces: list[str] = []
-    copied = place = 0
-    closed = True  # where one comment is not closed, none behind it is
-    while markup := _MARKUP.search(text, place):
-        place = markup.end()
+    copied = position = 0
+    closed = True  # after an unclosed comment, none is closed
+    while markup := _MARKUP.search(text, position):
+        position = markup.end()
         if markup[0] == "<!--":
-            end = text.find("-->", place) if closed else -1
+            end = text.find("-->", position) if closed else -1
             closed = end >= 0
             if not closed:
                 continue
-            place = end + len("-->")
+            position = end + len("-->")
         pieces.append(text[copied : markup.start()])
-        copied = place
+        copied = position
     return " ".join([*pieces, text[copied:]])
 
 
 def _shortened(reference: re.Match[str]) -> str:
-    """A reference to the same character, or to none as before, by a number that Python converts (4,300 digits at most)."""
+    """Shorten a reference to a number that Python converts (4,300 digits at most); it means the same character, or still none."""
     return "&#" + (reference[1].lstrip("0")[:8] or "0")
 
 
@@ -58,7 +58,7 @@ def _nothing(text: str) -> str:
 
 @dataclass(frozen=True)
 class Cleaning:
-    """A cleaning step: `clean(text)` gives the text that is tokenised."""
+    """A cleaning step: `clean(text)` returns the text to tokenise."""
 
     name: str
     version: int
@@ -72,12 +72,12 @@ CLEANINGS = {
 
 
 def cleaning(name: str, version: int | None = None) -> Cleaning:
-    """The step called `name`; with `version`, the one an artifact recorded.
+    """Return the step called `name`; `version` is the one an artifact recorded.
 
     Raises ArtifactError if this release has no such step, or has it in another version.
     """
-    found = CLEANINGS.get(name)
-    if found is None or (version is not None and version != found.version):
-        have = ", ".join(f"{step.name} v{step.version}" for step in CLEANINGS.values())
-        raise ArtifactError(f"cleaning: this release has no step {name!r} v{version} (it has {have})")
-    return found
+    step = CLEANINGS.get(name)
+    if step is None or (version is not None and version != step.version):
+        steps = ", ".join(f"{s.name} v{s.version}" for s in CLEANINGS.values())
+        raise ArtifactError(f"cleaning: this release has no step {name!r} v{version} (it has {steps})")
+    return step

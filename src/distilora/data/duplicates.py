@@ -1,6 +1,6 @@
 """Finds exact and near copies of texts, so that a text and its copy never straddle two splits.
 
-A text is the set of its 5-word shingles (lower-cased words, so mark-up and punctuation do not count; a text that has
+A text is the set of its 5-word shingles (of lower-cased words, so that mark-up and punctuation do not count; a text of
 nothing else is its exact key). Two texts are near copies when the Jaccard similarity of their sets, |A n B| / |A u B|,
 is at least `threshold`. Candidates share one of their 16 smallest shingle hashes (bottom-k sketch: Cohen & Kaplan, PODC
 2007); a pair of similarity J is missed with probability about (1 - J)^16, 1.5e-5 at J = 0.5, and every candidate is then
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from distilora.progress import track
 
 SHINGLE = 5  # words
-SKETCH = 16  # smallest hashes kept of each text
+SKETCH = 16  # smallest hashes kept per text
 CROWD = 50  # texts sharing one hash beyond which it is boilerplate and proposes only neighbours as candidates
 _WORD = re.compile(r"\w+")
 
@@ -31,17 +31,17 @@ class _WordHashes(dict[str, int]):
 
 
 def shingles(texts: Sequence[str], label: str = "near-duplicate search") -> list[NDArray[np.uint64]]:
-    """The sorted distinct hashes of each text's 5-word shingles; one hash of all words for a shorter text.
+    """Compute the sorted distinct hashes of each text's 5-word shingles; a shorter text has one hash of all its words.
 
     A text without words ("!!!", emoji) has the hash of its exact key alone.
     """
     words = _WordHashes()
     multiplier = np.uint64(0x9E3779B97F4A7C15)
-    found = []
+    sets = []
     for text in track(texts, label, unit="texts"):
         hashes = np.fromiter((words[w] for w in _WORD.findall(text.lower())), np.uint64)
         if not len(hashes):
-            found.append(fingerprints([text]))
+            sets.append(fingerprints([text]))
             continue
         width = min(SHINGLE, len(hashes))
         count = len(hashes) - width + 1
@@ -51,18 +51,18 @@ def shingles(texts: Sequence[str], label: str = "near-duplicate search") -> list
         rolling ^= rolling >> np.uint64(30)  # splitmix64's finaliser: low hashes must be a random sample
         rolling *= np.uint64(0xBF58476D1CE4E5B9)
         rolling ^= rolling >> np.uint64(27)
-        found.append(np.unique(rolling))
-    return found
+        sets.append(np.unique(rolling))
+    return sets
 
 
 def similarity(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> float:
-    """Jaccard similarity of two sets of hashes."""
+    """Compute the Jaccard similarity of two sets of hashes."""
     shared = len(np.intersect1d(a, b, assume_unique=True))
     return shared / max(len(a) + len(b) - shared, 1)
 
 
 def near_copies(sets: Sequence[NDArray[np.uint64]], threshold: float = 0.5) -> NDArray[np.int64]:
-    """Pairs (i < j) of similar texts, [P, 2]. A chain of copies is linked, though not by all its pairs."""
+    """Find pairs (i < j) of similar texts, [P, 2]. A chain of copies is connected, though not by all its pairs."""
     owner = np.repeat(np.arange(len(sets)), [min(len(s), SKETCH) for s in sets])
     if not len(owner):
         return np.empty((0, 2), np.int64)
@@ -81,7 +81,7 @@ def near_copies(sets: Sequence[NDArray[np.uint64]], threshold: float = 0.5) -> N
 
 
 def clusters(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Connected components of `count` texts joined by `pairs`: each text's smallest member, [count]."""
+    """Find the connected components of `count` texts joined by `pairs`: the smallest member of each text's, [count]."""
     parent = np.arange(count)
 
     def root(i: int) -> int:
@@ -97,11 +97,11 @@ def clusters(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def fingerprints(texts: Sequence[str]) -> NDArray[np.uint64]:
-    """64-bit hashes of the texts' exact keys, [N]: enough to know a text again, not to read it."""
+    """Hash the texts' exact keys to 64 bits, [N]: enough to recognise a text, not to read it."""
     digests = (hashlib.blake2b(exact_key(text).encode(), digest_size=8).digest() for text in texts)
     return np.frombuffer(b"".join(digests), np.uint64)
 
 
 def exact_key(text: str) -> str:
-    """Texts with the same key are exact copies: equal but for case and white space."""
+    """Fold case and white space of a text: exact copies are texts with the same key."""
     return " ".join(text.lower().split())

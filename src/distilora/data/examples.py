@@ -13,7 +13,7 @@ from distilora.progress import Progress, say
 
 @dataclass(frozen=True)
 class Example:
-    """One example: `texts` become its rows, one row each (or more where the task cuts them), in order."""
+    """One example: each of its `texts` becomes a row (or several, where the task cuts it), in order."""
 
     texts: tuple[str, ...]
     target: Any = None
@@ -30,21 +30,21 @@ class Examples:
     skipped: int = 0
 
     def __len__(self) -> int:
-        """The number of examples."""
+        """Return the number of examples."""
         return len(self.items)
 
     @property
     def targets(self) -> list[Any]:
-        """Targets in order."""
+        """The targets, in order."""
         return [item.target for item in self.items]
 
     def take(self, indices: Iterable[int], split: str | None = None) -> "Examples":
-        """The examples at `indices`, as another split."""
+        """Return the examples at `indices` as another split."""
         return Examples(split or self.split, [self.items[int(i)] for i in indices])
 
 
 class Reader(Protocol):
-    """What reads and divides the examples of a run: a task, as far as data is concerned (see `tasks.Task`)."""
+    """The part of a task that reading and dividing examples needs (see `tasks.Task`)."""
 
     def read(self, values: Mapping[str, Any]) -> Example:
         """Make an example of a record's values."""
@@ -53,7 +53,7 @@ class Reader(Protocol):
     def records(
         self, source: Source, split: str, setting: str, notes: list[str], training: DataConfig | None = None
     ) -> Iterator[Record]:
-        """Stream a split's records as `read` wants them."""
+        """Stream a split's records in the form that `read` expects."""
         ...
 
     def strata(self, targets: Sequence[Any]) -> list[Hashable]:
@@ -77,12 +77,12 @@ def read_examples(
     strict: bool,
     group_column: str | None = None,
 ) -> Examples:
-    """Reads, cleans and checks all records of a split.
+    """Read, clean and check all records of a split.
 
-    `read` is a task's; its DataError gets the record's place in front. A record whose texts are all null or blank is
+    `read` is a task's; its DataError is prefixed with the record's place. A record whose texts are all null or blank is
     skipped and counted, or a DataError under `strict`. Raises DataError if no example is left.
     """
-    found = Examples(split)
+    examples = Examples(split)
     with Progress(f"reading {split}", None, "records") as bar:
         for record in records:
             bar.add(1)
@@ -99,12 +99,12 @@ def read_examples(
                     raise DataError(
                         f"{record.place}: the text is blank; fill it, or drop --data.strict to skip such rows"
                     )
-                found.skipped += 1
+                examples.skipped += 1
                 continue
             group = record.values[group_column] if group_column else None
-            found.items.append(replace(example, texts=texts, place=record.place, group=group))
-    if not found.items:
+            examples.items.append(replace(example, texts=texts, place=record.place, group=group))
+    if not examples.items:
         raise DataError(f"{split}: no example with a text; check data.text_column")
-    if found.skipped:
-        say(f"{split}: skipped {found.skipped:,} blank texts")
-    return found
+    if examples.skipped:
+        say(f"{split}: skipped {examples.skipped:,} blank texts")
+    return examples

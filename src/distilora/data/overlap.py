@@ -1,7 +1,7 @@
-"""Finds texts again: copies between the parts of a run, and texts that a model has learnt or chosen by.
+"""Finds copies shared by the parts of a run, and texts that a model was trained or chosen on.
 
-A run's folder keeps fingerprints of all texts that it has learnt or chosen by, and a digest of its validation examples. By
-these `evaluate` and the parity gate tell texts that a model has seen, and data that are no longer those of the run.
+A run's folder keeps fingerprints of all texts that it was trained or chosen on, and a digest of its validation examples. By
+these `evaluate` and the parity gate recognise texts that a model has seen, and data that are no longer those of the run.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ SEEN = "seen_texts.npy"  # in a run's folder, or in an export
 
 
 def shared_copies(parts: dict[str, Examples]) -> dict[str, dict[str, int]]:
-    """For each pair of parts, count the examples of the second that have an exact, or a near, copy in the first."""
+    """Count, for each pair of parts, the examples of the second that have an exact or near copy in the first."""
     names = list(parts)
     sets = {
         name: duplicates.shingles([" ".join(e.texts) for e in part.items], f"shingles of {name}")
@@ -34,28 +34,28 @@ def shared_copies(parts: dict[str, Examples]) -> dict[str, dict[str, int]]:
             pairs = duplicates.near_copies([*sets[first], *sets[second]])
             border = len(sets[first])
             near = {int(j) for i, j in pairs if i < border <= j}
-            known = set(keys[first])
-            exact = sum(key in known for key in keys[second])
+            keys_of_first = set(keys[first])
+            exact = sum(key in keys_of_first for key in keys[second])
             shared[f"{first} / {second}"] = {"exact": exact, "exact or near": max(len(near), exact)}
     return shared
 
 
 def examples_digest(examples: Examples, target_name: Callable[[Any], Any]) -> str:
-    """Compute the SHA-256 of the cleaned texts and the names of their targets, in order, wherever they were read."""
+    """Compute the SHA-256 of the cleaned texts and the names of their targets, in order; their places do not count."""
     digest = hashlib.sha256()
     for example in examples.items:
-        known = [list(example.texts), target_name(example.target)]
-        digest.update(json.dumps(known, default=repr).encode() + b"\n")
+        content = [list(example.texts), target_name(example.target)]
+        digest.update(json.dumps(content, default=repr).encode() + b"\n")
     return digest.hexdigest()
 
 
 def seen_file(model: Path) -> Path | None:
-    """Find the fingerprints beside a model (an export) or in its run's folder; None where neither holds them."""
+    """Find the fingerprints beside a model (an export) or in its run's folder; None where neither has them."""
     files = (model / SEEN, model.parent / SEEN)
     return next((file for file in files if file.is_file()), None)
 
 
 def seen_among(examples: Examples, file: Path) -> NDArray[np.bool_]:
-    """Tell which examples, [G], have a text whose fingerprint `file` holds."""
+    """Mark the examples, [G], whose text has its fingerprint in `file`."""
     seen = np.load(file, allow_pickle=False)
     return np.isin(fingerprints([" ".join(example.texts) for example in examples.items]), seen)

@@ -1,7 +1,7 @@
 """Divides a source into training, validation and test examples. The test split is read once, by `Parts.read_test`.
 
 Copies (exact and near) and groups never straddle the parts carved here. Copies that a source's own splits share are
-counted by `overlap.shared_copies` and reported, not removed: the official test split stays the official test split.
+counted by `overlap.shared_copies` and reported, not removed: the official test split stays as it is.
 """
 
 from collections.abc import Callable
@@ -26,14 +26,14 @@ from distilora.progress import say
 
 @dataclass
 class Parts:
-    """What a run trains on, chooses on, and is measured on at the end."""
+    """The examples that a run trains on, chooses on, and is measured on at the end."""
 
     cleaning: Cleaning
     train: Examples
     validation: Examples
     read_test: Callable[[], Examples] | None
     summary: dict[str, Any]  # counts for metrics.json and the report
-    notes: list[str] = field(default_factory=list)  # sentences for them; `read_test` may add some
+    notes: list[str] = field(default_factory=list)  # sentences for both; `read_test` may add more
 
 
 def read_parts(config: DataConfig, task: Reader) -> Parts:
@@ -48,8 +48,8 @@ def read_parts(config: DataConfig, task: Reader) -> Parts:
 
     notes: list[str] = []
 
-    def read(where: Source, split: str, field: str, name: str, group_column: str | None = None) -> Examples:
-        records = task.records(where, split, field, notes, config if where is source else None)
+    def read(origin: Source, split: str, field: str, name: str, group_column: str | None = None) -> Examples:
+        records = task.records(origin, split, field, notes, config if origin is source else None)
         return read_examples(records, task.read, step.clean, name, config.strict, group_column)
 
     everything = read(source, config.train_split, "data.train_split", config.train_split, config.group_column)
@@ -77,13 +77,13 @@ def read_parts(config: DataConfig, task: Reader) -> Parts:
     def take(size: int, field: str) -> NDArray[np.int64]:
         nonlocal rest
         size = min(size, len(rest) - 1)
-        stay, out = carve([strata[i] for i in rest], clusters[rest], size, config.seed, field)
-        if not len(out):
+        kept, carved = carve([strata[i] for i in rest], clusters[rest], size, config.seed, field)
+        if not len(carved):
             raise ConfigError(_none_to_spare(config, field, len(rest), heldout is not None))
-        if not size / 2 <= len(out) <= size:
-            say(f"note: {field}: {len(out):,} examples instead of {size:,}: copies and groups stay together")
-        taken, rest = rest[out], rest[stay]
-        return taken
+        if not size / 2 <= len(carved) <= size:
+            say(f"note: {field}: {len(carved):,} examples instead of {size:,}: copies and groups stay together")
+        carved, rest = rest[carved], rest[kept]
+        return carved
 
     heldout = None
     if test_split == "heldout":
@@ -110,27 +110,27 @@ def read_parts(config: DataConfig, task: Reader) -> Parts:
 
     read_test: Callable[[], Examples] | None = None
     if heldout is not None:
-        kept = heldout
-        read_test = lambda: kept  # noqa: E731 - a value behind the same door as a split read late
+        carved_test = heldout
+        read_test = lambda: carved_test  # noqa: E731 - the same interface as a split that is read late
     elif test_source is not None:
-        late = test_source
+        late_source = test_source
         name = "test" if test_split in ("train", "validation") else test_split  # those are the names of other parts
-        read_test = lambda: read(late, test_split, "data.test_split", name)  # noqa: E731
+        read_test = lambda: read(late_source, test_split, "data.test_split", name)  # noqa: E731
     return Parts(step, train, validation, read_test, summary, notes)
 
 
 def find_test(config: DataConfig, source: Source) -> tuple[Source | None, str]:
-    """Find source and split of the test, checked to exist but not read; 'heldout' and 'none' have no source."""
+    """Find source and split of the test; they must exist, but are not read. 'heldout' and 'none' have no source."""
     if config.test_path is not None:
         separable = kind_of(config.test_path) in DELIMITERS or Path(config.test_path).is_dir()
         separator = config.separator if separable else None
-        other = open_source(config.test_path, setting="data.test_path", separator=separator)
-        wanted = "test" if config.test_split == "auto" else config.test_split
-        if len(other.splits) == 1 and config.test_split == "auto":
-            wanted = other.splits[0]
-        if wanted not in other.splits:
-            raise DataError(f"data.test_split: {other.name} has no split {wanted!r}; it has {', '.join(other.splits)}")
-        return other, wanted
+        test = open_source(config.test_path, setting="data.test_path", separator=separator)
+        split = "test" if config.test_split == "auto" else config.test_split
+        if len(test.splits) == 1 and config.test_split == "auto":
+            split = test.splits[0]
+        if split not in test.splits:
+            raise DataError(f"data.test_split: {test.name} has no split {split!r}; it has {', '.join(test.splits)}")
+        return test, split
     if config.test_split == "auto":
         if "test" in source.splits and "test" not in (config.train_split, config.validation_split):
             return source, "test"
@@ -147,7 +147,7 @@ def find_test(config: DataConfig, source: Source) -> tuple[Source | None, str]:
 
 
 def _none_to_spare(config: DataConfig, field: str, count: int, held_out: bool) -> str:
-    """Why nothing could be carved out of `count` examples, and what works instead."""
+    """Explain why nothing could be carved out of `count` examples, and what works instead."""
     if field == "data.heldout" and config.validation_split is not None:
         instead = "give --data.test_split none"
     elif field == "data.heldout":
@@ -158,9 +158,9 @@ def _none_to_spare(config: DataConfig, field: str, count: int, held_out: bool) -
         instead = "give --data.test_split none, to validate on what is now held out for the test"
     else:
         instead = "give a split of their own with --data.validation_split"
-    together = "copies" if config.group_column is None else f"copies and equal values of {config.group_column!r}"
+    units = "copies" if config.group_column is None else f"copies and equal values of {config.group_column!r}"
     return (
-        f"{field}: none of {count:,} examples can be spared (every class keeps one to train on, and {together} stay "
+        f"{field}: none of {count:,} examples can be spared (every class keeps one to train on, and {units} stay "
         f"together); add examples, or {instead}"
     )
 
@@ -178,12 +178,14 @@ def _without_copies(examples: Examples) -> tuple[Examples, int]:
 
 
 def _clusters(examples: Examples) -> tuple[NDArray[np.int64], int]:
-    """Clusters of near copies and groups, and how many pairs of near copies there are."""
+    """Find the clusters of near copies and groups, and count the pairs of near copies."""
     sets = duplicates.shingles([" ".join(example.texts) for example in examples.items])
     pairs = duplicates.near_copies(sets)
-    first: dict[Any, int] = {}
+    first_of_group: dict[Any, int] = {}
     same_group = [
-        (first.setdefault(example.group, i), i) for i, example in enumerate(examples.items) if example.group is not None
+        (first_of_group.setdefault(example.group, i), i)
+        for i, example in enumerate(examples.items)
+        if example.group is not None
     ]
-    linked = np.concatenate([pairs, np.asarray(same_group, np.int64).reshape(-1, 2)])
-    return duplicates.clusters(len(examples), linked), len(pairs)
+    links = np.concatenate([pairs, np.asarray(same_group, np.int64).reshape(-1, 2)])
+    return duplicates.clusters(len(examples), links), len(pairs)

@@ -1,6 +1,6 @@
 """Divides examples into parts: seeded, stratified by label, and never dividing a cluster of copies or a group.
 
-What a label gives is its share of the part, largest remainders first, and never its last example: that stays to train on.
+Each label contributes its share of the part, by largest remainders, but never its last example: that is left to train on.
 """
 
 from collections.abc import Hashable, Sequence
@@ -16,19 +16,19 @@ Counts = NDArray[np.int64]
 def carve(
     labels: Sequence[Hashable], clusters: NDArray[np.int64], size: int, seed: int, field: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of what stays and of about `size` examples carved out, both in input order.
+    """Return the indices kept and those of about `size` examples carved out, both in input order.
 
-    Each label gives its share of `size` (see `quotas`) and keeps one example at least. Whole clusters are taken, in seeded
-    random order, each as long as it leaves no label more than its share; without larger clusters the shares are met
-    exactly. A cluster of several labels (a film's reviews) counts for each of its labels. Where every cluster is larger
-    than that, the smallest that half of the examples and one of each label outlast is taken. Nothing is carved out where
-    there is none either.
+    Each label contributes its share of `size` (see `quotas`) and keeps at least one example. Clusters are taken whole, in
+    seeded random order, each if it exceeds no label's remaining share; without larger clusters the shares are met exactly. A
+    cluster of several labels (a film's reviews) counts for each of its labels. If no cluster fits, the smallest one is taken
+    that leaves half of the examples and one of each label; if there is none, nothing is carved out.
 
     Args:
         labels: stratum of each example, [N].
         clusters: cluster number of each example, [N].
-        size: examples wanted, 0 <= size < N.
-        field: the setting to name in an error.
+        size: examples to carve out, 0 <= size < N.
+        seed: of the random order.
+        field: the setting that an error names.
 
     Raises ConfigError if nothing would stay.
     """
@@ -40,16 +40,16 @@ def carve(
     order = [members[c] for c in _rng(seed).permutation(len(keys))]
     taken = _take(order, stratum, quotas(counts, size, np.zeros_like(counts), counts - 1))
     if size and not taken.any():
-        spare = [m for m in order if 2 * len(m) <= len(stratum) and np.all(_held(stratum, m, counts) < counts)]
+        spare = [m for m in order if 2 * len(m) <= len(stratum) and np.all(_label_counts(stratum, m, counts) < counts)]
         if spare:
             taken[min(spare, key=len)] = True
     return np.flatnonzero(~taken), np.flatnonzero(taken)
 
 
 def sample(labels: Sequence[Hashable], size: int, seed: int, field: str) -> NDArray[np.int64]:
-    """Indices of a stratified sample of `size` examples, one of each label at least, in input order.
+    """Draw the indices of a stratified sample of `size` examples, at least one of each label, in input order.
 
-    Raises ConfigError, naming `field`, if there are more labels than that.
+    Raises ConfigError, naming `field`, if there are more labels than `size`.
     """
     if size >= len(labels):
         return np.arange(len(labels))
@@ -63,9 +63,9 @@ def sample(labels: Sequence[Hashable], size: int, seed: int, field: str) -> NDAr
 
 
 def quotas(counts: Counts, size: int, least: Counts, most: Counts) -> Counts:
-    """What each label, [C], gives to a part of `size`: its share, size * count / N, by largest remainders.
+    """Compute each label's quota, [C], in a part of `size`: its share, size * count / N, by largest remainders.
 
-    `least` and `most` bound it, [C]; what a bound takes or adds, the labels farthest from their shares make up for.
+    `least` and `most`, [C], bound it; the labels farthest from their shares make up for what a bound takes or adds.
     """
     share = size * counts / max(counts.sum(), 1)
     quota = np.floor(share).astype(np.int64)
@@ -81,7 +81,7 @@ def quotas(counts: Counts, size: int, least: Counts, most: Counts) -> Counts:
 
 
 def _strata(labels: Sequence[Hashable]) -> tuple[NDArray[np.int64], Counts]:
-    """The number of each example's label, [N], and the examples of each label, [C]."""
+    """Number the labels; return each example's number, [N], and the count of each label, [C]."""
     names, stratum = np.unique(np.asarray([str(label) for label in labels]), return_inverse=True)
     return stratum, np.bincount(stratum, minlength=len(names))
 
@@ -90,18 +90,18 @@ def _rng(seed: int) -> np.random.Generator:
     return np.random.default_rng([seed, 0x5B117])
 
 
-def _held(stratum: NDArray[np.int64], members: NDArray[np.int64], counts: Counts) -> Counts:
+def _label_counts(stratum: NDArray[np.int64], members: NDArray[np.int64], counts: Counts) -> Counts:
     return np.asarray(np.bincount(stratum[members], minlength=len(counts)))
 
 
 def _take(order: Sequence[NDArray[np.int64]], stratum: NDArray[np.int64], quota: Counts) -> NDArray[np.bool_]:
-    """Which examples are taken, [N]: of the clusters in `order`, each that fits into what is left of the quotas."""
-    taken, left = np.zeros(len(stratum), bool), quota.copy()
+    """Mark the examples taken, [N]: each cluster in `order` that fits into the rest of the quotas."""
+    taken, rest = np.zeros(len(stratum), bool), quota.copy()
     for members in order:
-        needs = _held(stratum, members, left)
-        if np.all(needs <= left):
-            left -= needs
+        counts = _label_counts(stratum, members, rest)
+        if np.all(counts <= rest):
+            rest -= counts
             taken[members] = True
-        if not left.any():
+        if not rest.any():
             break
     return taken

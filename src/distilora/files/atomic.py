@@ -1,4 +1,4 @@
-"""Checksums of files, by which everything that is shipped or relied upon is verified, and writing them whole and for good."""
+"""Writes files whole, keeps them through a power cut, and computes the checksums that every shipped file is verified by."""
 
 import hashlib
 import json
@@ -11,31 +11,43 @@ from typing import Any
 
 
 def sha256(path: str | Path) -> str:
-    """The SHA-256 of a file, 64 hex digits."""
+    """Compute the SHA-256 of a file, 64 hex digits."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name, then moves it to `path`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def temporary_name(path: Path) -> Path:
+    """Name the file beside `path` that this process writes before it moves it there."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path to write to, and move it to `path` when all went well; it never outlives the context."""
+    temporary = temporary_name(path)
     try:
-        temporary.write_bytes(content)
+        yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, then move it to `path`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def flush_file(path: Path) -> None:
-    """Waits until the disk holds a file's content, so that a power cut does not empty it. Raises OSError."""
-    with open(path, "r+b") as stream:  # for reading alone, Windows flushes nothing
+    """Wait until a file's content is on the disk, so that a power cut does not empty it. Raises OSError."""
+    with open(path, "r+b") as stream:  # Windows flushes no file that is open for reading only
         os.fsync(stream.fileno())
 
 
 def flush_folder(folder: Path) -> None:
-    """Waits until the disk holds the names in a folder, which a move changes. Raises OSError.
+    """Wait until the names in a folder, which a move changes, are on the disk. Raises OSError.
 
-    Windows opens no folder, and its file system keeps a journal of names by itself.
+    Does nothing on Windows, which cannot open a folder and whose file system journals names by itself.
     """
     if sys.platform == "win32":
         return
@@ -48,18 +60,12 @@ def flush_folder(folder: Path) -> None:
 
 @contextmanager
 def atomic_text(path: str | Path) -> Iterator[Any]:
-    """Opens a text file for writing under a temporary name and moves it to `path` when all went well."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as stream:
-            yield stream
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Open a text file for writing under a temporary name, and move it to `path` when all went well."""
+    with replacing(Path(path)) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as stream:
+        yield stream
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes indented JSON, under a temporary name first. NaN is refused (ValueError)."""
+    """Write indented JSON, under a temporary name first. Raises ValueError for NaN."""
     with atomic_text(path) as stream:
         stream.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -1,7 +1,6 @@
 """Compressed files: `reviews.csv.gz` and `reviews.csv.zst` are read as the table inside them.
 
-gzip is Python's own; zstd comes with pyarrow. What is read counts in decompressed bytes, so a place in the file can be gone
-to again, by decompressing up to it.
+gzip is Python's own; zstd comes with pyarrow. Offsets count decompressed bytes; seeking decompresses up to the offset.
 """
 
 import gzip
@@ -13,17 +12,17 @@ from typing import Any, BinaryIO
 from distilora.errors import DataError, MissingExtra
 
 SUFFIXES = (".gz", ".zst")
-_CHUNK = 1 << 20  # bytes decompressed at a time on the way to a place
+_CHUNK = 1 << 20  # bytes decompressed at a time while seeking
 
 
 def compression_of(name: str | Path) -> str | None:
-    """`.gz` or `.zst` if a file's name ends so, else None."""
+    """Return `.gz` or `.zst` if a file's name ends in it, else None."""
     suffix = Path(name).suffix.lower()
     return suffix if suffix in SUFFIXES else None
 
 
 def decompressed(stream: BinaryIO, name: str) -> BinaryIO:
-    """The content of an open file: decompressed if its name says that it is compressed, else the stream itself.
+    """Return the decompressed content of an open file if its name says that it is compressed, else the stream itself.
 
     Raises MissingExtra without pyarrow for zstd; reading raises DataError if the file is cut short or damaged.
     """
@@ -32,7 +31,7 @@ def decompressed(stream: BinaryIO, name: str) -> BinaryIO:
 
 
 class _Content(io.RawIOBase):
-    """The bytes inside a compressed stream; going back begins again at the stream's start."""
+    """The bytes inside a compressed stream; seeking backwards decompresses from the start again."""
 
     def __init__(self, stream: BinaryIO, kind: str, name: str) -> None:
         self._stream, self._kind, self._name = stream, kind, name
@@ -85,7 +84,7 @@ class _Content(io.RawIOBase):
 
 
 class _Unclosed(io.RawIOBase):
-    """A stream that pyarrow may drop without closing the file of whoever opened it."""
+    """A wrapper that pyarrow may drop or close without closing the caller's file."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream

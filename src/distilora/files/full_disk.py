@@ -1,4 +1,4 @@
-"""Reports a full disk: whatever it raises while a folder is written becomes an OutputError that says how to go on."""
+"""Reports a full disk: whatever is raised for it while a folder is written becomes an OutputError that says how to go on."""
 
 import errno
 import os
@@ -16,9 +16,9 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def writing(folder: Path, then: str | Callable[[], str]) -> Iterator[None]:
-    """Turn a full disk into an OutputError that says how to go on: `make room, then` and `then`, called if it can be.
+    """Turn a full disk into an OutputError that says how to go on: `make room, then {then}`; a callable `then` is called first.
 
-    Threads that meet it too (TensorBoard's writer) print nothing meanwhile.
+    Other threads that run into it (TensorBoard's writer) print no traceback meanwhile.
     """
     hook = threading.excepthook
     threading.excepthook = lambda failure: None if _full(failure.exc_value) else hook(failure)
@@ -26,12 +26,12 @@ def writing(folder: Path, then: str | Callable[[], str]) -> Iterator[None]:
         yield
     except DistiloraError:
         raise
-    except Exception as error:  # safetensors and tokenizers have errors of their own for a full disk
+    except Exception as error:  # safetensors and tokenizers raise errors of their own for a full disk
         if not _full(error) and not isinstance(error, SafetensorError):
             raise
         cause = "the disk is full" if _full(error) else " ".join(str(error).split())
-        again = then if isinstance(then, str) else then()
-        raise OutputError(f"output: {folder} cannot be written ({cause}); make room, then {again}") from None
+        advice = then if isinstance(then, str) else then()
+        raise OutputError(f"output: {folder} cannot be written ({cause}); make room, then {advice}") from None
     finally:
         threading.excepthook = hook
 

@@ -1,6 +1,6 @@
-"""Reads a JSON file of records: an array of objects, one element at a time, or objects one a line under the name .json.
+"""Reads a JSON file of records: an array of objects, element by element, or JSON Lines under the name .json.
 
-An array may be larger than memory: its text is held a piece at a time, and a longer one where an element needs it.
+An array may be larger than memory: its text is read in pieces, longer ones only where an element needs them.
 """
 
 import codecs
@@ -14,29 +14,29 @@ from distilora.errors import DataError
 from distilora.files.records import Lines, Record, Reject, checked_object, records
 
 PIECE = 1 << 20  # bytes
-BEGINNING = 1 << 16  # bytes looked at for the bracket of an array
-_WANTED = "each element must be an object"
-_LITERAL = 16  # characters of the longest token but a string or a number, such as -Infinity
+BEGINNING = 1 << 16  # bytes searched for the bracket of an array
+_REQUIREMENT = "each element must be an object"
+_LITERAL = 16  # characters; no token but a string or a number is longer (-Infinity has 9)
 _BLANK = re.compile(r"\s*")
 _DECODE = json.JSONDecoder().raw_decode
 
 
 def json_records(stream: BinaryIO, name: str, first: int = 0) -> Iterator[Record | Reject]:
-    """The records of an open JSON file after the `first`.
+    """Yield the records of an open JSON file after the `first`.
 
-    Raises DataError where an array is not JSON: what follows cannot be told apart.
+    Raises DataError where an array is not JSON: the elements behind cannot be told apart.
     """
     if not stream.seekable():
         stream = io.BytesIO(stream.read())
-    begins = stream.read(BEGINNING).removeprefix(codecs.BOM_UTF8).lstrip()
+    beginning = stream.read(BEGINNING).removeprefix(codecs.BOM_UTF8).lstrip()
     stream.seek(0)
-    for found in _elements(stream, name) if begins.startswith(b"[") else records(Lines(stream, name), "jsonl"):
-        if found.row > first:
-            yield found
+    for record in _elements(stream, name) if beginning.startswith(b"[") else records(Lines(stream, name), "jsonl"):
+        if record.row > first:
+            yield record
 
 
 def _elements(stream: BinaryIO, name: str) -> Iterator[Record | Reject]:
-    """The elements of an array, whose text is decoded as far as they need it."""
+    """Yield the elements of an array, decoding its text only as far as they need it."""
     text = _Text(stream, name)
     text.skip("[")
     row = 0
@@ -46,19 +46,19 @@ def _elements(stream: BinaryIO, name: str) -> Iterator[Record | Reject]:
         row += 1
         place = f"{name}: row {row}"
         try:
-            value, spelled = text.element()
+            value, raw = text.element()
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{place}: not JSON ({getattr(error, 'msg', error)}); {_WANTED}") from None
+            raise DataError(f"{place}: not JSON ({getattr(error, 'msg', error)}); {_REQUIREMENT}") from None
         try:
-            yield Record(place, checked_object(value, spelled, _WANTED), row)
+            yield Record(place, checked_object(value, raw, _REQUIREMENT), row)
         except DataError as error:
-            yield Reject(place, str(error), row, spelled)
+            yield Reject(place, str(error), row, raw)
     if text.character():
         raise DataError(f"{name}: after row {row}: not JSON (text after the array's end); put all records in one array")
 
 
 class _Text:
-    """What is left of a JSON text, the beginning of it decoded."""
+    """The unread rest of a JSON text, its beginning decoded."""
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
         self._stream, self._name = stream, name
@@ -66,38 +66,38 @@ class _Text:
         self._text, self._at, self._read, self._ended = "", 0, 0, False
 
     def character(self) -> str:
-        """The next character that is not blank, still to be read; empty at the end."""
+        """Peek at the next character that is not blank; empty at the end."""
         while True:
             blank = _BLANK.match(self._text, self._at)
-            assert blank is not None  # it may be empty
+            assert blank is not None  # it matches the empty string, too
             self._at = blank.end()
             if self._at < len(self._text) or self._ended:
                 return self._text[self._at : self._at + 1]
             self._more(PIECE)
 
     def skip(self, character: str) -> bool:
-        """Reads the next character that is not blank if it is this one, and says whether it is."""
-        there = self.character() == character
-        self._at += there
-        return there
+        """Consume the next character that is not blank if it is this one; return whether it was."""
+        matches = self.character() == character
+        self._at += matches
+        return matches
 
     def element(self) -> tuple[object, str]:
-        """The next value and how it is spelled. Raises ValueError if there is none."""
+        """Consume the next value; return it and its text. Raises ValueError if there is none."""
         self.character()
         size = PIECE
         while True:
             try:
                 value, end = _DECODE(self._text, self._at)
-            except json.JSONDecodeError as error:  # wrong, or cut
+            except json.JSONDecodeError as error:  # malformed, or cut by the end of the piece
                 cut = error.pos >= len(self._text) - _LITERAL or error.msg.startswith("Unterminated string")
                 if self._ended or not cut:
                     raise
             else:
                 if end < len(self._text) or self._ended:  # else a number may go on
-                    spelled, self._at = self._text[self._at : end], end
-                    return value, spelled
+                    raw, self._at = self._text[self._at : end], end
+                    return value, raw
             self._more(size)
-            size *= 2  # so that a long element is decoded a few times only
+            size *= 2  # doubled, so that a long element is decoded only a few times
 
     def _more(self, size: int) -> None:
         piece = self._stream.read(size)

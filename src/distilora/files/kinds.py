@@ -1,4 +1,4 @@
-"""Which kind of table a file is, by its name; `.gz` or `.zst` behind it says that it is compressed."""
+"""Tells the kind of a table by its file's name; `.gz` or `.zst` behind it says that it is compressed."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,12 +10,12 @@ FORMATS = {
     ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet",
     ".xlsx": "xlsx", ".txt": "txt",
 }  # fmt: skip
-KINDS = "csv, tsv, jsonl, json, parquet or xlsx"  # of tables that are read, for messages
-PACKED = ("parquet", "xlsx")  # compressed inside
+KINDS = "csv, tsv, jsonl, json, parquet or xlsx"  # readable, for messages
+PACKED = ("parquet", "xlsx")  # compressed already, so never as .gz or .zst
 
 
 def kind_of(name: str | Path) -> str | None:
-    """The kind of table that a file's name says it is, `.gz` and `.zst` aside; None if it says none."""
+    """Return the kind of table that a file's name stands for, `.gz` and `.zst` aside; None for an unknown suffix."""
     path = Path(name)
     if compression_of(path) is None:
         return FORMATS.get(path.suffix.lower())
@@ -24,21 +24,21 @@ def kind_of(name: str | Path) -> str | None:
 
 
 def tables_of(names: Iterable[str]) -> list[str]:
-    """The names in a folder that are of tables, sorted: neither texts nor notes, hidden or not.
+    """Select the names of a folder's tables, sorted: no text files, and none that begin with a dot or an underscore.
 
-    A .json beside tables of other kinds is taken for a note on them.
+    A .json beside tables of other kinds is taken for metadata about them.
     """
     kinds = {name: kind_of(name) for name in names if name[0] not in "._"}
     tables = sorted(name for name, kind in kinds.items() if kind not in (None, "txt"))
     return [name for name in tables if kinds[name] != "json"] or tables
 
 
-def format_of(path: str | Path, wanted: str | None = None) -> str:
-    """The table format of a path: `wanted`, else by its suffix. Raises DataError if neither tells."""
-    found = wanted or kind_of(path)
-    if found is None:
+def format_of(path: str | Path, kind: str | None = None) -> str:
+    """Return the table format of a path: `kind`, else by its suffix. Raises DataError if neither tells."""
+    kind = kind or kind_of(path)
+    if kind is None:
         raise DataError(
             f"{path}: unknown kind of file; give one ending in {', '.join(FORMATS)} (all but parquet and xlsx also with "
             ".gz or .zst behind)"
         )
-    return found
+    return kind

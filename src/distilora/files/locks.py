@@ -1,4 +1,4 @@
-"""Locks a folder for the one process that writes it; the system lets go when that process ends, however it ends."""
+"""Locks a folder for the one process that writes it; the system releases the lock when that process ends, however it ends."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ from filelock import FileLock, Timeout
 from distilora.errors import OutputError
 
 LOCK = ".lock"
-_held: dict[Path, FileLock] = {}
+_locks: dict[Path, FileLock] = {}
 
 
 def hold(folder: Path) -> None:
-    """Locks the folder for this process, until `let_go` or its end. Raises OutputError if another one holds it."""
+    """Lock the folder for this process, until `let_go` or its end. Raises OutputError if another process holds it."""
     folder = folder.resolve()
-    if folder in _held:
+    if folder in _locks:
         return
     lock = FileLock(folder / LOCK)
     try:
@@ -24,17 +24,17 @@ def hold(folder: Path) -> None:
         ) from None
     except OSError as error:
         raise OutputError(f"output: {folder} cannot be written ({error.strerror}); give another --output") from None
-    _held[folder] = lock
+    _locks[folder] = lock
 
 
 def let_go(folder: Path) -> None:
-    """Unlocks the folder, if this process holds it."""
-    lock = _held.pop(folder.resolve(), None)
+    """Unlock the folder, if this process holds it."""
+    lock = _locks.pop(folder.resolve(), None)
     if lock is not None:
-        (folder / LOCK).unlink(missing_ok=True)  # whoever opened it meanwhile sees that it is gone, and opens another
+        (folder / LOCK).unlink(missing_ok=True)  # a process that has it open sees that it is gone, and opens a new one
         lock.release()
 
 
 def is_held(folder: Path) -> bool:
-    """Whether this process holds the folder."""
-    return folder.resolve() in _held
+    """Tell whether this process holds the folder."""
+    return folder.resolve() in _locks

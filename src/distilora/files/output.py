@@ -1,4 +1,4 @@
-"""The file that a command writes: refused before anything is computed where it is taken, and named where it cannot be written."""
+"""Guards the file that a command writes: one that exists is refused before anything is computed; a failed write names it."""
 
 import errno
 import os
@@ -12,14 +12,16 @@ _FIXES = {
     errno.ENOSPC: "make room, or give another file",
     errno.EDQUOT: "make room, or give another file",
     errno.EFBIG: "raise the limit of file sizes (ulimit -f), or give another file",
-    errno.EACCES: "check its rights, or give another file",
-    errno.EPERM: "check its rights, or give another file",
+    errno.EACCES: "check its permissions, or give another file",
+    errno.EPERM: "check its permissions, or give another file",
 }
 
 
 def check_free(path: str | Path, overwrite: bool) -> None:
-    """Raises ConfigError if `path` is a folder, or a file that is there and not to be overwritten, OutputError if its folder
-    takes no files."""
+    """Raise an error unless a command may write `path`.
+
+    A folder, or an existing file not to be overwritten, is a ConfigError; a folder it cannot be written in, an OutputError.
+    """
     path = Path(path)
     if path.is_dir():
         raise ConfigError(f"--output: {path} is a folder; give the name of a file")
@@ -33,10 +35,10 @@ def check_free(path: str | Path, overwrite: bool) -> None:
 
 @contextmanager
 def writing_file(path: str | Path) -> Iterator[None]:
-    """Turns an OSError into an OutputError that names the file being written, the cause, and the fix."""
+    """Turn an OSError into an OutputError that names the file being written, the cause, and the fix."""
     try:
         yield
-    except BrokenPipeError:  # the reader of standard output went away, which is its right
+    except BrokenPipeError:  # the reader of standard output went away: no error of ours
         raise
     except OSError as error:
         cause = os.strerror(error.errno) if error.errno else " ".join(str(error).split())

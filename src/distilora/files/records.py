@@ -1,7 +1,7 @@
 """Parses records one by one, good or bad: the one parser under `read_table`, which stops at a bad one, and scoring, which goes on.
 
-A `Mark` says how far a csv, tsv, jsonl or txt file has been read; reading goes on from it without reading what is before
-(of a compressed file it is decompressed all the same; json and xlsx are read again).
+A `Mark` says how far a csv, tsv, jsonl or txt file has been read; reading resumes there without the rows before it (those
+of a compressed file are decompressed all the same; json and xlsx are read again).
 """
 
 import codecs
@@ -14,15 +14,15 @@ from typing import Any, BinaryIO, NamedTuple
 from distilora.errors import DataError, MissingExtra
 from distilora.files.separators import BYTES, ROWS, SEPARATORS, find_separator
 
-DELIMITERS = {"csv": ",", "tsv": "\t"}  # where a file does not speak against it
+DELIMITERS = {"csv": ",", "tsv": "\t"}  # unless the file's own rows speak against it
 TYPED = ("jsonl", "json", "xlsx")  # kinds whose records have columns and types of their own, known when all are read
-BATCH = 1024  # parquet rows held at a time
+BATCH = 1024  # parquet rows in memory at a time
 LONGEST = 1 << 20  # bytes: where scoring looks for the end of a quote; beyond, the quote is taken for a stray one
 _LONGEST_CELL = 2**31 - 1  # characters
 
 
 class Record(NamedTuple):
-    """One record: where it stands, for messages, and its values by column."""
+    """One record: its place, for messages, and its values by column."""
 
     place: str
     values: Mapping[str, Any]
@@ -30,7 +30,7 @@ class Record(NamedTuple):
 
 
 class Reject(NamedTuple):
-    """What stands where a record should: `reason` ends with the fix; `raw` is the text as it stands in the file."""
+    """A row that is no record: `reason` ends with the fix; `raw` is the text as it stands in the file."""
 
     place: str
     reason: str
@@ -47,10 +47,10 @@ class Mark(NamedTuple):
 
 
 class Lines:
-    """Lines of an open binary file from a mark on, decoded; `taken` are those since the last row, as bytes.
+    """Lines of an open binary file from a mark on, decoded; `taken` are those of the current row, as bytes.
 
-    What is not UTF-8 is decoded all the same, for the row's end to be found, and `bad` says so. With `longest`, a row of
-    several lines that is longer, in bytes, is a csv.Error. `separator` is what separates cells; None until `read_header`
+    A line that is not UTF-8 is decoded all the same, so that the row's end is found, and `bad` says so. With `longest`, a
+    row of several lines that is longer, in bytes, is a csv.Error. `separator` separates cells; None until `read_header`
     has found it.
     """
 
@@ -66,33 +66,33 @@ class Lines:
         self.row, self.line, self.offset = mark or Mark()
         self.taken: list[bytes] = []
         self.bad = ""
-        self._size = 0  # of what is taken
+        self._size = 0  # bytes in `taken`
         self._back: deque[bytes] = deque()
 
     @property
     def mark(self) -> Mark:
-        """The place reached."""
+        """The place reached so far."""
         return Mark(self.row, self.line, self.offset)
 
     def begin(self) -> None:
-        """A new row begins."""
+        """Begin a new row."""
         self.taken, self.bad, self._size = [], "", 0
 
     def give_back(self) -> None:
-        """Has all lines of the row but its first read again."""
+        """Put back all lines of the row but its first, to be read again."""
         self._back.extendleft(reversed(self.taken[1:]))
         self.line -= len(self.taken) - 1
         self.offset -= sum(map(len, self.taken[1:]))
         del self.taken[1:]
 
     def ahead(self, count: int, size: int) -> list[bytes]:
-        """The next `count` lines, or fewer of about `size` bytes; they are still to be read."""
+        """Peek at the next `count` lines, or at fewer of about `size` bytes."""
         while len(self._back) < count and sum(map(len, self._back)) < size and (line := self.stream.readline()):
             self._back.append(line)
         return list(self._back)
 
     def raw(self) -> str:
-        """The row as it stands in the file, bytes that are not UTF-8 as escapes."""
+        """Return the row as it stands in the file, bytes that are not UTF-8 as escapes."""
         return b"".join(self.taken).decode("utf-8", "backslashreplace").rstrip("\r\n")
 
     def __iter__(self) -> Iterator[str]:
@@ -112,10 +112,10 @@ class Lines:
         try:
             return line.decode(codec)
         except UnicodeDecodeError as error:
-            wide = self.line == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            utf16 = self.line == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
             self.bad = self.bad or (
                 "it is UTF-16; convert the file with iconv -f utf-16 -t utf-8, or save it as UTF-8"
-                if wide
+                if utf16
                 else f"line {self.line}: byte {error.start + 1} is not UTF-8; convert the file, for example with "
                 "iconv -f latin1 -t utf-8"
             )
@@ -123,9 +123,9 @@ class Lines:
 
 
 def records(lines: Lines, kind: str, header: Sequence[str] = ()) -> Iterator[Record | Reject]:
-    """The rows from where `lines` are on, in order; csv and tsv need their `header` (see `read_header`).
+    """Yield the rows from where `lines` are on, in order; csv and tsv need their `header` (see `read_header`).
 
-    json and xlsx are read from their beginning, and the rows before `lines.row` passed over.
+    json and xlsx are read from their beginning, and the rows before `lines.row` skipped.
     """
     if kind in DELIMITERS:
         yield from _csv(lines, kind, header)
@@ -153,9 +153,9 @@ def _whole(lines: Lines, kind: str) -> Iterator[Record | Reject]:
     from distilora.files.json_array import json_records
     from distilora.files.spreadsheet import xlsx_records
 
-    for found in (json_records if kind == "json" else xlsx_records)(lines.stream, lines.name, lines.row):
-        lines.row = found.row
-        yield found
+    for record in (json_records if kind == "json" else xlsx_records)(lines.stream, lines.name, lines.row):
+        lines.row = record.row
+        yield record
 
 
 def _json(line: str) -> dict[str, Any]:
@@ -166,21 +166,21 @@ def _json(line: str) -> dict[str, Any]:
     return checked_object(value, line, "each line must hold one object")
 
 
-def checked_object(value: Any, text: str, wanted: str) -> dict[str, Any]:
-    """A JSON value, decoded from `text`, if it is an object of whole characters. Raises DataError if not."""
-    if "\\ud" in text.lower():  # escapes may spell half a character, which no tokenizer takes
+def checked_object(value: Any, text: str, requirement: str) -> dict[str, Any]:
+    """Return a JSON value, decoded from `text`; raise DataError unless it is an object without lone surrogates."""
+    if "\\ud" in text.lower():  # an escaped lone surrogate, half a character, is taken by no tokenizer
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise DataError("a text holds half a character (a lone \\ud... escape); correct it") from None
     if not isinstance(value, dict):
-        raise DataError(f"{type(value).__name__} found; {wanted}")
+        raise DataError(f"{type(value).__name__} found; {requirement}")
     return value
 
 
 def next_cells(reader: Iterator[list[str]]) -> list[str] | None:
-    """The next row of a csv reader, None at the end; cells may be of any length, and the caller's limit for others stays."""
-    before = csv.field_size_limit(_LONGEST_CELL)  # of the whole process
+    """Return the next row of a csv reader, None at the end. Cells may be of any length; the process keeps its own limit."""
+    before = csv.field_size_limit(_LONGEST_CELL)
     try:
         return next(reader, None)
     finally:
@@ -188,10 +188,10 @@ def next_cells(reader: Iterator[list[str]]) -> list[str] | None:
 
 
 def read_header(lines: Lines, kind: str) -> list[str]:
-    """The column names in the first row of a csv or tsv file, and in `lines.separator` what separates them.
+    """Read the column names in the first row of a csv or tsv file; set `lines.separator` where it is None.
 
-    A column without a name, such as the index that pandas writes, is called by its place: `unnamed_1`. Raises DataError if
-    there are no names, or one is there twice.
+    A column without a name, such as the index that pandas writes, is named after its position: `unnamed_1`. Raises
+    DataError if there are no names, or a name occurs twice.
     """
     if lines.separator is None:
         lines.separator = find_separator(lines.ahead(ROWS, BYTES), DELIMITERS[kind])
@@ -205,18 +205,18 @@ def read_header(lines: Lines, kind: str) -> list[str]:
 
 
 def column_names(header: Sequence[str], name: str) -> list[str]:
-    """The names in a header, blank ones replaced by their place. Raises DataError if there are none, or two are alike."""
+    """Replace blank names in a header by their position. Raises DataError if all are blank, or two are equal."""
     if not any(column.strip() for column in header):
         raise DataError(f"{name}: no header; the first line must name the columns")
     header = [column if column.strip() else f"unnamed_{i}" for i, column in enumerate(header, 1)]
-    _refuse_twins(header, name)
+    _refuse_duplicates(header, name)
     return header
 
 
-def _refuse_twins(header: Sequence[str], name: str) -> None:
-    twice = next((column for column in header if header.count(column) > 1), None)
-    if twice is not None:
-        raise DataError(f"{name}: two columns called {twice!r}; rename one")
+def _refuse_duplicates(header: Sequence[str], name: str) -> None:
+    duplicate = next((column for column in header if header.count(column) > 1), None)
+    if duplicate is not None:
+        raise DataError(f"{name}: two columns called {duplicate!r}; rename one")
 
 
 def _csv(lines: Lines, kind: str, header: Sequence[str]) -> Iterator[Record | Reject]:
@@ -249,7 +249,7 @@ def _csv(lines: Lines, kind: str, header: Sequence[str]) -> Iterator[Record | Re
 
 
 def arrow() -> Any:
-    """pyarrow with its parquet; raises MissingExtra without it."""
+    """Import pyarrow with its parquet module. Raises MissingExtra without it."""
     try:
         import pyarrow.parquet
     except ImportError:
@@ -258,14 +258,14 @@ def arrow() -> Any:
 
 
 def parquet_records(source: Any, name: str, first: int = 0) -> Iterator[Record | Reject]:
-    """The rows of a parquet file (path or open file) after the `first`; row groups before are not read.
+    """Yield the rows of a parquet file (path or open file) after the `first`; whole row groups before are not read.
 
-    Raises DataError if the file is broken: where pages cannot be read, rows cannot be told from one another.
+    Raises DataError if the file is broken: in a page that cannot be read, rows cannot be told apart.
     """
     number = first
     try:
-        with arrow().parquet.ParquetFile(source, buffer_size=1 << 20) as file:  # else whole column chunks
-            _refuse_twins(file.schema_arrow.names, name)
+        with arrow().parquet.ParquetFile(source, buffer_size=1 << 20) as file:  # without, whole column chunks are read
+            _refuse_duplicates(file.schema_arrow.names, name)
             group, skip = 0, first
             while group < file.num_row_groups and skip >= file.metadata.row_group(group).num_rows:
                 skip -= file.metadata.row_group(group).num_rows
@@ -285,9 +285,9 @@ def parquet_records(source: Any, name: str, first: int = 0) -> Iterator[Record |
 
 
 def _rows(batch: Any) -> Iterator[dict[str, Any] | str]:
-    """Rows of a batch; in place of one with a value that Python cannot hold, the reason.
+    """Yield the rows of a batch; in place of one with a value that Python cannot represent, the reason.
 
-    The format rules out neither a text that is not UTF-8 nor a date after the year 9999.
+    Parquet rules out neither a text that is not UTF-8 nor a date after the year 9999.
     """
     try:
         yield from batch.to_pylist()
@@ -301,7 +301,7 @@ def _rows(batch: Any) -> Iterator[dict[str, Any] | str]:
 
 
 def _unreadable(row: Any) -> str:
-    """Which column of a row holds what cannot be read, and the fix."""
+    """Name the column of a row that holds an unreadable value, and the fix."""
     for name, column in zip(row.schema.names, row.columns, strict=True):
         try:
             column.to_pylist()

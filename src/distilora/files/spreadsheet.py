@@ -1,7 +1,7 @@
 """Reads the first sheet of an Excel workbook (.xlsx) row by row; its first row names the columns.
 
-Cells hold what Excel stores: a text, a number, true or false, nothing. Dates become text as in ISO 8601, formulas the
-values they had when the file was saved. Rows without any value are passed over, but counted.
+Cells hold what Excel stores: a text, a number, true or false, nothing. Dates become ISO 8601 text, formulas the values
+they had when the file was saved. Rows without a value are skipped, but counted.
 """
 
 import datetime
@@ -15,12 +15,12 @@ from distilora.errors import DataError, MissingExtra
 from distilora.files.records import Record, Reject, column_names
 from distilora.progress import say_once
 
-# What openpyxl and zipfile raise for files of other content.
+# Raised by openpyxl and zipfile for files that are no workbooks.
 _BROKEN = (zipfile.BadZipFile, ParseError, LookupError, ArithmeticError, ValueError, TypeError, EOFError, OSError)
 
 
 def xlsx_records(stream: BinaryIO, name: str, first: int = 0) -> Iterator[Record | Reject]:
-    """The rows of an open workbook's first sheet after the `first`.
+    """Yield the rows of an open workbook's first sheet after the `first`.
 
     Raises DataError if it is no workbook or names no columns, MissingExtra without openpyxl.
     """
@@ -45,20 +45,20 @@ def xlsx_records(stream: BinaryIO, name: str, first: int = 0) -> Iterator[Record
 
 
 def _rows(stream: BinaryIO, name: str) -> Iterator[Sequence[Any]]:
-    """The cells of each row, without the empty ones at its end."""
+    """Yield the cells of each row, without the empty ones at its end."""
     try:
         import openpyxl
     except ImportError:
         raise MissingExtra("openpyxl (needed for .xlsx)", "excel") from None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of styles and validations, which no row depends on
+            warnings.simplefilter("ignore")  # they concern styles and validations, which no row depends on
             book = openpyxl.load_workbook(stream, read_only=True, data_only=True)
         try:
             sheet = book.worksheets[0]
             if len(book.sheetnames) > 1:
                 say_once(f"{name}: sheet {sheet.title!r} is read, the first of {len(book.sheetnames)}")
-            sheet.reset_dimensions()  # some programs write wrong ones
+            sheet.reset_dimensions()  # some programs write wrong dimensions
             for row in sheet.iter_rows(values_only=True):
                 cells = [_plain(cell) for cell in row]
                 while cells and cells[-1] is None:

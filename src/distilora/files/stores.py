@@ -1,6 +1,6 @@
-"""Files where they lie: on a disk, or by fsspec in an object store (s3://, gs://, memory://).
+"""Finds, reads and writes files on a disk, or with fsspec in an object store (s3://, gs://, memory://).
 
-A file appears whole: on a disk by a move, in a store by one upload.
+A file appears whole: on a disk by a move, in a store by a single upload.
 """
 
 import io
@@ -20,7 +20,7 @@ MAGIC = "*?["
 
 
 class Input(NamedTuple):
-    """A file to read: its path or address, and by what it is known to be the same: its size and its state."""
+    """A file to read: its path or address, and its size and state, by which a changed file is noticed."""
 
     path: str
     size: int
@@ -28,30 +28,27 @@ class Input(NamedTuple):
 
 
 def is_address(path: str) -> bool:
-    """Whether a path names a store and not a place on a disk."""
+    """Tell whether a path is an address in a store rather than a path on a disk."""
     return "://" in path and not path.startswith("file://")
 
 
 def local(path: str) -> Path:
-    """The path on a disk of `path` or file://path."""
+    """Return the path on the disk of `path` or file://path."""
     return Path(path.removeprefix("file://"))
 
 
 def find_inputs(source: str) -> list[Input]:
-    """The files that a file, a folder (not those in it) or a glob names, by name. Raises DataError if there is none.
+    """List the files that a file, a folder (not its subfolders) or a glob names, sorted. Raises DataError if there is none.
 
-    Of a folder, files that begin with a dot or an underscore and text files are passed over.
+    Of a folder, text files and those that begin with a dot or an underscore are skipped.
     """
-    if is_address(source):
-        found = _in_store(source)
-    else:
-        found = _on_disk(source)
-    if not found:
+    inputs = _in_store(source) if is_address(source) else _on_disk(source)
+    if not inputs:
         raise DataError(f"{source}: no {KINDS} file there; give a file, a folder of them, or a glob")
-    empty = next((one for one in found if one.size == 0), None)
+    empty = next((file for file in inputs if file.size == 0), None)
     if empty is not None:
-        raise DataError(f"{empty.path}: the file is empty; give one with records, or take it away")
-    return found
+        raise DataError(f"{empty.path}: the file is empty; give one with records, or remove it")
+    return inputs
 
 
 def _on_disk(source: str) -> list[Input]:
@@ -76,10 +73,10 @@ def _in_store(source: str) -> list[Input]:
         if any(sign in path for sign in MAGIC):
             infos = list(fs.glob(path, detail=True).values())
         else:
-            about = fs.info(path)
-            infos = [about]
-            if about["type"] == "directory":
-                inside = {Path(info["name"]).name: info for info in fs.ls(path) if info["type"] == "file"}
+            info = fs.info(path)
+            infos = [info]
+            if info["type"] == "directory":
+                inside = {Path(entry["name"]).name: entry for entry in fs.ls(path) if entry["type"] == "file"}
                 infos = [inside[name] for name in tables_of(inside)]
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error}); check the address and its credentials") from None
@@ -88,7 +85,7 @@ def _in_store(source: str) -> list[Input]:
 
 
 def file_system(address: str) -> tuple[Any, str]:
-    """fsspec's file system of an address, and the path in it."""
+    """Return fsspec's file system of an address, and the path in it. Raises MissingExtra or DataError."""
     try:
         from fsspec.core import url_to_fs
     except ImportError:
@@ -104,7 +101,7 @@ def file_system(address: str) -> tuple[Any, str]:
 
 @contextmanager
 def opened(path: str) -> Iterator[BinaryIO]:
-    """A file opened for reading bytes, those inside a .gz or .zst. Raises DataError if it cannot be."""
+    """Open a file for reading bytes, a .gz or .zst decompressed. Raises DataError if it cannot be read."""
     try:
         if is_address(path):
             fs, inner = file_system(path)
@@ -116,12 +113,12 @@ def opened(path: str) -> Iterator[BinaryIO]:
                 yield decompressed(stream, path)
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be read ({error.strerror or error}); check that it is there and yours"
+            f"{path}: cannot be read ({error.strerror or error}); check that it exists and that you may read it"
         ) from None
 
 
 class Place:
-    """A folder to write to, on a disk or in a store; names may have folders in front."""
+    """A folder to write to, on a disk or in a store; names may contain subfolders."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -131,7 +128,7 @@ class Place:
 
     @contextmanager
     def new(self, name: str) -> Iterator[Path]:
-        """Where to write a file, under a temporary name first; in a store it is uploaded when it is whole."""
+        """Yield the path to write a new file to; a store gets it uploaded when it is whole."""
         if self.folder is not None:
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             yield self.folder / name
@@ -143,26 +140,26 @@ class Place:
                 self.fs.put_file(str(path), f"{self.root}/{name}")
             except OSError as error:
                 raise OutputError(
-                    f"output: {self.address}/{name} cannot be written ({error}); check its rights"
+                    f"output: {self.address}/{name} cannot be written ({error}); check your permissions"
                 ) from None
 
     def write_json(self, name: str, value: Any) -> None:
-        """Writes a value as JSON."""
+        """Write a value as JSON."""
         with self.new(name) as path:
             write_json(path, value)
 
     def read_json(self, names: Sequence[str]) -> list[Any]:
-        """The values of JSON files, None for one that is not there or, after a power cut, not whole."""
+        """Read the values of JSON files; None for one that is missing or, after a power cut, not whole."""
         if self.folder is not None:
             texts = [(self.folder / name).read_bytes() if (self.folder / name).is_file() else b"null" for name in names]
         else:  # all at once: a store answers each in tens of milliseconds
             paths = [f"{self.root}/{name}" for name in names]
-            found = self.fs.cat(paths, on_error="omit") if paths else {}
-            texts = [found.get(self.fs._strip_protocol(path), b"null") for path in paths]
+            contents = self.fs.cat(paths, on_error="omit") if paths else {}
+            texts = [contents.get(self.fs._strip_protocol(path), b"null") for path in paths]
         return [_parsed(text) for text in texts]
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """Names and sizes of the files in the folder, or in one below it."""
+        """Return the sizes of the files in the folder, or in one below it, by name."""
         if self.folder is not None:
             path = self.folder / folder
             return (
@@ -174,18 +171,18 @@ class Place:
         return {Path(i["name"]).name: int(i["size"]) for i in infos if i["type"] == "file"}
 
     def read(self, name: str) -> str:
-        """The path or address of a file, to be opened."""
+        """Return the path or address by which `opened` reads a file."""
         return str(self.folder / name) if self.folder is not None else f"{self.address.rstrip('/')}/{name}"
 
     def remove(self, name: str) -> None:
-        """Removes a file, if it is there."""
+        """Remove a file, if it exists."""
         if self.folder is not None:
             (self.folder / name).unlink(missing_ok=True)
         elif self.fs.exists(f"{self.root}/{name}"):
             self.fs.rm_file(f"{self.root}/{name}")
 
     def keep(self, path: Path) -> None:
-        """Has the disk hold what was written to a path that `new` gave, so that a power cut does not empty it."""
+        """Flush to the disk what was written to a path that `new` gave, so that a power cut does not empty it."""
         if self.folder is not None:
             flush_file(path)
             flush_folder(path.parent)

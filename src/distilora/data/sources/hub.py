@@ -1,6 +1,6 @@
-"""A dataset of the Hugging Face Hub: downloaded once, or taken from the local cache when there is no network.
+"""Reads a dataset of the Hugging Face Hub, downloaded once, or from the local cache when there is no network.
 
-The snapshot is read by `datasets` in streaming mode, so that only the split asked for is read. Dataset scripts are
+The snapshot is read by `datasets` in streaming mode, so that only the requested split is read. Dataset scripts are
 never run.
 """
 
@@ -15,7 +15,7 @@ _PATTERNS = ["README.md", "*.parquet", "*.csv", "*.tsv", "*.jsonl", "*.json", "*
 
 
 def hub_source(dataset: str, name: str | None, revision: str | None, setting: str = "data.path") -> Source:
-    """The dataset `owner/dataset` in configuration `name`.
+    """Open the dataset `owner/dataset` in configuration `name`.
 
     Raises DataError if it is neither reachable nor cached, or has no such configuration.
     """
@@ -34,7 +34,7 @@ def hub_source(dataset: str, name: str | None, revision: str | None, setting: st
         raise DataError(
             f"{setting}: the Hub has no dataset {dataset} that you may read ({type(error).__name__}); check the name and your login"
         ) from None
-    except Exception as error:  # no network shows as errors of several HTTP libraries, none of them public here
+    except Exception as error:  # a missing network raises errors of several HTTP libraries, none of them public here
         raise DataError(
             f"{setting}: there is no folder {dataset}, it is not in the Hub's local cache, and the Hub cannot be reached "
             f"({type(error).__name__}); without a network use recipes/imdb-embedded.yaml or --data.path embedded"

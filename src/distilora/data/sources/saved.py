@@ -1,6 +1,6 @@
-"""A folder that `save_to_disk` of Hugging Face's `datasets` wrote: one dataset, or several called after their splits.
+"""Reads a folder that `save_to_disk` of Hugging Face's `datasets` wrote: one dataset, or several named after their splits.
 
-Its Arrow files are mapped, not read at once. The order is that of the dataset.
+Its Arrow files are mapped into memory, not read at once. Records keep the dataset's order.
 """
 
 from collections.abc import Iterator
@@ -11,16 +11,16 @@ from distilora.data.sources import Source
 from distilora.errors import DataError, MissingExtra
 from distilora.files.tables import Record
 
-_SEVERAL, _ONE = "dataset_dict.json", ("state.json", "dataset_info.json")
+_DATASET_DICT, _DATASET = "dataset_dict.json", ("state.json", "dataset_info.json")
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether a folder is laid out so."""
-    return (folder / _SEVERAL).is_file() or all((folder / name).is_file() for name in _ONE)
+    """Tell whether a folder has this layout."""
+    return (folder / _DATASET_DICT).is_file() or all((folder / name).is_file() for name in _DATASET)
 
 
 def saved_source(folder: Path, setting: str = "data.path") -> Source:
-    """The source in such a folder; a single dataset is called as it was when it was a split, else train.
+    """Open such a folder as a source; a single dataset is named after the split it was saved from, else train.
 
     Raises DataError naming `setting` if it is damaged, MissingExtra without datasets.
     """
@@ -29,11 +29,11 @@ def saved_source(folder: Path, setting: str = "data.path") -> Source:
     except ImportError:
         raise MissingExtra("datasets", "train") from None
     try:
-        found = datasets.load_from_disk(str(folder))
-    except Exception as error:  # Arrow, JSON and datasets have errors of their own for a damaged folder
+        saved = datasets.load_from_disk(str(folder))
+    except Exception as error:  # Arrow, JSON and datasets raise errors of their own for a damaged folder
         reason = " ".join(str(error).split())
         raise DataError(f"{setting}: {folder}: cannot be read ({reason}); save the dataset again") from None
-    splits: dict[str, Any] = dict(found) if isinstance(found, dict) else {str(found.split or "train"): found}
+    splits: dict[str, Any] = dict(saved) if isinstance(saved, dict) else {str(saved.split or "train"): saved}
     columns = next(iter(splits.values())).features if splits else {}
     names = {column: tuple(f.names) for column, f in columns.items() if isinstance(f, datasets.ClassLabel)}
 

@@ -1,4 +1,4 @@
-"""A table file, or a folder of table files named after their splits: train.csv, test-00000-of-00002.parquet, ..."""
+"""Reads a table file, or a folder of table files named after their splits: train.csv, test-00000-of-00002.parquet, ..."""
 
 import re
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ _SYNONYMS = {"valid": "validation", "val": "validation", "dev": "validation", "e
 
 
 def files_source(path: Path, separator: str | None = None) -> Source:
-    """The source in a file (one split, called after its name or else train) or a folder.
+    """Open a file (one split, named after it or else train) or a folder as a source.
 
-    `separator` is that of csv and tsv files; None: found. Raises DataError if the folder holds no table, the file is of
-    another kind, or nothing has a separator.
+    `separator` is that of csv and tsv files; None: detect it. Raises DataError if the folder holds no table, the file is
+    no table, or a separator is given and no file is csv or tsv.
     """
     if path.is_dir():
         splits: dict[str, list[Path]] = {}

@@ -88,7 +88,7 @@ def _check_no_update(adapter: AdapterConfig, name: str, instead: str) -> None:
             "training.dropout, or method lora"
         )
     if adapter.targets != "all":
-        raise ConfigError(f"adapter.targets: given, but method {name} adapts no single layers; {instead}")
+        raise ConfigError(f"adapter.targets: given, but method {name} has no low-rank updates to place; {instead}")
 
 
 _LOW_RANK_SETTINGS = ("r", "alpha", "dropout", "targets")
