@@ -17,7 +17,7 @@ from threading import local
 import numpy as np
 from numpy.typing import NDArray
 
-from distilora.batching.batches import plan
+from distilora.batching.batches import plan_batches
 from distilora.batching.rows import Rows
 from distilora.errors import ArtifactError
 from distilora.inference.backends import Backend
@@ -35,7 +35,9 @@ def run_rows(
     `token_budget` None takes the backend's; `lanes` computes as many micro-batches at once as the backend has lanes.
     Raises ValueError without rows, ArtifactError if an output is not finite.
     """
-    batches = [batch for update in plan(rows.group_lengths, token_budget or backend.token_budget) for batch in update]
+    batches = [
+        batch for update in plan_batches(rows.group_lengths, token_budget or backend.token_budget) for batch in update
+    ]
     if not batches:
         raise ValueError("no rows to run")
     found: Outputs | None = None

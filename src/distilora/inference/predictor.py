@@ -24,10 +24,10 @@ from distilora.data.examples import Example
 from distilora.errors import ArtifactError, ConfigError, DataError
 from distilora.hardware import Device, InferencePrecision
 from distilora.inference.backends import Backend, open_backend
-from distilora.inference.given import is_missing, is_sequence
 from distilora.inference.lanes import run_rows
-from distilora.inference.once import Known, Once
+from distilora.inference.output_cache import CacheEntry, OutputCache
 from distilora.inference.regate import trusted
+from distilora.inference.texts import is_missing, is_sequence
 from distilora.tasks.base import Task
 from distilora.tasks.registry import restore
 
@@ -113,8 +113,8 @@ class Predictor:
 
     def answers(self, chunks: Iterable[Sequence[Example]]) -> Iterator[list[dict[str, Any]]]:
         """Answers to cleaned examples, chunk by chunk; the next chunk is read and tokenised while one is computed."""
-        once, iterator = Once(), iter(chunks)
-        waiting: tuple[Sequence[Example], list[Known], list[Known], Future[Tokenised]] | None = None
+        once, iterator = OutputCache(), iter(chunks)
+        waiting: tuple[Sequence[Example], list[CacheEntry], list[CacheEntry], Future[Tokenised]] | None = None
         with ThreadPoolExecutor(1) as tokeniser:
             while True:
                 try:
@@ -183,7 +183,7 @@ class Predictor:
         return self._names
 
     def _answered(
-        self, examples: Sequence[Example], known: list[Known], new: list[Known], coming: Future[Tokenised]
+        self, examples: Sequence[Example], known: list[CacheEntry], new: list[CacheEntry], coming: Future[Tokenised]
     ) -> list[dict[str, Any]]:
         rows, truncated = coming.result()
         if new:

@@ -17,7 +17,7 @@ from distilora.files.stores import Place, find_inputs
 from distilora.hardware import Device, InferencePrecision
 from distilora.inference.numerics import Numerics
 from distilora.scoring.scorer import PARTS
-from distilora.scoring.shards import Plan
+from distilora.scoring.shards import ShardPlan
 
 STATE = "score.json"
 REJECTS = "rejects.jsonl"
@@ -94,7 +94,7 @@ class Job:
     model: str
     settings: dict[str, Any]
     numerics: Numerics
-    plan: Plan
+    plan: ShardPlan
 
     def tree(self, state: Literal["running", "finished"], **more: Any) -> dict[str, Any]:
         """As the JSON of score.json."""
@@ -121,7 +121,7 @@ def same_job(state: Mapping[str, Any], settings: Scoring, model: str) -> Job:
         raise ConfigError(
             f"{begun} another release of distilora; finish it with that, give another --output, or --overwrite"
         )
-    job = Job(state["model"], state["settings"], Numerics(**state["numerics"]), Plan.of(state["plan"]))
+    job = Job(state["model"], state["settings"], Numerics(**state["numerics"]), ShardPlan.of(state["plan"]))
     if job.model != model:
         raise ConfigError(f"{begun} another model; {ways}")
     for name, value in settings.kept().items():

@@ -20,7 +20,7 @@ from distilora.files.stores import Place
 from distilora.hardware import flags
 from distilora.progress import quiet, say
 from distilora.scoring.job import Scoring
-from distilora.scoring.shards import Plan, Shard
+from distilora.scoring.shards import Shard, ShardPlan
 
 OBJECTS = 128 << 20  # bytes of a local cluster's object store, beside the model's
 BAD = (
@@ -31,7 +31,7 @@ BAD = (
 )  # what ray.init raises for a cluster that does not answer
 
 
-def score_shards(settings: Scoring, artifact: Artifact, plan: Plan, todo: Sequence[Shard]) -> Iterator[int]:
+def score_shards(settings: Scoring, artifact: Artifact, plan: ShardPlan, todo: Sequence[Shard]) -> Iterator[int]:
     """Computes the shards on a cluster; yields their numbers as they are finished.
 
     A worker that is lost is started again, with the shards it had (Ray Data's default: any number of times). Raises
@@ -122,7 +122,7 @@ class Worker:
                 path.write_bytes(content)
             # Weights may stay mapped from their files, which Linux and macOS keep for as long as they are.
             predictor = load_alike(folder, settings)
-        return Scorer(predictor, Plan.of(self.job["plan"]), Place(settings.output), settings.kind)
+        return Scorer(predictor, ShardPlan.of(self.job["plan"]), Place(settings.output), settings.kind)
 
 
 @contextmanager

@@ -37,7 +37,7 @@ from distilora.scoring.job import (
     sweep,
 )
 from distilora.scoring.scorer import PARTS, Scorer, record_name, rejects_name, shard_name
-from distilora.scoring.shards import Plan, make_plan
+from distilora.scoring.shards import ShardPlan, make_plan
 from distilora.tasks.registry import restore
 
 __all__ = ["Scoring", "score"]
@@ -162,7 +162,7 @@ def _claimed(place: Place) -> Iterator[None]:
                 path.rmdir()
 
 
-def _finished_shards(place: Place, plan: Plan, kind: str) -> dict[int, dict[str, int]]:
+def _finished_shards(place: Place, plan: ShardPlan, kind: str) -> dict[int, dict[str, int]]:
     """Records of the shards that are there whole, by number."""
     known, sizes = place.sizes(PARTS), place.sizes()
     numbers = [s.number for s in plan.shards if record_name(s.number).removeprefix(f"{PARTS}/") in known]

@@ -13,7 +13,7 @@ from distilora.files.records import TYPED, Record, Reject
 from distilora.files.stores import Place
 from distilora.files.tables import TableWriter, json_line, json_text
 from distilora.inference.predictor import STREAM, Predictor
-from distilora.scoring.shards import Plan, Shard
+from distilora.scoring.shards import Shard, ShardPlan
 
 PARTS = "parts"  # records of finished shards, and their rejects, until all are joined
 GROUP = 8192  # rows of a parquet row group
@@ -37,7 +37,7 @@ def rejects_name(number: int) -> str:
 class Scorer:
     """Computes shards: `scorer(shard)` writes its file, its rejects, and last its record, which it returns."""
 
-    def __init__(self, predictor: Predictor, plan: Plan, place: Place, kind: str) -> None:
+    def __init__(self, predictor: Predictor, plan: ShardPlan, place: Place, kind: str) -> None:
         self.predictor, self.plan, self.place, self.kind = predictor, plan, place, kind
         self.task = predictor.task.for_prediction(plan.columns, plan.text_column)
         sample = predictor.answer([Example(("blank",))])[0]

@@ -50,7 +50,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ShardPlan:
     """The inputs, the kind of each file, what their columns hold, the text's column, and the shards."""
 
     inputs: list[Input]
@@ -67,11 +67,11 @@ class Plan:
         return sum(shard.rows for shard in self.shards)
 
     def tree(self) -> dict[str, Any]:
-        """As JSON; `Plan.of` reads it back."""
+        """As JSON; `ShardPlan.of` reads it back."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def of(cls, tree: Mapping[str, Any]) -> "Plan":
+    def of(cls, tree: Mapping[str, Any]) -> "ShardPlan":
         """The plan of a tree."""
         shards = [Shard(s["number"], s["file"], s["rows"], Mark(*s["mark"])) for s in tree["shards"]]
         return cls(**{**tree, "inputs": [Input(*one) for one in tree["inputs"]], "shards": shards})
@@ -104,7 +104,7 @@ def make_plan(
     shard_rows: int,
     limit: int | None = None,
     separator: str | None = None,
-) -> Plan:
+) -> ShardPlan:
     """Reads all inputs once, cheaply (of parquet the metadata), or no more than `limit` rows of them.
 
     Raises DataError naming the file or column that cannot be scored.
@@ -165,7 +165,7 @@ def make_plan(
             raise DataError(
                 f"{one.path}: no column {found!r} (columns: {', '.join(header)}); name one with --text-column"
             )
-    return Plan(inputs, kinds, columns, found, shards, serialised, separator)
+    return ShardPlan(inputs, kinds, columns, found, shards, serialised, separator)
 
 
 def _holds_text(kind: Any) -> bool:

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from distilora.config.schema import TrainingConfig
-from distilora.training.processes import WAIT, Ranks
+from distilora.training.processes import WAIT, Processes
 
 
 @contextmanager
-def accelerating(config: TrainingConfig, run: Path, ranks: Ranks) -> Iterator[Any]:
+def accelerating(config: TrainingConfig, run: Path, processes: Processes) -> Iterator[Any]:
     """An Accelerator without mixed precision, which is ours; its trackers and process group are ended however it ends."""
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs, LoggerType
@@ -25,7 +25,7 @@ def accelerating(config: TrainingConfig, run: Path, ranks: Ranks) -> Iterator[An
         joined = torch.distributed.is_available() and torch.distributed.is_initialized()  # by the caller, who ends it
         accelerator = Accelerator(
             mixed_precision="no", cpu=config.device == "cpu", project_dir=run,
-            log_with=LoggerType(config.tracker) if config.tracker != "none" and ranks.first else None,
+            log_with=LoggerType(config.tracker) if config.tracker != "none" and processes.first else None,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)],
         )  # fmt: skip
         try:
@@ -38,7 +38,7 @@ def accelerating(config: TrainingConfig, run: Path, ranks: Ranks) -> Iterator[An
             _end_trackers(accelerator)
         finally:
             if not joined:
-                ranks.part()
+                processes.part()
 
 
 def _end_trackers(accelerator: Any) -> None:

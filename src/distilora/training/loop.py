@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from distilora.batching.batches import Update, plan
+from distilora.batching.batches import Update, plan_batches
 from distilora.config.schema import TrainingConfig
 from distilora.errors import Interrupted
 from distilora.model.network import Network
@@ -31,8 +31,8 @@ from distilora.training.accelerating import accelerating
 from distilora.training.checkpoint import Best, State, load_checkpoint, save_checkpoint
 from distilora.training.memory import Meter
 from distilora.training.optimizer import learning_rate, parameter_groups
-from distilora.training.prefix_cache import Prefixes
-from distilora.training.processes import Ranks
+from distilora.training.prefix_cache import PrefixCaches
+from distilora.training.processes import Processes
 from distilora.training.setup import Labelled, Setup
 from distilora.training.step import make_update, not_finite
 from distilora.training.validation import validate
@@ -63,7 +63,7 @@ def fit(
     budget: int,
     resume: bool,
     base: str = "",
-    ranks: Ranks | None = None,
+    processes: Processes | None = None,
 ) -> Fitted:
     """Train the network; `config` is resolved (no nulls for device, precision, token budget, learning rates).
 
@@ -72,12 +72,12 @@ def fit(
         budget: padded tokens per forward pass of validation.
         resume: go on from the latest checkpoint, if there is one.
         base: what the network was made of (the encoder's checksum, the method); a checkpoint made of other is refused.
-        ranks: the processes that share the work; None: this one alone.
+        processes: the processes that share the work; None: this one alone.
 
     Raises Interrupted after SIGINT or SIGTERM, with the command that resumes; ConfigError if the loss, the gradient or the
     weights are not finite. However it ends, the cache is deleted, trackers are ended, and the caller's random numbers go on.
     """
-    with _set_up(network, train, validation, config, run, budget, ranks or Ranks()) as setup:
+    with _set_up(network, train, validation, config, run, budget, processes or Processes()) as setup:
         state, best = State(_fingerprint(setup, base)), Best()
         schedule = Schedule(train.rows.groups, config)
         if resume:
@@ -117,7 +117,7 @@ class Schedule:
         """The micro-batches of update `number`, each a list of examples; the order is drawn anew for every epoch."""
         epoch, place = divmod(number, self.per_epoch)
         if epoch != self._epoch:
-            self._planned = plan(lengths, token_budget, self.config.update_size, self.config.seed, epoch)
+            self._planned = plan_batches(lengths, token_budget, self.config.update_size, self.config.seed, epoch)
             self._epoch = epoch
         return self._planned[place]
 
@@ -192,13 +192,13 @@ def _set_up(
     config: TrainingConfig,
     run: Path,
     budget: int,
-    processes: Ranks,
+    processes: Processes,
 ) -> Iterator[Setup]:
     """Begin all that must be ended (seed, accelerator, caches), and put the run's parts together."""
     with (
         seeded(config.seed, network.device),
         accelerating(config, run, processes) as accelerator,
-        closing(Prefixes(network, train.rows, validation.rows, config, budget, run / CACHE, processes)) as caches,
+        closing(PrefixCaches(network, train.rows, validation.rows, config, budget, run / CACHE, processes)) as caches,
     ):
         trained = network.trained()
         optimizer = torch.optim.AdamW(parameter_groups(trained, network.architecture, config), lr=0.0)

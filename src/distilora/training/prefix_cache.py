@@ -22,18 +22,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distilora.batching.batches import plan
+from distilora.batching.batches import plan_batches
 from distilora.batching.rows import Rows
 from distilora.config.schema import TrainingConfig
 from distilora.model.network import Network
 from distilora.progress import Progress, say
 from distilora.signals import Stop
-from distilora.training.processes import Ranks
+from distilora.training.processes import Processes
 
 ROOM = 0.8  # share of the free disk that a cache may take
 
 
-class Prefix:
+class PrefixCache:
     """States entering block `network.cut` of the examples in `owned` (all of `rows` if None); `states(examples)` reads them."""
 
     def __init__(self, network: Network, rows: Rows, file: Path, precision: str,
@@ -72,7 +72,7 @@ class Prefix:
         assert self._states is not None, "reserve() first"
         self._network.eval()
         with Progress(label, len(self._owned)) as bar:
-            for update in plan(self._lengths[self._owned], token_budget):
+            for update in plan_batches(self._lengths[self._owned], token_budget):
                 for batch in update:
                     if stop():
                         return False
@@ -106,11 +106,11 @@ class Prefix:
         self._file.unlink(missing_ok=True)
 
 
-class Prefixes:
+class PrefixCaches:
     """The frozen-prefix caches of a run, where they save anything: of training for several epochs, of validations."""
 
-    train: Prefix | None = None
-    validation: Prefix | None = None
+    train: PrefixCache | None = None
+    validation: PrefixCache | None = None
     owner: NDArray[np.int64] | None = None  # process that holds each training example's states
 
     def __init__(
@@ -121,26 +121,28 @@ class Prefixes:
         config: TrainingConfig,
         budget: int,
         folder: Path,
-        ranks: Ranks,
+        processes: Processes,
     ) -> None:
         network.train()
         self.folder, self.budget, self.precision = folder, budget, config.precision
-        self._ranks, self._device = ranks, network.device
+        self._processes, self._device = processes, network.device
         self.summary: dict[str, Any] = {"blocks": network.cut, "bytes": 0}
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed; each process sees to its own disk
-        ranks.wait(self._device)  # before any writes there, in case the disk is shared
+        processes.wait(self._device)  # before any writes there, in case the disk is shared
         if not network.computes_blocks or not network.cut:
             return
 
-        def prefix(name: str, rows: Rows, owned: NDArray[np.int64]) -> Prefix:
-            return Prefix(network, rows, folder / f"{name}-{ranks.index}.bin", config.precision, np.sort(owned))
+        def prefix(name: str, rows: Rows, owned: NDArray[np.int64]) -> PrefixCache:
+            return PrefixCache(
+                network, rows, folder / f"{name}-{processes.index}.bin", config.precision, np.sort(owned)
+            )
 
         if config.validations > 1:
-            dealt = ranks.deal(validation.group_lengths, budget)
+            dealt = processes.deal(validation.group_lengths, budget)
             self.validation = prefix("validation", validation, np.concatenate([[], *dealt]).astype(np.int64))
         if config.epochs > 1:
-            self.owner = ranks.owners(train.groups)
-            self.train = prefix("train", train, np.flatnonzero(self.owner == ranks.index))
+            self.owner = processes.owners(train.groups)
+            self.train = prefix("train", train, np.flatnonzero(self.owner == processes.index))
 
     def fill(self, stop: Stop) -> float:
         """Computes them, if all processes' disks have room; returns early when stopped. Seconds spent on that of training."""
@@ -165,13 +167,13 @@ class Prefixes:
                 cache.fill(self.budget, self.precision, f"lower blocks of {name}", lambda: bool(stop.signal))
         return time.monotonic() - started  # of the last one
 
-    def _reserved(self, caches: list[Prefix], size: int) -> bool:
+    def _reserved(self, caches: list[PrefixCache], size: int) -> bool:
         """Whether every process has the room for its caches, taken. All ask twice, whatever their own answer."""
         try:
             fits = all(cache.fits(size) for cache in caches)
         except OSError:
             fits = False
-        if not self._ranks.all(fits, self._device):
+        if not self._processes.all(fits, self._device):
             return False
         try:
             for cache in caches:
@@ -179,7 +181,7 @@ class Prefixes:
             reserved = True
         except OSError:
             reserved = False
-        return self._ranks.all(reserved, self._device)
+        return self._processes.all(reserved, self._device)
 
     def close(self) -> None:
         """Deletes this process's files, and the folder with the last of them."""

@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distilora.batching.batches import Update, cut, plan
+from distilora.batching.batches import Update, cut, plan_batches
 from distilora.errors import ConfigError
 
 WAIT = timedelta(hours=12)  # the first process evaluates and writes while the others have nothing to do
 
 
 @dataclass(frozen=True)
-class Ranks:
+class Processes:
     """This process's number, from 0, and how many there are."""
 
     index: int = 0
@@ -50,7 +50,7 @@ class Ranks:
 
     def deal(self, lengths: NDArray[np.int64], token_budget: int) -> Update:
         """This process's micro-batches of a prediction for all examples of these lengths."""
-        together = plan(lengths, token_budget * self.count)
+        together = plan_batches(lengths, token_budget * self.count)
         return [batch for update in together for batch in self.share(update, lengths, token_budget)]
 
     def owners(self, count: int) -> NDArray[np.int64]:
@@ -87,7 +87,7 @@ class Ranks:
             torch.distributed.destroy_process_group()
 
 
-def from_environment() -> Ranks:
+def from_environment() -> Processes:
     """The processes as their launcher describes them: RANK and WORLD_SIZE; one where nothing does.
 
     Raises ConfigError if the two make no sense.
@@ -95,7 +95,7 @@ def from_environment() -> Ranks:
     count, index = os.environ.get("WORLD_SIZE", "1"), os.environ.get("RANK", "0")
     if not (count.isdigit() and index.isdigit() and int(index) < int(count)):
         raise ConfigError(f"RANK: {index!r} of WORLD_SIZE {count!r} given; start with torchrun or accelerate launch")
-    return Ranks(int(index), int(count))
+    return Processes(int(index), int(count))
 
 
 def local_index() -> int:

@@ -11,8 +11,8 @@ from distilora.batching.rows import Rows
 from distilora.config.schema import TrainingConfig
 from distilora.model.network import Network
 from distilora.training.memory import Meter
-from distilora.training.prefix_cache import Prefixes
-from distilora.training.processes import Ranks
+from distilora.training.prefix_cache import PrefixCaches
+from distilora.training.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Setup:
     config: TrainingConfig  # resolved: no nulls
     folder: Path  # of the run
     budget: int  # padded tokens per forward pass of a validation
-    processes: Ranks
+    processes: Processes
     accelerator: Any
-    caches: Prefixes
+    caches: PrefixCaches
     trained: dict[str, torch.nn.Parameter]  # by name
     optimizer: Any  # AdamW, prepared by the accelerator
     meter: Meter

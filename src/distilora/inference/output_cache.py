@@ -17,7 +17,7 @@ LARGEST = 16 << 20  # bytes of all their outputs: of many classes, fewer are kep
 WAYS = 8
 
 
-class Known:
+class CacheEntry:
     """What is known of a text: its outputs before the temperature, [...], and whether it was cut."""
 
     __slots__ = ("outputs", "truncated")
@@ -25,17 +25,17 @@ class Known:
     truncated: bool
 
 
-class Once:
+class OutputCache:
     """Texts of a stream, the latest REMEMBERED of them or so, that none is computed twice."""
 
     def __init__(self) -> None:
-        self._coming: dict[bytes, Known] = {}  # looked up and not computed when they were last seen
+        self._coming: dict[bytes, CacheEntry] = {}  # looked up and not computed when they were last seen
         self._keys: NDArray[np.uint64] | None = None  # [sets, WAYS, 2]; zeros where there is none yet
         self._oldest: NDArray[np.int8]  # [sets]
         self._outputs: NDArray[np.float32]  # [sets, WAYS, ...]
         self._truncated: NDArray[np.bool_]  # [sets, WAYS]
 
-    def look_up(self, examples: Sequence[Example]) -> tuple[list[Known], list[Known], list[Example]]:
+    def look_up(self, examples: Sequence[Example]) -> tuple[list[CacheEntry], list[CacheEntry], list[Example]]:
         """What is known of each example; of these, what is new and has to be computed, and its examples."""
         self._keep()
         keys = [hashlib.sha256("\0".join(example.texts).encode()).digest()[:16] for example in examples]
@@ -44,15 +44,15 @@ class Once:
         for key, text, example in zip(keys, kept, examples, strict=True):
             text = text or self._coming.get(key)
             if text is None:
-                text = self._coming[key] = Known()
+                text = self._coming[key] = CacheEntry()
                 new.append(text)
                 fresh.append(example)
             known.append(text)
         return known, new, fresh
 
-    def _kept(self, keys: Sequence[bytes]) -> list[Known | None]:
+    def _kept(self, keys: Sequence[bytes]) -> list[CacheEntry | None]:
         """What the cache holds of each text, copied, for it may soon hold another there."""
-        found: list[Known | None] = [None] * len(keys)
+        found: list[CacheEntry | None] = [None] * len(keys)
         if self._keys is None or not keys:
             return found
         numbers = np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 2)
@@ -60,7 +60,7 @@ class Once:
         same = (self._keys[sets] == numbers[:, None]).all(axis=2)
         for place in np.flatnonzero(same.any(axis=1)).tolist():
             where = sets[place], int(same[place].argmax())
-            text = found[place] = Known()
+            text = found[place] = CacheEntry()
             text.outputs, text.truncated = self._outputs[where].copy(), bool(self._truncated[where])
         return found
 
