@@ -52,7 +52,7 @@ def _from_hub(name: str) -> Path:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=_FILES))
     except Exception as error:  # without a network several HTTP libraries raise their own errors
         raise ArtifactError(
-            f"{name}: no such run or folder, and it cannot be had from the Hub or its local cache ({type(error).__name__}); "
+            f"{name}: no such run or folder, and neither the Hub nor its local cache provides it ({type(error).__name__}); "
             "check the name"
         ) from None
 
@@ -67,7 +67,7 @@ def _plain(folder: Path, name: str) -> Artifact:
         raise ArtifactError(f"{name}: needs code of its own, which is never run; give another model")
     if task is None:
         raise ArtifactError(
-            f"{name}: holds {_described(config)}, which is no text classifier; train one on it with: "
+            f"{name}: holds {_described(config)}, which is not a text classifier; train one on it with: "
             f"distilora train --encoder.name {shlex.quote(name)}"
         )
     if not isinstance(config.get("model_type"), str):

@@ -30,9 +30,7 @@ class OutputCache:
 
     def __init__(self) -> None:
         self._pending: dict[bytes, CacheEntry] = {}  # looked up, but not yet stored in the arrays
-        self._keys: NDArray[np.uint64] | None = (
-            None  # [sets, WAYS, 2]; zeros where there is no entry; None before the first
-        )
+        self._keys: NDArray[np.uint64] | None = None  # [sets, WAYS, 2]; zeros where there is no entry
         self._oldest: NDArray[np.int8]  # way to evict next, [sets]
         self._outputs: NDArray[np.float32]  # [sets, WAYS, ...]
         self._truncated: NDArray[np.bool_]  # [sets, WAYS]

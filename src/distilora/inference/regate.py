@@ -31,10 +31,10 @@ LEAST_AGREEMENT = 0.995
 LEAST_SHARE = 0.01
 
 
-def trusted(artifact: Artifact, task: Task, backend: Backend, asked: InferencePrecision) -> Backend:
+def trusted(artifact: Artifact, task: Task, backend: Backend, requested: InferencePrecision) -> Backend:
     """Return the backend, or an fp32 one in its place, with a warning, if it computes in int8 and fails the gate here.
 
-    Raises ArtifactError if it fails and int8 was `asked` for, or the folder holds no fp32 graph.
+    Raises ArtifactError if it fails and int8 was `requested`, or the folder holds no fp32 graph.
     """
     if backend.precision != "int8" or not _elsewhere(artifact):
         return backend
@@ -44,7 +44,7 @@ def trusted(artifact: Artifact, task: Task, backend: Backend, asked: InferencePr
     if passed:
         say(f"note: {measured}; measured again here: {result}")
         return backend
-    if asked == "int8" or "fp32" not in graphs(artifact):
+    if requested == "int8" or "fp32" not in graphs(artifact):
         instead = "; use precision fp32" if "fp32" in graphs(artifact) else ""
         raise ArtifactError(
             f"precision: {measured}, and {result}{instead or '; export the run again on this processor, or to onnx'}"

@@ -32,5 +32,5 @@ def is_missing(value: Any) -> bool:
         return True
     if isinstance(value, float | np.floating):
         return bool(np.isnan(value))
-    pandas = sys.modules.get("pandas")  # not imported, then the value cannot be one of its
+    pandas = sys.modules.get("pandas")  # if it is not imported, no value can be pandas'
     return pandas is not None and (value is pandas.NA or value is pandas.NaT)

@@ -70,7 +70,7 @@ class Scoring:
         """Number of workers of the ray engine."""
         return self.workers or 2
 
-    def kept(self) -> dict[str, Any]:
+    def row_settings(self) -> dict[str, Any]:
         """Return the settings, numerics aside, that the rows depend on; the others may change when a job is resumed."""
         return {
             name: getattr(self, name)
@@ -89,7 +89,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Job:
-    """Job of a place: the model's checksum, the settings that the rows depend on, the numerics, and the shard plan."""
+    """Scoring job: the model's checksum, the settings that the rows depend on, the numerics, and the shard plan."""
 
     model: str
     settings: dict[str, Any]
@@ -126,7 +126,7 @@ def same_job(state: Mapping[str, Any], settings: Scoring, model: str) -> Job:
     job = Job(state["model"], state["settings"], Numerics(**state["numerics"]), ShardPlan.of(state["plan"]))
     if job.model != model:
         raise ConfigError(f"{begun} another model; {ways}")
-    for name, value in settings.kept().items():
+    for name, value in settings.row_settings().items():
         if job.settings.get(name) != value:
             option = "--format" if name == "kind" else "--" + name.replace("_", "-")
             then, now = (_as_given(option, of) for of in (job.settings.get(name), value))
@@ -152,7 +152,9 @@ def refuse_others(place: Place) -> None:
         names = [path.name for path in place.folder.iterdir() if path.name != LOCK]
     foreign = min((name for name in names if not _TEMPORARY.fullmatch(name)), default="")
     if foreign:
-        raise ConfigError(f"--output: {place.address} holds {foreign}, which is not of scoring; give another folder")
+        raise ConfigError(
+            f"--output: {place.address} holds {foreign}, which scoring did not write; give another folder"
+        )
 
 
 def sweep(place: Place) -> None:

@@ -67,7 +67,7 @@ def score_shards(settings: Scoring, artifact: Artifact, plan: ShardPlan, todo: S
                 yield int(result["shard"])
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
-            raise EngineError(f"--engine: Ray failed ({reason}); mend that, then give the same command again") from None
+            raise EngineError(f"--engine: Ray failed ({reason}); fix that, then give the same command again") from None
 
 
 def _say_if_mixed(processors: set[str]) -> None:

@@ -95,18 +95,17 @@ def score(settings: Scoring) -> dict[str, Any]:
 
 def _begin(settings: Scoring, artifact: Artifact, model: str, place: Place) -> tuple[Job, Scorer | None]:
     """Begin a job, written to the place once all its settings are checked; return it, and its scorer for the local engine."""
-    here = settings.engine == "local"
+    local_engine = settings.engine == "local"
     find_inputs(settings.source)  # fails before the model is loaded
-    device = (
-        "cpu" if settings.device == "auto" and not here else settings.device
-    )  # a worker gets a GPU only if asked for
+    # a worker gets a GPU only if asked for
+    device = "cpu" if settings.device == "auto" and not local_engine else settings.device
     numerics = resolve(artifact, settings.backend, settings.precision, device, settings.base)
-    predictor = load_alike(settings.run, settings.computing(numerics)) if here else None
+    predictor = load_alike(settings.run, settings.computing(numerics)) if local_engine else None
     task = restore(artifact.task["name"], artifact.task["settings"])
     plan = make_plan(
         settings.source, task, settings.text_column, settings.shard_rows, settings.limit, settings.separator
     )
-    job = Job(model, settings.kept(), numerics, plan)
+    job = Job(model, settings.row_settings(), numerics, plan)
     scorer = Scorer(predictor, plan, place, settings.kind) if predictor else None
     if find_state(place) is not None:
         # written first, so that a job killed while clearing is not taken for a finished one that lacks its shards
@@ -135,7 +134,7 @@ def _load_again(settings: Scoring) -> Predictor:
     except ConfigError as error:
         raise ConfigError(
             f"--output: {settings.output} was begun with --device {settings.device} --precision {settings.precision}, not "
-            f"to be had here ({error}); go on where it is, give another --output, or --overwrite"
+            f"available here ({error}); go on where it is, give another --output, or --overwrite"
         ) from None
 
 

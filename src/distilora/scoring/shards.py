@@ -51,7 +51,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """Plan of a job: the inputs, the kind of each file, the columns' types, the text column, and the shards."""
+    """Plan of a scoring job: the inputs, the kind of each file, the columns' types, the text column, and the shards."""
 
     inputs: list[Input]
     kinds: list[str]

@@ -102,7 +102,9 @@ def load_checkpoint(
             say(f"checkpoint {path} is damaged ({', '.join(damaged)}); trying the one before")
             continue
         if state.fingerprint != fingerprint:
-            raise ConfigError(f"--resume: {path} was trained on other data or settings; bring them back, or start anew")
+            raise ConfigError(
+                f"--resume: {path} was trained on other data or settings; bring them back, or start a new run"
+            )
         with torch.no_grad():
             for name, value in load_file(path / "trained.safetensors").items():
                 trained[name].copy_(value)

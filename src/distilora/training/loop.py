@@ -42,7 +42,7 @@ CACHE = "cache"  # in the run's folder, while it trains
 
 @dataclass(frozen=True)
 class Fitted:
-    """Result of training, whose best weights are in the network."""
+    """Result of training; the network holds the best weights."""
 
     outputs: NDArray[np.float32]  # of the validation examples, with the best weights
     state: State
@@ -83,8 +83,8 @@ def fit(
         if resume:
             checkpoint = load_checkpoint(run / "checkpoints", state.fingerprint, setup.trained, setup.optimizer)
             state, best = checkpoint or (state, best)
-            going_on = f"resuming after update {state.update:,} of {schedule.updates:,}"
-            say(going_on if checkpoint else "no whole checkpoint: starting anew")
+            resuming = f"resuming after update {state.update:,} of {schedule.updates:,}"
+            say(resuming if checkpoint else "no intact checkpoint: starting from the beginning")
         if config.tracker != "none" and setup.processes.first:
             _start_tracker(setup.accelerator, config, state.update)
         _train(setup, state, best, schedule)
@@ -97,14 +97,14 @@ def fit(
             state=state,
             updates=schedule.updates,
             stopped_early=state.update < schedule.updates,
-            memory=setup.meter.found,
+            memory=setup.meter.figures,
             processes=setup.processes.count,
             prefix=setup.caches.summary,
         )
 
 
 class Schedule:
-    """Schedule of examples and validations, a function of the update number alone."""
+    """Schedule of a run: each update's examples, and when to validate, by the update number alone."""
 
     def __init__(self, examples: int, config: TrainingConfig) -> None:
         self.examples, self.config = examples, config

@@ -87,7 +87,7 @@ class Meter:
     def __init__(self, network: Network) -> None:
         weights = [part for parameter in network.parameters() for part in held(parameter)]
         weights += network.buffers()
-        self.found = {"weights_mb": _mb(weights)}
+        self.figures = {"weights_mb": _mb(weights)}
         self._weights = {part.untyped_storage().data_ptr() for part in weights}
         self.open = True
 
@@ -107,14 +107,14 @@ class Meter:
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             yield
-        self.found["activations_mb"] = max(self.found.get("activations_mb", 0.0), sum(sizes.values()) / 1e6)
+        self.figures["activations_mb"] = max(self.figures.get("activations_mb", 0.0), sum(sizes.values()) / 1e6)
 
     def update(self, trained: Iterable[torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
         """Measure gradients and moments, after the optimiser's step and before `zero_grad`; then stop measuring."""
         if self.open:
-            self.found["gradients_mb"] = _mb(p.grad for p in trained if p.grad is not None)
+            self.figures["gradients_mb"] = _mb(p.grad for p in trained if p.grad is not None)
             moments = (v for state in optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor))
-            self.found["optimizer_mb"] = _mb(moments)
+            self.figures["optimizer_mb"] = _mb(moments)
             self.open = False
 
 

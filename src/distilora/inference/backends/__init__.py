@@ -1,4 +1,4 @@
-"""Backends: they compute a model's outputs, behind an interface that is all predictor.py and lanes.py know."""
+"""Backends compute a model's outputs; predictor.py and lanes.py know only the interface defined here."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ FILES: dict[InferencePrecision, str] = {"fp32": "model.onnx", "int8": "model_qua
 
 
 class Backend(Protocol):
-    """Backend that runs rows through a model."""
+    """Interface of a backend, which runs rows through a model."""
 
     @property
     def precision(self) -> InferencePrecision:

@@ -28,7 +28,7 @@ from distilora.model.network import Network, run_network
 from distilora.progress import say
 from distilora.tasks.registry import restore
 
-_one_begins = Lock()  # process-wide, like the number of threads that PyTorch gives to new threads
+_lane_starts = Lock()  # process-wide, like the number of threads that PyTorch gives to new threads
 
 
 class TorchBackend:
@@ -53,7 +53,7 @@ class TorchBackend:
         `set_num_threads` sets it for the calling thread and as the default for threads new to PyTorch. The calling thread
         is new, so what it reads is that default: a short-lived thread restores it at once.
         """
-        with _one_begins:
+        with _lane_starts:
             default = torch.get_num_threads()
             torch.set_num_threads(1)
             restoring = Thread(target=torch.set_num_threads, args=(default,))
