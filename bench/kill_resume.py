@@ -120,7 +120,7 @@ def life(words: list[str], die: dict[str, Any] | None, log: str) -> int:
     from distilora.cli import main as cli
     from distilora.runs import run
     from distilora.training import loop as fit
-    from distilora.training.prefix_cache import Prefix
+    from distilora.training.prefix_cache import PrefixCache
 
     now = {"in": "between", "updates": 0}
     lasted: dict[str, list[float]] = {phase: [] for phase in PHASES}
@@ -147,7 +147,7 @@ def life(words: list[str], die: dict[str, Any] | None, log: str) -> int:
         return doing
 
     for phase, owner, name in (
-        ("cache", Prefix, "fill"), ("step", fit, "make_update"), ("validation", fit, "validate"),
+        ("cache", PrefixCache, "fill"), ("step", fit, "make_update"), ("validation", fit, "validate"),
         ("checkpoint", fit, "save_checkpoint"), ("saving", run, "write_model"),
     ):  # fmt: skip
         setattr(owner, name, noted(phase, getattr(owner, name)))

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distilora.batching.batches import Update, plan
+from distilora.batching.batches import Update, plan_batches
 from distilora.batching.rows import rows_of
 from distilora.batching.tokens import with_truncation
 from distilora.config.schema import AdapterConfig
@@ -97,7 +97,7 @@ def main() -> None:
     tokenizer = with_truncation(load_tokenizer(encoder), args.length, "left")
     rows = rows_of([[e.ids] for e in tokenizer.encode_batch([line["text"] for line in lines])])
     targets = [line["label"] for line in lines]
-    updates = plan(rows.group_lengths, pick_token_budget(None, device), 16)
+    updates = plan_batches(rows.group_lengths, pick_token_budget(None, device), 16)
 
     def step(update: Update) -> None:
         for batch in update:

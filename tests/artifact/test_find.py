@@ -88,7 +88,7 @@ def test_the_hub_s_cache(
     for answer, wanted in zip(answers, load(folder, "fp32", "cpu")(TEXTS), strict=True):
         assert answer == pytest.approx(wanted, abs=1e-6)
     with pytest.raises(
-        ArtifactError, match=r"^somebody/nothing: no such run or folder, and it cannot be had from the Hub"
+        ArtifactError, match=r"^somebody/nothing: no such run or folder, and neither the Hub nor its local cache"
     ):
         load("somebody/nothing")
 
@@ -104,7 +104,7 @@ def changed(folder: Path, **fields: Any) -> None:
         (
             {"architectures": ["DistilBertModel"]},
             ArtifactError,
-            "plain: holds DistilBertModel, which is no text classi",
+            "plain: holds DistilBertModel, which is not a text classi",
         ),
         (
             {"architectures": None},

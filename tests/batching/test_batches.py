@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.tiny import tiny_reviews, tiny_tokenizer
 
-from distilora.batching.batches import Update, plan
+from distilora.batching.batches import Update, plan_batches
 from distilora.batching.rows import Rows, rows_of
 from distilora.batching.tokens import tokenise
 from distilora.config.schema import AdapterConfig
@@ -27,51 +27,51 @@ def flat(updates: list[Update]) -> list[list[int]]:
 
 @pytest.mark.parametrize(("budget", "update_size"), CASES)
 def test_every_example_once(budget: int, update_size: int | None) -> None:
-    seen = [i for batch in flat(plan(LENGTHS, budget, update_size)) for i in batch]
+    seen = [i for batch in flat(plan_batches(LENGTHS, budget, update_size)) for i in batch]
     assert sorted(seen) == list(range(len(LENGTHS)))
 
 
 @pytest.mark.parametrize(("budget", "update_size"), CASES)
 def test_micro_batches_keep_the_padded_budget(budget: int, update_size: int | None) -> None:
-    for batch in flat(plan(LENGTHS, budget, update_size)):
+    for batch in flat(plan_batches(LENGTHS, budget, update_size)):
         assert len(batch) * LENGTHS[batch].max() <= budget or len(batch) == 1
 
 
 def test_what_is_over_the_budget_runs_alone() -> None:
-    batches = flat(plan(np.asarray([3, 100, 3, 90, 3]), 30))
+    batches = flat(plan_batches(np.asarray([3, 100, 3, 90, 3]), 30))
     assert batches == [[1], [3], [0, 2, 4]]
 
 
 def test_update_sizes_are_fixed() -> None:
-    sizes = [sum(map(len, update)) for update in plan(LENGTHS, 64, 16)]
+    sizes = [sum(map(len, update)) for update in plan_batches(LENGTHS, 64, 16)]
     assert sizes == [16] * 6 + [5]
 
 
 def test_the_budget_does_not_change_the_updates() -> None:
-    small, large = plan(LENGTHS, 64, 16, 1, 2), plan(LENGTHS, 1000, 16, 1, 2)
+    small, large = plan_batches(LENGTHS, 64, 16, 1, 2), plan_batches(LENGTHS, 1000, 16, 1, 2)
     assert len(flat(small)) > len(flat(large))
     for a, b in zip(small, large, strict=True):
         assert sorted(np.concatenate(a)) == sorted(np.concatenate(b))
 
 
 def test_seed_and_epoch_decide() -> None:
-    same = flat(plan(LENGTHS, 64, 16, 3, 1))
-    assert flat(plan(LENGTHS, 64, 16, 3, 1)) == same
-    assert flat(plan(LENGTHS, 64, 16, 3, 2)) != same
-    assert flat(plan(LENGTHS, 64, 16, 4, 1)) != same
+    same = flat(plan_batches(LENGTHS, 64, 16, 3, 1))
+    assert flat(plan_batches(LENGTHS, 64, 16, 3, 1)) == same
+    assert flat(plan_batches(LENGTHS, 64, 16, 3, 2)) != same
+    assert flat(plan_batches(LENGTHS, 64, 16, 4, 1)) != same
 
 
 def test_prediction_is_one_update_longest_first() -> None:
-    (update,) = plan(LENGTHS, 64)
+    (update,) = plan_batches(LENGTHS, 64)
     order = LENGTHS[np.concatenate(update)]
     assert np.all(np.diff(order) <= 0)
-    assert plan(np.asarray([], np.int64), 64) == plan(np.asarray([], np.int64), 64, 4) == []
+    assert plan_batches(np.asarray([], np.int64), 64) == plan_batches(np.asarray([], np.int64), 64, 4) == []
 
 
 @pytest.mark.parametrize(("budget", "update_size"), [(0, None), (8, 0)])
 def test_sizes_must_be_positive(budget: int, update_size: int | None) -> None:
     with pytest.raises(ValueError, match="positive"):
-        plan(LENGTHS, budget, update_size)
+        plan_batches(LENGTHS, budget, update_size)
 
 
 class Sums:
@@ -102,7 +102,7 @@ def test_the_gradient_of_an_update_does_not_depend_on_the_budget(encoder: Path) 
 
     def gradients(budget: int) -> tuple[int, dict[str, torch.Tensor]]:
         network.zero_grad()
-        (update,) = plan(rows.group_lengths, budget, 24)
+        (update,) = plan_batches(rows.group_lengths, budget, 24)
         for batch in update:
             (task.loss(network(rows.take(batch)), [targets[i] for i in batch]).sum() / 24).backward()
         return len(update), {name: p.grad.clone() for name, p in network.trained().items() if p.grad is not None}

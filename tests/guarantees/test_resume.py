@@ -66,7 +66,7 @@ def is_refused(run: Path, capsys: Captured) -> None:
     assert main(["--quiet", "train", "--resume", str(run)]) == 2
     line = capsys.readouterr().err
     assert line.startswith(f"distilora: --resume: {run / 'checkpoints'}/")
-    assert line.endswith(" was trained on other data or settings; bring them back, or start anew\n")
+    assert line.endswith(" was trained on other data or settings; bring them back, or start a new run\n")
     assert kept(run) == before
     assert temporary(run) == []
 

@@ -158,7 +158,7 @@ def test_what_this_machine_cannot_compute_with_is_refused(
     state["numerics"]["device"] = "cuda"  # as if begun elsewhere
     (out / "score.json").write_text(json.dumps(state))
     before = contents(out)
-    with pytest.raises(ConfigError, match="was begun with --device cuda --precision fp32, not to be had here") as error:
+    with pytest.raises(ConfigError, match="was begun with --device cuda --precision fp32, not available here") as error:
         run(finished, source, out, device="auto")
     assert "\n" not in str(error.value)
     state["numerics"] |= {"device": "cpu", "precision": "int8"}
@@ -198,7 +198,7 @@ def test_nothing_of_others_is_removed(finished: Path, tmp_path: Path, monkeypatc
         path.write_text('{"score": 0.9}')
         before = contents(tmp_path / "others")
         for overwrite in (False, True):
-            with pytest.raises(ConfigError, match="which is not of scoring"):
+            with pytest.raises(ConfigError, match="which scoring did not write"):
                 run(finished, source, tmp_path / "others", overwrite=overwrite)
             assert contents(tmp_path / "others") == before
     stopped(finished, source, out, monkeypatch)

@@ -122,7 +122,7 @@ def test_pytorch_keeps_its_threads(predictor: Predictor, monkeypatch: pytest.Mon
     run, within = predictor.backend.run, []
 
     def watched(rows: Rows) -> np.ndarray:
-        with torch_backend._one_begins:  # between the beginnings of two lanes
+        with torch_backend._lane_starts:  # between the beginnings of two lanes
             within.append((torch.get_num_threads(), of_a_thread(torch.get_num_threads)))
         return run(rows)
 

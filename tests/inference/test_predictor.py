@@ -19,7 +19,7 @@ from distilora.batching.rows import Rows
 from distilora.data.examples import Example
 from distilora.errors import ArtifactError, ConfigError, DataError
 from distilora.files.tables import write_table
-from distilora.inference import once
+from distilora.inference import output_cache
 from distilora.inference import predictor as predict
 from distilora.inference.predictor import Predictor, load
 from distilora.inference.table import predict_table
@@ -99,7 +99,7 @@ def test_a_text_of_a_stream_is_computed_once(predictor: Predictor, monkeypatch: 
         assert one == pytest.approx(other, abs=1e-5)
     assert len(counting([TEXTS[0]] * 5)) == 5
     assert counting.backend.texts == len(TEXTS) + 1
-    monkeypatch.setattr(once, "REMEMBERED", 3)
+    monkeypatch.setattr(output_cache, "REMEMBERED", 3)
     assert [a["label"] for a in counting.stream(again)] == [a["label"] for a in answers]
     assert counting.backend.texts > 2 * len(TEXTS)
 

@@ -311,7 +311,7 @@ def test_the_plan_survives_json(finished: Path, tmp_path: Path) -> None:
     source = write_csv(tmp_path / "in.csv", [(text, "pos") for text in TEXTS])
     artifact = score.read_artifact(finished)
     plan = make_plan(str(source), restore(artifact.task["name"], artifact.task["settings"]), None, 50)
-    assert score.Plan.of(json.loads(json.dumps(plan.tree()))) == plan
+    assert score.ShardPlan.of(json.loads(json.dumps(plan.tree()))) == plan
 
 
 def test_lines_of_text_and_texts_beside_a_number(finished: Path, tmp_path: Path) -> None:

@@ -116,23 +116,23 @@ def test_known_layers_weigh_what_they_must() -> None:
     weights = 100 * 200 + 200 + 200 * 300 + 300
     optimizer = torch.optim.AdamW(network.parameters())
     meter = Meter(network)
-    assert meter.found == {"weights_mb": (weights + 50) * 4 / 1e6}
+    assert meter.figures == {"weights_mb": (weights + 50) * 4 / 1e6}
     for count in (7, 5):  # micro-batches; the larger one counts
         with meter.forward():
             outputs = network(torch.randn(count, 100))
         outputs.sum().backward()
     optimizer.step()
     meter.update(network.parameters(), optimizer)
-    assert meter.found["gradients_mb"] == weights * 4 / 1e6
-    assert meter.found["optimizer_mb"] == (2 * weights + 4) * 4 / 1e6  # and a step count for each of the four
-    assert meter.found["activations_mb"] == 7 * (100 + 200) * 4 / 1e6  # the input, and what tanh gave; no weights
+    assert meter.figures["gradients_mb"] == weights * 4 / 1e6
+    assert meter.figures["optimizer_mb"] == (2 * weights + 4) * 4 / 1e6  # and a step count for each of the four
+    assert meter.figures["activations_mb"] == 7 * (100 + 200) * 4 / 1e6  # the input, and what tanh gave; no weights
 
-    measured = dict(meter.found)
+    measured = dict(meter.figures)
     with meter.forward():
         outputs = network(torch.randn(1000, 100))
     outputs.sum().backward()
     meter.update([], optimizer)
-    assert meter.found == measured
+    assert meter.figures == measured
 
 
 @pytest.mark.parametrize("method", ["lora", "full", "head"])
@@ -160,7 +160,7 @@ def activations(network: Network, count: int) -> float:
     meter = Meter(network)
     with meter.forward():
         network(rows_of([[[5 + i % 40] * 32] for i in range(count)]))
-    return meter.found["activations_mb"]
+    return meter.figures["activations_mb"]
 
 
 @pytest.mark.parametrize(("method", "off"), [("lora", 1e-9), ("full", 0.01), ("head", 1e-9)])
@@ -179,7 +179,7 @@ def test_the_first_update_alone_is_measured(encoder: Path, tmp_path: Path, monke
         meter = next(word for word in words if isinstance(word, Setup)).meter
         updates.append(meter.open)
         done = step(*words)
-        met.append(dict(meter.found))
+        met.append(dict(meter.figures))
         return done
 
     monkeypatch.setattr(fitting, "make_update", seen)

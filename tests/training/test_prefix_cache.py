@@ -18,7 +18,7 @@ import torch
 from support.tiny import write_tiny_encoder
 from support.training import CONFIG, TASK, labelled
 
-from distilora.batching.batches import plan
+from distilora.batching.batches import plan_batches
 from distilora.config.schema import AdapterConfig
 from distilora.errors import Interrupted
 from distilora.model.build import new_network
@@ -28,8 +28,8 @@ from distilora.signals import Stop
 from distilora.training import prefix_cache as prefix
 from distilora.training.loop import CACHE, Fitted, fit
 from distilora.training.optimizer import learning_rate
-from distilora.training.prefix_cache import Prefix, Prefixes
-from distilora.training.processes import Ranks
+from distilora.training.prefix_cache import PrefixCache, PrefixCaches
+from distilora.training.processes import Processes
 
 Disk = namedtuple("Disk", "total used free")
 CACHED = dataclasses.replace(CONFIG, epochs=3, validations=3, update_size=16, token_budget=64)
@@ -55,7 +55,7 @@ def run(network: Network, folder: Path, precision: str = "fp32", resume: bool = 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_cache_gives_back_what_the_blocks_gave(deep: Path, tmp_path: Path, precision: str) -> None:
     network, rows = build(deep, precision).eval(), labelled(60, 0).rows
-    cache = Prefix(network, rows, tmp_path / "states.bin", precision)
+    cache = PrefixCache(network, rows, tmp_path / "states.bin", precision)
     assert cache.bytes == len(rows.ids) * 32 * (4 if precision == "fp32" else 2)
     assert cache.fits(cache.bytes)
     cache.reserve()
@@ -138,7 +138,7 @@ def test_stopped_while_it_is_filled_and_gone_on_with(
 
 def test_states_of_an_example_that_is_not_there(deep: Path, tmp_path: Path) -> None:
     network, rows = build(deep).eval(), labelled(10, 0).rows
-    cache = Prefix(network, rows, tmp_path / "states.bin", "fp32", np.asarray([1, 4, 9]))
+    cache = PrefixCache(network, rows, tmp_path / "states.bin", "fp32", np.asarray([1, 4, 9]))
     cache.reserve()
     cache.fill(100, "fp32", "")
     assert cache.bytes == 4 * 32 * rows.group_lengths[[1, 4, 9]].sum()
@@ -147,8 +147,8 @@ def test_states_of_an_example_that_is_not_there(deep: Path, tmp_path: Path) -> N
         cache.states(np.asarray([4, 5]))
 
 
-class Threads(Ranks):
-    """Ranks that are threads of this process, with sums as of processes: nobody goes on until all have given theirs."""
+class Threads(Processes):
+    """Processes that are threads of this process, with sums as of processes: nobody goes on until all have given theirs."""
 
     def __init__(self, index: int, count: int, meet: threading.Barrier, board: dict[int, list[torch.Tensor]]) -> None:
         super().__init__(index, count)
@@ -164,7 +164,7 @@ class Threads(Ranks):
             tensor.copy_(value)
 
 
-def in_threads(job: Callable[[Ranks], Any], count: int = 2) -> list[Any]:
+def in_threads(job: Callable[[Processes], Any], count: int = 2) -> list[Any]:
     meet, board = threading.Barrier(count), {}
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(lambda index: job(Threads(index, count, meet, board)), range(count)))
@@ -191,13 +191,13 @@ def test_processes_that_disagree_have_no_cache_any_of_them(
     monkeypatch.setattr(prefix.shutil, "disk_usage", free)
     monkeypatch.setattr(prefix, "_reserve", full)
 
-    def job(ranks: Ranks) -> tuple[Prefixes, list[int]]:
-        second.here = ranks.index == 1
-        network = networks[ranks.index]
-        caches = Prefixes(network, train, validation, CACHED, 64, tmp_path / "cache", ranks)
+    def job(processes: Processes) -> tuple[PrefixCaches, list[int]]:
+        second.here = processes.index == 1
+        network = networks[processes.index]
+        caches = PrefixCaches(network, train, validation, CACHED, 64, tmp_path / "cache", processes)
         caches.fill(Stop())
-        update = plan(train.group_lengths, 64 * ranks.count, 64, seed=1)[0]
-        examples = [i for b in ranks.share(update, train.group_lengths, 64, caches.owner) for i in b]
+        update = plan_batches(train.group_lengths, 64 * processes.count, 64, seed=1)[0]
+        examples = [i for b in processes.share(update, train.group_lengths, 64, caches.owner) for i in b]
         if caches.train:
             caches.train.states(np.asarray(examples))  # all of them are there
         return caches, examples
@@ -217,12 +217,12 @@ def test_nobody_removes_what_another_process_has_written(deep: Path, tmp_path: P
     (tmp_path / "cache" / "train-7.bin").write_bytes(b"left by a killed process")
     began = threading.Event()
 
-    def job(ranks: Ranks) -> list[str]:
-        if ranks.index:
+    def job(processes: Processes) -> list[str]:
+        if processes.index:
             began.wait(0.3)  # late: were there no barrier, the first would have written by now
-        caches = Prefixes(networks[ranks.index], rows, rows, CACHED, 64, tmp_path / "cache", ranks)
+        caches = PrefixCaches(networks[processes.index], rows, rows, CACHED, 64, tmp_path / "cache", processes)
         caches.fill(Stop())
-        ranks.wait(torch.device("cpu"))
+        processes.wait(torch.device("cpu"))
         return sorted(path.name for path in (tmp_path / "cache").iterdir())
 
     names = ["train-0.bin", "train-1.bin", "validation-0.bin", "validation-1.bin"]

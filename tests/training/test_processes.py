@@ -14,11 +14,11 @@ import yaml
 from safetensors.torch import load_file
 from support.tiny import tiny_config
 
-from distilora.batching.batches import plan
+from distilora.batching.batches import plan_batches
 from distilora.config.parse import to_tree
 from distilora.errors import ConfigError
 from distilora.runs.run import train
-from distilora.training.processes import Ranks, from_environment
+from distilora.training.processes import Processes, from_environment
 
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "distilora"]
 
@@ -77,13 +77,13 @@ def test_shares_are_a_partition() -> None:
     lengths = np.random.default_rng(0).integers(5, 200, 101)
     for count in (1, 2, 3):
         for owned in (False, True):
-            ranks = [Ranks(index, count) for index in range(count)]
-            for update in plan(lengths, 300 * count, 16, seed=1):
-                owner = ranks[0].owners(len(lengths)) if owned else None
-                shares = [r.share(update, lengths, 300, owner) for r in ranks]
+            processes = [Processes(index, count) for index in range(count)]
+            for update in plan_batches(lengths, 300 * count, 16, seed=1):
+                owner = processes[0].owners(len(lengths)) if owned else None
+                shares = [r.share(update, lengths, 300, owner) for r in processes]
                 taken = np.concatenate([batch for share in shares for batch in share])
                 assert sorted(taken) == sorted(np.concatenate(update))
-                for rank, share in zip(ranks, shares, strict=True):
+                for rank, share in zip(processes, shares, strict=True):
                     for batch in share:
                         assert len(batch) == 1 or len(batch) * lengths[batch].max() <= 300
                         assert owner is None or set(owner[batch]) == {rank.index}

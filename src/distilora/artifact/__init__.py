@@ -1,1 +1,1 @@
-"""Holds the model folder as a format: read, written, found; no torch."""
+"""Artifacts: the format of a model folder, read, written and found without torch."""

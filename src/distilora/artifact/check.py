@@ -1,4 +1,4 @@
-"""Reads and packs check.npz: texts with their outputs, by which a model is known to give back what it gave."""
+"""Reads and writes check.npz: check texts with their outputs, by which a loaded model is verified."""
 
 import io
 import json
@@ -16,7 +16,7 @@ CHECK_TEXTS = 32
 
 @dataclass(frozen=True)
 class Check:
-    """check.npz: examples, their outputs in the run's precision and batches, and in fp32."""
+    """Content of check.npz: examples, their outputs in the run's precision and micro-batches, and in fp32."""
 
     examples: list[Example]
     outputs: NDArray[np.float32]
@@ -24,7 +24,7 @@ class Check:
 
 
 def read_check(folder: Path) -> Check:
-    """Read the fixture of a model folder."""
+    """Read check.npz of a model folder."""
     with np.load(folder / "check.npz", allow_pickle=False) as arrays:
         texts = json.loads(arrays["texts"].tobytes().decode("utf-8"))
         examples = [Example(tuple(parts)) for parts in texts]
@@ -32,7 +32,7 @@ def read_check(folder: Path) -> Check:
 
 
 def pack_check(check: Check) -> bytes:
-    """Pack a fixture as the bytes of check.npz."""
+    """Serialise a check as the bytes of check.npz."""
     buffer = io.BytesIO()
     texts = json.dumps([list(example.texts) for example in check.examples], ensure_ascii=False)
     np.savez_compressed(
@@ -45,7 +45,7 @@ def pack_check(check: Check) -> bytes:
 
 
 def check_examples(examples: Sequence[Example]) -> list[Example]:
-    """Choose the examples that a check is made of: evenly spaced, the shortest and the longest among them."""
+    """Choose a check's examples: evenly spaced by length, the shortest and the longest among them."""
     order = sorted(range(len(examples)), key=lambda i: (sum(map(len, examples[i].texts)), i))
-    places = np.unique(np.linspace(0, len(order) - 1, min(CHECK_TEXTS, len(order))).round().astype(int))
-    return [Example(examples[order[i]].texts) for i in places]
+    positions = np.unique(np.linspace(0, len(order) - 1, min(CHECK_TEXTS, len(order))).round().astype(int))
+    return [Example(examples[order[i]].texts) for i in positions]

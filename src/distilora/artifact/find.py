@@ -1,7 +1,7 @@
-"""What `load` is given, found: a run, an exported folder, a Transformers classifier, or any of these on the Hub.
+"""Finds the model that `load` names: a run, an exported folder, a Transformers classifier, or one of these on the Hub.
 
-A Transformers folder without artifact.json says less: its texts are read as they are and its probabilities are whatever its
-training left them, not calibrated here. That is said.
+A Transformers folder without artifact.json records neither cleaning nor temperature: its texts are read as they are and
+its probabilities are not calibrated. A note says so.
 """
 
 import json
@@ -22,9 +22,9 @@ _FILES = ["*.json", "*.safetensors", "*.onnx", "*.npz"]
 
 
 def find_model(name: str | Path) -> Artifact:
-    """The artifact of a folder or Hub model.
+    """Find the artifact of a folder or Hub model.
 
-    Raises ArtifactError if there is none, or it is damaged or no classifier, EncoderError if its family is not supported,
+    Raises ArtifactError if there is none, or if it is damaged or not a classifier, EncoderError if its family is not supported,
     MissingExtra without huggingface_hub.
     """
     if not isinstance(name, str | Path):
@@ -50,9 +50,9 @@ def _from_hub(name: str) -> Path:
         raise MissingExtra(error.name or "huggingface_hub", "train") from None
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=_FILES))
-    except Exception as error:  # no network shows as errors of several HTTP libraries
+    except Exception as error:  # without a network several HTTP libraries raise their own errors
         raise ArtifactError(
-            f"{name}: no such run or folder, and it cannot be had from the Hub or its local cache ({type(error).__name__}); "
+            f"{name}: no such run or folder, and neither the Hub nor its local cache provides it ({type(error).__name__}); "
             "check the name"
         ) from None
 
@@ -67,15 +67,15 @@ def _plain(folder: Path, name: str) -> Artifact:
         raise ArtifactError(f"{name}: needs code of its own, which is never run; give another model")
     if task is None:
         raise ArtifactError(
-            f"{name}: holds {_described(config)}, which is no text classifier; train one on it with: "
+            f"{name}: holds {_described(config)}, which is not a text classifier; train one on it with: "
             f"distilora train --encoder.name {shlex.quote(name)}"
         )
     if not isinstance(config.get("model_type"), str):
         raise ArtifactError(f"{name}: config.json is damaged (it names no model_type); copy the model again")
     weights = sorted(folder.glob("*.safetensors"))
     if not weights or not (folder / "tokenizer.json").is_file():
-        lacks = "tokenizer.json" if weights else "safetensors weights (pickled ones are never read)"
-        raise ArtifactError(f"{name}: has no {lacks}; write it again with save_pretrained")
+        missing = "tokenizer.json" if weights else "safetensors weights (pickled ones are never read)"
+        raise ArtifactError(f"{name}: has no {missing}; write it again with save_pretrained")
     say(f"note: {name} has no artifact.json: texts are read uncleaned, and probabilities are not calibrated")
     return Artifact(
         task={"name": task.name, "settings": dict(task.settings)},
@@ -88,7 +88,7 @@ def _plain(folder: Path, name: str) -> Artifact:
 
 
 def _described(config: dict[str, Any]) -> str:
-    """What a config.json says of a model that is no classifier."""
+    """Describe a model that is not a classifier, by its config.json."""
     if config.get("architectures"):
         return ", ".join(map(str, config["architectures"]))
     family = config.get("model_type")
@@ -99,7 +99,7 @@ def _max_length(folder: Path, config: dict[str, Any]) -> int:
     positions = int(config.get("max_position_embeddings", 512))
     positions -= architecture(config["model_type"]).reserved_positions
     try:
-        told = int(json.loads((folder / "tokenizer_config.json").read_text("utf-8"))["model_max_length"])
+        length = int(json.loads((folder / "tokenizer_config.json").read_text("utf-8"))["model_max_length"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return positions
-    return min(told, positions)
+    return min(length, positions)

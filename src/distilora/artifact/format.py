@@ -1,14 +1,16 @@
-"""The artifact, `runs/NAME/model/`: what travels, and all that prediction needs besides the encoder it names.
+"""Reads and writes the artifact, `runs/NAME/model/`: all that prediction needs besides the encoder it names.
 
 artifact.json     schema version, task, cleaning, max length, encoder, weights, precision, temperature, checksums of the
                   files and, in `checksum`, of itself
-tokenizer.json    truncation included; beside it, one of
-adapter/          PEFT format, safetensors, every head layer included (lora, qlora)
-delta/            the weights that training changed, whole, safetensors (full, head)
-*.safetensors     a whole Transformers model (`export --to merged`)
-*.onnx            a whole model as a graph (`export --to onnx` and the like)
+tokenizer.json    with its truncation
+check.npz         check texts and their outputs, for the round trip
 
-and check.npz     texts and their outputs: the fixture of the round trip
+and one of:
+
+adapter/          PEFT format, safetensors, all head layers included (lora, qlora)
+delta/            the weights that training changed, whole, safetensors (full, head)
+*.safetensors     a complete Transformers model (`export --to merged`)
+*.onnx            a complete model as a graph (`export --to onnx` and the like)
 """
 
 import dataclasses
@@ -30,8 +32,8 @@ from distilora.files.atomic import sha256
 from distilora.hardware import InferencePrecision
 
 SCHEMA = 4
-READABLE = {2: {"parity"}, 3: set(), 4: set()}  # and the fields that an older one lacks; `checksum` came with 4
-WEIGHTS = {  # what the weights must be in, and all that they are ever loaded from: a pattern of names
+READABLE = {2: {"parity"}, 3: set(), 4: set()}  # and the fields that an older schema lacks; `checksum` came with 4
+WEIGHTS = {  # glob pattern of the only files that weights are loaded from
     "peft": "adapter/adapter_model.safetensors",
     "delta": "delta/delta.safetensors",
     "merged": "*.safetensors",
@@ -41,7 +43,7 @@ WEIGHTS = {  # what the weights must be in, and all that they are ever loaded fr
 
 @dataclass(frozen=True)
 class Artifact:
-    """artifact.json. `folder` is where it was read from and not part of it."""
+    """Content of artifact.json; `folder`, where it was read from, is not stored."""
 
     task: dict[str, Any]  # {"name": ..., "settings": {...}}
     cleaning: dict[str, Any]  # {"name": ..., "version": ...}
@@ -51,13 +53,12 @@ class Artifact:
     weights: Literal["peft", "delta", "merged", "onnx"]
     precision: InferencePrecision  # of the run, or the default of an export: check.npz's `outputs` were computed in it
     attention: str  # kernel of the run
-    token_budget: int  # of the plan behind check.npz
+    token_budget: int  # of the micro-batches behind check.npz
     temperature: float = 1.0
     quantisation: dict[str, Any] | None = None  # of the base the adapter was trained on
-    agreement: dict[str, Any] = dataclasses.field(default_factory=dict)  # with the run's own answers, by base
-    parity: dict[str, Any] = dataclasses.field(
-        default_factory=dict
-    )  # of an export with the fp32 original (export/parity.py)
+    agreement: dict[str, Any] = dataclasses.field(default_factory=dict)  # with the run's own labels or outputs, by base
+    # of an export with the fp32 original (export/parity.py)
+    parity: dict[str, Any] = dataclasses.field(default_factory=dict)
     distilora: str = ""  # version that wrote it
     schema: int = SCHEMA
     files: dict[str, str] = dataclasses.field(default_factory=dict)  # path -> SHA-256
@@ -65,7 +66,7 @@ class Artifact:
 
 
 def model_folder(path: str | Path) -> Path:
-    """The model folder of a run's folder, or the model folder itself. Raises ArtifactError if there is none."""
+    """Return the model folder of a run's folder, or the folder itself if it is one. Raises ArtifactError if neither is."""
     path = Path(path)
     for folder in (path / "model", path):
         if (folder / "artifact.json").is_file():
@@ -80,7 +81,7 @@ def model_folder(path: str | Path) -> Path:
 
 
 def read_artifact(path: str | Path) -> Artifact:
-    """Reads artifact.json of a run or model folder and verifies its own checksum and every file's.
+    """Read artifact.json of a run or model folder; verify its checksum and every file's.
 
     Raises ArtifactError if something is missing, damaged, outside the folder, or of a schema this release does not read.
     """
@@ -99,16 +100,16 @@ def read_artifact(path: str | Path) -> Artifact:
         raise ArtifactError(
             f"{folder}/artifact.json: changed since it was written (its checksum differs); copy the model again"
         )
-    known = {field.name for field in dataclasses.fields(Artifact)} - {"folder"}
-    if set(fields) | READABLE[schema] != known:
+    names = {field.name for field in dataclasses.fields(Artifact)} - {"folder"}
+    if set(fields) | READABLE[schema] != names:
         raise ArtifactError(
-            f"{folder}/artifact.json: fields {sorted((set(fields) | READABLE[schema]) ^ known)} are missing or unknown; "
+            f"{folder}/artifact.json: fields {sorted((set(fields) | READABLE[schema]) ^ names)} are missing or unknown; "
             "copy the model again"
         )
-    parts = {"files": set(), "task": {"name", "settings"}, "cleaning": {"name", "version"}}
-    parts["encoder"] = {"name", "source", "revision", "architecture", "sha256"}
-    for name, wanted in parts.items():
-        if not isinstance(fields[name], dict) or not wanted <= set(fields[name]):
+    required = {"files": set(), "task": {"name", "settings"}, "cleaning": {"name", "version"}}
+    required["encoder"] = {"name", "source", "revision", "architecture", "sha256"}
+    for name, keys in required.items():
+        if not isinstance(fields[name], dict) or not keys <= set(fields[name]):
             raise ArtifactError(f"{folder}/artifact.json: damaged ({name}); copy the model again")
     artifact = Artifact(**fields, folder=folder)
     _check_names(folder, artifact.files)
@@ -127,23 +128,23 @@ def read_artifact(path: str | Path) -> Artifact:
 
 
 def sealed(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of an artifact.json with the `checksum` of all the others."""
+    """Return the fields of an artifact.json with the `checksum` of all the others."""
     others = {name: value for name, value in fields.items() if name != "checksum"}
     return {**others, "checksum": _checksum(others)}
 
 
 def _checksum(fields: Mapping[str, Any]) -> str:
-    """SHA-256 of the fields as JSON without spaces, keys sorted, in ASCII."""
+    """Return the SHA-256 of the fields as JSON without spaces, keys sorted, in ASCII."""
     return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode("ascii")).hexdigest()
 
 
 def _check_names(folder: Path, names: Iterable[str]) -> None:
-    """Raises ArtifactError for a name that may lead out of the folder, here or on another system."""
+    """Raise ArtifactError for a name that may lead out of the folder, on this or another system."""
     home = folder.resolve()
-    # In the Hub's local cache snapshots/COMMIT/NAME links to a file in blobs/.
-    homes = [home, *(above.parent / "blobs" for above in home.parents if above.name == "snapshots")]
+    # in the Hub's local cache, snapshots/COMMIT/NAME is a link to a file in blobs/
+    homes = [home, *(parent.parent / "blobs" for parent in home.parents if parent.name == "snapshots")]
     for name in names:
-        plain = not any(sign in name for sign in "\\:\0") and all(
+        plain = not any(character in name for character in "\\:\0") and all(
             part not in ("", ".", "..") for part in name.split("/")
         )
         try:
@@ -151,16 +152,16 @@ def _check_names(folder: Path, names: Iterable[str]) -> None:
             (folder / name).exists()
         except (OSError, RuntimeError, ValueError):  # too long, a link to itself, no UTF-8
             target = None
-        if target is None or not any(target.is_relative_to(place) for place in homes):
+        if target is None or not any(target.is_relative_to(allowed) for allowed in homes):
             raise ArtifactError(
                 f"{folder}/artifact.json: files: {name!r} does not lie in the model's folder; do not trust this model"
             )
 
 
 def write_artifact(folder: Path, artifact: Artifact, write_files: Callable[[Path], None], check: Check) -> Artifact:
-    """Writes a model folder under a temporary name, then moves it to `folder`.
+    """Write a model folder under a temporary name, then move it to `folder`.
 
-    `write_files(folder)` writes tokenizer.json and the weights; checksums are added here.
+    `write_files(folder)` writes tokenizer.json and the weights; check.npz, artifact.json and the checksums are added here.
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)

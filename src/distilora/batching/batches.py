@@ -20,7 +20,7 @@ WINDOW = 8  # updates sorted together
 BANDS = 2  # runs of neighbouring lengths in an update
 
 
-def plan(
+def plan_batches(
     lengths: NDArray[np.int64],
     token_budget: int,
     update_size: int | None = None,

@@ -1,1 +1,1 @@
-"""Turns an artifact and texts into answers; torch only in backends/torch_backend.py."""
+"""Inference: an artifact and texts become answers; only backends/torch_backend.py imports torch."""

@@ -1,6 +1,6 @@
-"""What a job's numbers are computed with, found out once, where the job begins: every part of it is then computed alike.
+"""Resolves `auto` once, where a job begins, so that every part of the job is computed alike.
 
-`auto` means something else on another machine. A job that several machines or days share keeps what it meant on the first.
+`auto` may resolve differently on another machine; a job that runs on several, or for days, keeps the first one's choice.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from distilora.inference.backends import check_choices
 
 @dataclass(frozen=True)
 class Numerics:
-    """The settings of `predict.load` that outputs depend on, none of them `auto` if the model leaves a choice."""
+    """Settings of `load` that the outputs depend on; none is `auto` where the model leaves a choice."""
 
     backend: BackendName
     precision: InferencePrecision
@@ -26,20 +26,21 @@ class Numerics:
 def resolve(
     artifact: Artifact, backend: BackendName, precision: InferencePrecision, device: Device, base: Base
 ) -> Numerics:
-    """What `load` would choose on this machine, without loading the model.
+    """Resolve what `load` would choose on this machine, without loading the model.
 
-    Raises ConfigError for a device or precision that is not to be had here, MissingExtra without PyTorch where it is needed.
+    Raises ConfigError for a device or precision not available here, MissingExtra if PyTorch is needed and not installed.
     """
     check_choices(artifact, precision, device, backend)
     if artifact.weights == "onnx":
-        own = artifact.precision if precision == "auto" else precision
-        return Numerics("onnx" if backend == "auto" else backend, own, "cpu" if device == "auto" else device, base)
+        resolved = artifact.precision if precision == "auto" else precision
+        return Numerics("onnx" if backend == "auto" else backend, resolved, "cpu" if device == "auto" else device, base)
     try:
         from distilora.hardware import pick_device
         from distilora.inference.backends.torch_backend import resolve_precision
     except ImportError as error:
         raise MissingExtra(error.name or "torch", "train") from None
-    place = pick_device(device)
-    own = resolve_precision(artifact, cast(Precision, precision), place)  # check_choices has refused int8
-    held: Base = "4bit" if artifact.quantisation is not None and base == "auto" else base
-    return Numerics("torch" if backend == "auto" else backend, own, cast(Device, place.type), held)
+    torch_device = pick_device(device)
+    resolved = resolve_precision(artifact, cast(Precision, precision), torch_device)  # check_choices has refused int8
+    if artifact.quantisation is not None and base == "auto":
+        base = "4bit"
+    return Numerics("torch" if backend == "auto" else backend, resolved, cast(Device, torch_device.type), base)

@@ -1,16 +1,16 @@
-"""The parity gate once more, at load: int8 on another kind of processor than the one it was measured on.
+"""Repeats the parity gate at load, for int8 on another kind of processor than the one it was measured on.
 
-What the gate measured at the export (export/parity.py) holds for the instruction set it was measured with: without VNNI, pairs of
-products are added in 16 bits, and a sum that does not fit is cut off without a word. So where the processor's flags are
-others than the recorded ones, or the system does not tell them, the texts of check.npz are computed in int8 here and
-compared with their fp32 outputs by the gate's own limits:
+The gate's result at export (export/parity.py) holds for the instruction set it was measured with: without VNNI, pairs of
+products are added in 16 bits, and a sum that overflows saturates silently. So where the processor's flags differ from the
+recorded ones, or the system does not report them, the check texts are computed in int8 here and compared with their fp32
+outputs by the gate's own limits:
 
     labels      at most 0.5% of the texts, rounded up to whole ones, may have another label: 1 of 32
     no labels   the largest difference is at most 1% of the largest output
 
-A model at the limit has two other labels or more among 32 in 1 case of 90; one that keeps 80% of its labels passes in 1 of
-140. A model that was exported with --accept-loss may lose as large a share here as it lost there. The metric is not measured
-again: the labels of these texts did not travel.
+A model at the limit changes two or more of 32 labels in 1 case of 90; one that keeps 80% of its labels passes in 1 of 140.
+A model that was exported with --accept-loss may change as large a fraction here as it did there. The metric is not measured
+again: the true labels of these texts are not in the artifact.
 """
 
 import math
@@ -31,50 +31,51 @@ LEAST_AGREEMENT = 0.995
 LEAST_SHARE = 0.01
 
 
-def trusted(artifact: Artifact, task: Task, backend: Backend, asked: InferencePrecision) -> Backend:
-    """The backend; or an fp32 one in its place, with a warning, where it computes in int8 and fails the gate here.
+def trusted(artifact: Artifact, task: Task, backend: Backend, requested: InferencePrecision) -> Backend:
+    """Return the backend, or an fp32 one in its place, with a warning, if it computes in int8 and fails the gate here.
 
-    Raises ArtifactError if it fails and int8 is what was `asked` for, or the folder holds no fp32 graph.
+    Raises ArtifactError if it fails and int8 was `requested`, or the folder holds no fp32 graph.
     """
     if backend.precision != "int8" or not _elsewhere(artifact):
         return backend
-    there, here = (" ".join(known) or "unknown flags" for known in (artifact.parity.get("flags") or (), flags()))
+    there, here = (" ".join(names) or "unknown flags" for names in (artifact.parity.get("flags") or (), flags()))
     measured = f"int8 was measured on a processor with {there}, this one has {here}"
-    passed, how_far = regate(artifact, task, backend)
+    passed, result = regate(artifact, task, backend)
     if passed:
-        say(f"note: {measured}; measured again here: {how_far}")
+        say(f"note: {measured}; measured again here: {result}")
         return backend
-    if asked == "int8" or "fp32" not in graphs(artifact):
+    if requested == "int8" or "fp32" not in graphs(artifact):
         instead = "; use precision fp32" if "fp32" in graphs(artifact) else ""
         raise ArtifactError(
-            f"precision: {measured}, and {how_far}{instead or '; export the run again on this processor, or to onnx'}"
+            f"precision: {measured}, and {result}{instead or '; export the run again on this processor, or to onnx'}"
         )
-    warn(f"{artifact.folder}: {measured}, and {how_far}; fp32 answers in its place")
+    warn(f"{artifact.folder}: {measured}, and {result}; fp32 answers in its place")
     return open_backend(artifact, "fp32")
 
 
 def _elsewhere(artifact: Artifact) -> bool:
-    """Whether int8 was not measured with the instruction set of this processor."""
+    """Tell whether int8 may have been measured with another instruction set than this processor's."""
     here = flags()
     return not here or artifact.parity.get("flags") != here
 
 
 def regate(artifact: Artifact, task: Task, backend: Backend) -> tuple[bool, str]:
-    """Whether the backend answers the check's texts as fp32 does, by the rule above, and in words how far."""
+    """Compare the backend with fp32 on the check texts; return whether it passes, and the result in words."""
     check = read_check(artifact.folder)
     rows = task.tokenise(read_tokenizer(artifact.folder / "tokenizer.json"), check.examples).rows
-    outputs, wanted = run_rows(rows, backend), check.outputs_fp32
-    agreement = task.agreement(outputs, wanted)
+    outputs, outputs_fp32 = run_rows(rows, backend), check.outputs_fp32
+    agreement = task.agreement(outputs, outputs_fp32)
     if agreement is None:
-        difference = float(np.abs(outputs - wanted).max())
-        allowed = LEAST_SHARE * float(np.abs(wanted).max())
+        difference = float(np.abs(outputs - outputs_fp32).max())
+        allowed = LEAST_SHARE * float(np.abs(outputs_fp32).max())
         return difference <= allowed, f"outputs differ from fp32 by up to {difference:.3g} (at most {allowed:.3g} may)"
-    others, most = round((1 - agreement) * len(wanted)), _most_others(artifact, len(wanted))
-    return others <= most, f"{others} of {len(wanted)} check texts have another label than in fp32 (at most {most} may)"
+    texts = len(outputs)
+    others, most = round((1 - agreement) * texts), _most_others(artifact, texts)
+    return others <= most, f"{others} of {texts} check texts have another label than in fp32 (at most {most} may)"
 
 
 def _most_others(artifact: Artifact, texts: int) -> int:
-    """Check texts that may have another label."""
+    """Return how many check texts may have another label."""
     least = LEAST_AGREEMENT
     if artifact.parity.get("accepted_loss"):
         agreement = artifact.parity["candidates"].get("onnx int8", {}).get("agreement")

@@ -1,8 +1,8 @@
-"""Answers a table, a file of texts or standard input row by row, in order, holding about a thousand rows at a time.
+"""Answers a table, a file of texts or standard input row by row, in order, with about a thousand rows in memory.
 
     records -> text column, cleaned -> predictor.answers -> (record, answer) -> a table with the answer's columns added
 
-A blank text has an answer of nulls; a record that cannot be read ends it all with an error that names the row.
+A blank text has an answer of nulls; a record that cannot be read stops the prediction with an error that names the row.
 """
 
 import sys
@@ -25,7 +25,7 @@ STDIN, STDOUT = "standard input", "standard output"
 
 
 class Answered(NamedTuple):
-    """A record and its answer, of which every part is None where the text is blank."""
+    """Record with its answer, whose values are all None where the text is blank."""
 
     record: Record
     answer: dict[str, Any]
@@ -44,15 +44,15 @@ def predict_table(
     limit: int | None = None,
     strict: bool = False,
 ) -> dict[str, int]:
-    """Streams a table through the model and writes it with the answer's columns added; order is kept.
+    """Stream a table through the model and write it with the answer's columns added, in the same order.
 
-    A blank text gets null answers (an error under `strict`). `source` '-' is standard input, in `input_format`; `output`
-    '-' is standard output, in `output_format` (csv, tsv, jsonl). Of the input the first `limit` rows are answered. Returns
-    counts of rows and blank rows. Raises DataError naming the row, OutputError naming a file that cannot be written; then
-    nothing is left at `output`.
+    A blank text gets nulls (with `strict`, an error). `source` '-' is standard input, in `input_format`; `output` '-' is
+    standard output, in `output_format` (csv, tsv, jsonl). Only the first `limit` rows are answered. Returns the counts of
+    rows and blank rows. Raises DataError naming the row, OutputError naming a file that cannot be written; nothing is then
+    left at `output`.
     """
     counts = {"rows": 0, "blank": 0}
-    found = answered(predictor, input_records(source, input_format, separator, limit), text_column, strict)
+    chunks = answered(predictor, input_records(source, input_format, separator, limit), text_column, strict)
     names: dict[str, str] = {}
     sample: dict[str, Any] = {}
     with ExitStack() as stack:
@@ -61,17 +61,17 @@ def predict_table(
         else:
             stack.enter_context(writing_file(output))
             out = stack.enter_context(TableWriter(output))
-        shown = output != "-" or not sys.stdout.isatty()  # else it would stand among the answers
+        shown = output != "-" or not sys.stdout.isatty()  # on a terminal the bar would stand among the answers
         bar = stack.enter_context(Progress("predicting" if shown else "", None, "rows"))
-        for rows in found:
+        for rows in chunks:
             if not sample:
                 sample = next((row.answer for row in rows if not row.blank), {}) or _sample(predictor)
                 first = rows[0].record.values
                 names = {name: f"predicted_{name}" if name in first else name for name in sample}
-            taken = set(names.values())
-            if clash := next((row.record for row in rows if taken & set(row.record.values)), None):
+            added = set(names.values())
+            if clash := next((row.record for row in rows if added & set(row.record.values)), None):
                 raise DataError(
-                    f"{clash.place}: column {(taken & set(clash.values)).pop()!r} is an answer's; rename it"
+                    f"{clash.place}: column {(added & set(clash.values)).pop()!r} is an answer's; rename it"
                 )
             out.write(
                 [{**row.record.values, **{names[k]: v for k, v in row.answer.items()}} for row in rows],
@@ -88,9 +88,9 @@ def predict_table(
 def input_records(
     source: str, input_format: str | None = None, separator: str | None = None, limit: int | None = None
 ) -> Iterator[Record]:
-    """The first `limit` records (None: all) of a file, or of standard input ('-') in a format, by default a text a line.
+    """Read the first `limit` records (None: all) of a file, or of standard input ('-'), by default with a text per line.
 
-    Raises DataError if the format is not the file's, ConfigError for a separator of what has none.
+    Raises DataError if `input_format` is not the file's, ConfigError for a separator where the format has none.
     """
     kind = input_format or "txt" if source == "-" else format_of(source)
     if input_format not in (None, kind):
@@ -112,7 +112,7 @@ def _standard_input(kind: str, separator: str | None) -> Iterator[Record]:
 def answered(
     predictor: Predictor, records: Iterator[Record], text_column: str | None = None, strict: bool = False
 ) -> Iterator[list[Answered]]:
-    """Records with their answers, a few hundred at a time, in order. Raises DataError naming the row at fault."""
+    """Yield records with their answers, a few hundred at a time, in order. Raises DataError naming the row at fault."""
     read_so_far: deque[tuple[list[Record], list[bool]]] = deque()
 
     def chunks() -> Iterator[list[Example]]:
@@ -121,23 +121,23 @@ def answered(
             read_so_far.append((chunk, blank))
             yield examples
 
-    nothing: dict[str, Any] = {}
+    nulls: dict[str, Any] = {}
     for answers in predictor.answers(chunks()):
         chunk, blank = read_so_far.popleft()
-        nothing = nothing or dict.fromkeys(answers[0] if answers else _sample(predictor))
-        given = iter(answers)
-        yield [Answered(r, nothing if b else next(given), b) for r, b in zip(chunk, blank, strict=True)]
+        nulls = nulls or dict.fromkeys(answers[0] if answers else _sample(predictor))
+        answers_left = iter(answers)
+        yield [Answered(r, nulls if b else next(answers_left), b) for r, b in zip(chunk, blank, strict=True)]
 
 
 def _sample(predictor: Predictor) -> dict[str, Any]:
-    """An answer such as the model gives: its parts, and by their values their types."""
+    """Return an answer of the model, whatever it says, for its keys and the types of its values."""
     return predictor.answer([Example(("blank",))])[0]
 
 
 def _read_examples(
     predictor: Predictor, records: Sequence[Record], text_column: str | None, strict: bool
 ) -> tuple[list[Example], list[bool]]:
-    """The cleaned example of each record whose text is not blank, and which are blank."""
+    """Return the cleaned examples of the records whose text is not blank, and for each record whether it is."""
     task = predictor.task.for_prediction(records[0].values, text_column)
     examples: list[Example] = []
     blank: list[bool] = []

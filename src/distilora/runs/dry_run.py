@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from distilora.batching.batches import plan
+from distilora.batching.batches import plan_batches
 from distilora.config.schema import RunConfig
 from distilora.data.examples import Examples
 from distilora.errors import ConfigError
@@ -31,7 +31,7 @@ def dry_run(config: RunConfig, checked: Checked, *, overwrite: bool = False, res
     Raises as `train` does before it writes, ConfigError under torchrun or accelerate launch.
     """
     with Run(config, overwrite=overwrite, resume=resume, checked=checked) as run:
-        if run.ranks.count > 1:
+        if run.processes.count > 1:
             raise ConfigError("--dry-run: is of one process; start it without torchrun or accelerate launch")
         run.read()
         run.build()
@@ -89,7 +89,7 @@ def _time(run: Run) -> str:
     training, rows = run.config.training, run.train_tokens.rows
     assert training.token_budget is not None  # resolved
     rng = np.random.default_rng(0)
-    batches = [batch for update in plan(rows.group_lengths, training.token_budget, training.update_size, training.seed)
+    batches = [batch for update in plan_batches(rows.group_lengths, training.token_budget, training.update_size, training.seed)
                for batch in update]  # fmt: skip
     some = [batches[place] for place in rng.permutation(len(batches))]
     there, updating = _rate(some, rows.group_lengths, lambda batch: _update(run, batch))

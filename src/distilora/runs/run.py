@@ -89,7 +89,7 @@ def train(
         run.build()
         try:
             run.fit()
-            if not run.ranks.first:
+            if not run.processes.first:
                 return {}
             run.save()
             run.evaluate()
@@ -136,13 +136,13 @@ class Run:
         self._clock = _Clock()
         self._overwrite, self._resume = overwrite, resume
         self.folder = Path(config.output)
-        self.ranks = from_environment()
+        self.processes = from_environment()
         self.checked = checked or check_run(config, task, overwrite=overwrite, resume=resume)
         self.config = resolve(self.checked.config)
         self.device = torch.device(self.config.training.device)
         if self.device.type == "cpu":
             hardware.keep_freed_memory()
-        elif self.ranks.count > 1 and self.device.type == "cuda":
+        elif self.processes.count > 1 and self.device.type == "cuda":
             self.device = torch.device("cuda", local_index())
             torch.cuda.set_device(self.device)
         if METHODS[config.adapter.method].quantised:
@@ -209,7 +209,7 @@ class Run:
         """Trains; the network then holds the best weights. Claims the folder."""
         network, parts = self.network, self.parts
         with writing_run(self.folder):
-            if self.ranks.first:
+            if self.processes.first:
                 claim(self.folder, self._overwrite, self._resume)
                 with atomic_text(self.folder / "run.yaml") as stream:
                     yaml.safe_dump(to_tree(self.config), stream, sort_keys=False, allow_unicode=True)
@@ -224,7 +224,7 @@ class Run:
                     budget=_budget(self.config),
                     resume=self._resume,
                     base=json.dumps([self.encoder.sha256, self.config.encoder.attention, to_tree(self.config.adapter)]),
-                    ranks=self.ranks,
+                    processes=self.processes,
                 )
         self.fitted.memory["peak_mb"] = peak.mb
         self._clock.mark("training")

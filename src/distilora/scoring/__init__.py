@@ -1,1 +1,1 @@
-"""Scores tables of any size, resumably, on one machine or on Ray."""
+"""Scoring: tables of any size, resumably, on one machine or on Ray."""

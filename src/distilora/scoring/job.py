@@ -1,6 +1,6 @@
-"""The job of a place, score.json: what it was begun with, whether the same is asked for now, and what is its own there.
+"""Keeps a scoring job in score.json: its settings, whether a resumed command matches them, and which files are its own.
 
-Nothing is removed from a folder but files of the names that scoring itself gives.
+Only files with names that scoring itself gives are ever removed from a folder.
 """
 
 import dataclasses
@@ -17,11 +17,11 @@ from distilora.files.stores import Place, find_inputs
 from distilora.hardware import Device, InferencePrecision
 from distilora.inference.numerics import Numerics
 from distilora.scoring.scorer import PARTS
-from distilora.scoring.shards import Plan
+from distilora.scoring.shards import ShardPlan
 
 STATE = "score.json"
 REJECTS = "rejects.jsonl"
-SCHEMA = 2  # of score.json; 1, which says nothing of it, kept `auto` instead of what it meant
+SCHEMA = 2  # of score.json; schema 1, which has no such field, stored `auto` unresolved
 Kind = Literal["parquet", "csv", "jsonl"]
 _SHARD = r"shard-\d{5,}\.(?:parquet|csv|jsonl)"
 _PART = r"\d{5,}(?:\.rejects\.jsonl|\.json)"
@@ -30,7 +30,7 @@ _TEMPORARY = re.compile(rf"\.(?:{_SHARD}|{_PART}|{re.escape(STATE)}|{re.escape(R
 
 @dataclass(frozen=True)
 class Scoring:
-    """What to score, with what, and where to."""
+    """Settings of a scoring job: the model, the input, the output, and how to compute."""
 
     run: str
     source: str
@@ -67,43 +67,45 @@ class Scoring:
 
     @property
     def pool(self) -> int:
-        """Workers of the ray engine."""
+        """Number of workers of the ray engine."""
         return self.workers or 2
 
-    def kept(self) -> dict[str, Any]:
-        """The settings that rows depend on, beside the numerics; the others may change between a kill and going on."""
+    def row_settings(self) -> dict[str, Any]:
+        """Return the settings, numerics aside, that the rows depend on; the others may change when a job is resumed."""
         return {
             name: getattr(self, name)
             for name in ("text_column", "separator", "limit", "shard_rows", "kind", "abstain_below")
         }
 
     def loading(self) -> dict[str, Any]:
-        """How `load` is told to load the model."""
+        """Return the arguments of `load`."""
         names = ("backend", "precision", "device", "encoder", "base", "abstain_below")
         return {name: getattr(self, name) for name in names}
 
     def computing(self, numerics: Numerics) -> "Scoring":
-        """The same with what `auto` means in this job."""
+        """Return these settings with every `auto` resolved as in the job."""
         return dataclasses.replace(self, **dataclasses.asdict(numerics))
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is computed: the model's checksum, the settings that rows depend on, the numerics, and the plan."""
+    """Scoring job: the model's checksum, the settings that the rows depend on, the numerics, and the shard plan."""
 
     model: str
     settings: dict[str, Any]
     numerics: Numerics
-    plan: Plan
+    plan: ShardPlan
 
     def tree(self, state: Literal["running", "finished"], **more: Any) -> dict[str, Any]:
-        """As the JSON of score.json."""
-        own = {"model": self.model, "settings": self.settings, "numerics": dataclasses.asdict(self.numerics)}
-        return {"schema": SCHEMA, "state": state, **own, "plan": self.plan.tree(), **more}
+        """Return the content of score.json."""
+        return {
+            "schema": SCHEMA, "state": state, "model": self.model, "settings": self.settings,
+            "numerics": dataclasses.asdict(self.numerics), "plan": self.plan.tree(), **more,
+        }  # fmt: skip
 
 
 def find_state(place: Place) -> dict[str, Any] | None:
-    """What score.json says, None if there is none that scoring wrote."""
+    """Read score.json; return None if there is none that scoring wrote."""
     [state] = place.read_json([STATE])
     ours = isinstance(state, dict) and state.get("state") in ("running", "finished", "cleared")
     return state if ours else None
@@ -114,45 +116,49 @@ def _as_given(option: str, value: object) -> str:
 
 
 def same_job(state: Mapping[str, Any], settings: Scoring, model: str) -> Job:
-    """The job that was begun. Raises ConfigError naming what differs from it, in this release, the settings or the inputs."""
+    """Return the job that was begun. Raises ConfigError naming the release, setting, model or input that differs from it."""
     ways = "give that again, another --output, or --overwrite"
     begun = f"--output: {settings.output} was begun with"
     if state.get("schema") != SCHEMA:
         raise ConfigError(
             f"{begun} another release of distilora; finish it with that, give another --output, or --overwrite"
         )
-    job = Job(state["model"], state["settings"], Numerics(**state["numerics"]), Plan.of(state["plan"]))
+    job = Job(state["model"], state["settings"], Numerics(**state["numerics"]), ShardPlan.of(state["plan"]))
     if job.model != model:
         raise ConfigError(f"{begun} another model; {ways}")
-    for name, value in settings.kept().items():
+    for name, value in settings.row_settings().items():
         if job.settings.get(name) != value:
             option = "--format" if name == "kind" else "--" + name.replace("_", "-")
             then, now = (_as_given(option, of) for of in (job.settings.get(name), value))
             raise ConfigError(f"--output: {settings.output} was begun {then}, now {now}; {ways}")
-    for name, kept in dataclasses.asdict(job.numerics).items():
-        if (given := getattr(settings, name)) not in ("auto", kept):
-            raise ConfigError(f"{begun} --{name} {kept}, now {given}; {ways}")
-    held, found = {one.path: one for one in job.plan.inputs}, {one.path: one for one in find_inputs(settings.source)}
-    for path in sorted({*held, *found}):
-        if held.get(path) != found.get(path):
-            how = "is new since" if path not in held else "is gone since" if path not in found else "has changed since"
+    for name, then in dataclasses.asdict(job.numerics).items():
+        if (value := getattr(settings, name)) not in ("auto", then):
+            raise ConfigError(f"{begun} --{name} {then}, now {value}; {ways}")
+    inputs_then = {file.path: file for file in job.plan.inputs}
+    inputs_now = {file.path: file for file in find_inputs(settings.source)}
+    for path in sorted({*inputs_then, *inputs_now}):
+        if inputs_then.get(path) != inputs_now.get(path):
+            how = "has changed since" if path in inputs_now else "is gone since"
+            how = how if path in inputs_then else "is new since"
             raise ConfigError(f"--output: {settings.output} was begun before: {path} {how}; {ways}")
     return job
 
 
 def refuse_others(place: Place) -> None:
-    """Raises ConfigError if the place, in which no job was begun, holds anything."""
+    """Raise ConfigError if the place, in which no job was begun, holds anything."""
     if place.folder is None:
         names = list(place.sizes())
     else:
         names = [path.name for path in place.folder.iterdir() if path.name != LOCK]
-    there = min((name for name in names if not _TEMPORARY.fullmatch(name)), default="")
-    if there:
-        raise ConfigError(f"--output: {place.address} holds {there}, which is not of scoring; give another folder")
+    foreign = min((name for name in names if not _TEMPORARY.fullmatch(name)), default="")
+    if foreign:
+        raise ConfigError(
+            f"--output: {place.address} holds {foreign}, which scoring did not write; give another folder"
+        )
 
 
 def sweep(place: Place) -> None:
-    """Removes what a killed process was writing; a store shows no such files."""
+    """Remove temporary files of a killed process; a store has none."""
     if place.folder is not None:
         for path in [*place.folder.glob(".*.tmp"), *place.folder.glob(f"{PARTS}/.*.tmp")]:
             if _TEMPORARY.fullmatch(path.name) and path.is_file():
@@ -160,7 +166,7 @@ def sweep(place: Place) -> None:
 
 
 def clear(place: Place, everything: bool = False) -> None:
-    """Removes the parts, and of what is to be overwritten the shards and the rejects."""
+    """Remove the parts and, with `everything`, the shards and the rejects."""
     for name in place.sizes(PARTS):
         if re.fullmatch(_PART, name):
             place.remove(f"{PARTS}/{name}")

@@ -1,7 +1,7 @@
-"""Shards on Ray Data: a dataset of shard numbers, mapped by a pool of actors that each hold the model.
+"""Computes shards on Ray Data: a dataset of shard numbers, mapped by a pool of actors that each hold the model.
 
-An actor does with a shard what the local engine does, so the same files come out. Only counts travel back. The model's
-folder travels to the actors through Ray's object store; the encoder that it names must be found on every machine.
+An actor computes a shard exactly as the local engine does, so the files are the same. Only shard numbers and errors come
+back. The model's folder goes to the actors through Ray's object store; the encoder it names must be on every machine.
 """
 
 import logging
@@ -20,26 +20,21 @@ from distilora.files.stores import Place
 from distilora.hardware import flags
 from distilora.progress import quiet, say
 from distilora.scoring.job import Scoring
-from distilora.scoring.shards import Plan, Shard
+from distilora.scoring.shards import Shard, ShardPlan
 from distilora.tasks.file import use_task_file, used_task_file
 
 OBJECTS = 128 << 20  # bytes of a local cluster's object store, beside the model's
-BAD = (
-    ConnectionError,
-    RuntimeError,
-    ValueError,
-    TimeoutError,
-)  # what ray.init raises for a cluster that does not answer
+UNREACHABLE = (ConnectionError, RuntimeError, ValueError, TimeoutError)  # what ray.init raises without an answer
 
 
-def score_shards(settings: Scoring, artifact: Artifact, plan: Plan, todo: Sequence[Shard]) -> Iterator[int]:
-    """Computes the shards on a cluster; yields their numbers as they are finished.
+def score_shards(settings: Scoring, artifact: Artifact, plan: ShardPlan, todo: Sequence[Shard]) -> Iterator[int]:
+    """Compute the shards on a cluster; yield their numbers as they finish.
 
-    A worker that is lost is started again, with the shards it had (Ray Data's default: any number of times). Raises
-    MissingExtra without Ray, EngineError for a cluster that fails, and what a worker met as a DistiloraError.
+    A lost worker is restarted with its shards (Ray Data's default: any number of times). Raises MissingExtra without Ray,
+    EngineError for a cluster that fails, DistiloraError for an error of a worker.
     """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # of a cluster started here; no word to anyone that was not asked for
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's own log lines say nothing about rows
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # of a cluster started here: no telemetry unless asked for
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's own log lines do not help the user
     try:
         import ray
         import ray.data
@@ -49,7 +44,7 @@ def score_shards(settings: Scoring, artifact: Artifact, plan: Plan, todo: Sequen
     with _cluster(ray, settings, sum(map(len, model.values()))):
         threads = _threads(ray, settings)
         context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False  # ours is there
+        context.enable_progress_bars = False  # ours is shown
         job = {
             "settings": settings, "plan": plan.tree(), "model": ray.put(model), "threads": threads, "folder": str(Path.cwd()),
             "task_file": used_task_file(),
@@ -74,11 +69,11 @@ def score_shards(settings: Scoring, artifact: Artifact, plan: Plan, todo: Sequen
                 yield int(result["shard"])
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
-            raise EngineError(f"--engine: Ray failed ({reason}); mend that, then give the same command again") from None
+            raise EngineError(f"--engine: Ray failed ({reason}); fix that, then give the same command again") from None
 
 
 def _say_if_mixed(processors: set[str]) -> None:
-    """Low precision rounds otherwise on another kind of processor."""
+    """Note that int8 rounds differently on processors of different kinds, if there are several."""
     if len(processors) > 1:
         say(
             f"note: int8 on processors of {len(processors)} kinds ({'; '.join(sorted(processors))}): last digits differ"
@@ -86,14 +81,14 @@ def _say_if_mixed(processors: set[str]) -> None:
 
 
 class Worker:
-    """Holds the model and computes shards: a batch of numbers in, a batch of what was done out."""
+    """Actor that holds the model and computes shards: a batch of shard numbers in, a batch of results out."""
 
     def __init__(self, job: dict[str, Any]) -> None:
         self.job = job
         self.scorer: Any = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Errors for the user are returned: one that is raised would come back wrapped in Ray's."""
+        """Compute the shards; return errors for the user as text, since Ray would wrap raised ones in its own."""
         done: dict[str, list[Any]] = {"shard": [], "error": [], "processor": []}
         for number in batch["item"]:
             done["shard"].append(int(number))
@@ -113,7 +108,7 @@ class Worker:
         from distilora.scoring.scorer import Scorer
 
         quiet()
-        if Path(self.job["folder"]).is_dir():  # relative paths mean what they mean where the command was given
+        if Path(self.job["folder"]).is_dir():  # relative paths are relative to where the command was given
             os.chdir(self.job["folder"])
         hardware.use_threads(self.job["threads"])
         if self.job["task_file"]:
@@ -124,25 +119,25 @@ class Worker:
                 path = Path(folder) / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-            # Weights may stay mapped from their files, which Linux and macOS keep for as long as they are.
+            # weights may stay mapped from their files; Linux and macOS keep deleted files while they are mapped
             predictor = load_alike(folder, settings)
-        return Scorer(predictor, Plan.of(self.job["plan"]), Place(settings.output), settings.kind)
+        return Scorer(predictor, ShardPlan.of(self.job["plan"]), Place(settings.output), settings.kind)
 
 
 @contextmanager
 def _cluster(ray: Any, settings: Scoring, size: int) -> Iterator[None]:
-    """The cluster at the address, or one of this process's own, ended with it."""
+    """Connect to the cluster at the address, or start a local one; disconnect or stop it at the end."""
     ours = not ray.is_initialized()
     try:
         if ours and settings.address:
-            _answers(settings.address)
+            _check_reachable(settings.address)
             ray.init(address=settings.address, log_to_driver=False, logging_level=logging.ERROR)
         elif ours:
             ray.init(
                 address="local", num_cpus=settings.pool, include_dashboard=False, log_to_driver=False,
                 logging_level=logging.ERROR, object_store_memory=OBJECTS + 2 * size,
             )  # fmt: skip
-    except BAD as error:
+    except UNREACHABLE as error:
         where = f"the cluster at {settings.address}" if settings.address else "a local cluster"
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise EngineError(f"--engine: Ray cannot reach or start {where} ({reason}); check --address") from None
@@ -154,20 +149,20 @@ def _cluster(ray: Any, settings: Scoring, size: int) -> Iterator[None]:
             ray.shutdown()
 
 
-def _answers(address: str) -> None:
-    """Raises OSError if nobody listens at HOST:PORT, where Ray would try for minutes."""
+def _check_reachable(address: str) -> None:
+    """Raise OSError if nothing listens at HOST:PORT, where Ray would keep trying for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _threads(ray: Any, settings: Scoring) -> int:
-    """Threads of a worker: as many as `--threads` says, else an equal share of the cores.
+    """Return the threads of a worker: `--threads`, else an equal share of the cores.
 
-    On a cluster no more than that share, nor than the smallest machine has: Ray would wait for cores that never come.
+    On a cluster never more than that share or than the smallest machine has: Ray would wait for them for ever.
     """
     if not settings.address:
         return hardware.threads(max(1, hardware.cores() // settings.pool))
-    held = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    share = max(1, min(sum(held) // settings.pool, min(filter(None, held), default=1)))
+    cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    share = max(1, min(sum(cores) // settings.pool, min(filter(None, cores), default=1)))
     return min(share, hardware.threads(share))

@@ -1,12 +1,12 @@
-"""Scoring without limit of size: inputs -> plan -> shards, each appearing whole -> rejects joined -> finished.
+"""Scores inputs of any size, resumably: inputs -> shard plan -> shards, each written whole -> rejects joined -> finished.
 
     OUT/score.json        model, settings, numerics, inputs, plan; at the end the counts
     OUT/shard-00000.*     rows in input order, the answer's columns added
     OUT/rejects.jsonl     rows that could not be scored: file, row, reason
-    OUT/parts/            meanwhile: a record of every finished shard, and its rejects
+    OUT/parts/            until all are finished: a record of every finished shard, and its rejects
 
-A shard counts when its record is there, which is written after it. So a process killed at any moment leaves nothing but
-shards to compute, and the same command computes them.
+A shard counts as finished once its record exists, which is written after it. So a process killed at any moment leaves
+only shards to compute, and the same command computes them.
 """
 
 import json
@@ -37,17 +37,17 @@ from distilora.scoring.job import (
     sweep,
 )
 from distilora.scoring.scorer import PARTS, Scorer, record_name, rejects_name, shard_name
-from distilora.scoring.shards import Plan, make_plan
+from distilora.scoring.shards import ShardPlan, make_plan
 from distilora.tasks.registry import restore
 
 __all__ = ["Scoring", "score"]
 
 
 def score(settings: Scoring) -> dict[str, Any]:
-    """Scores, or goes on where a killed process stopped. Returns counts: rows, rejects, shards, resumed, seconds.
+    """Score, or resume where a killed process stopped. Returns counts: rows, rejects, shards, resumed, seconds.
 
-    Raises ConfigError if the output holds something else or was begun otherwise, OutputError if it is being written,
-    DataError for inputs that cannot be read as tables, or of which no row can be scored (a bad row is a reject).
+    Raises ConfigError if the output holds something else or was begun with other settings, OutputError if another process
+    writes it, DataError for inputs that are not readable tables, or if no row can be scored (a single bad row is a reject).
     """
     begun = time.monotonic()
     artifact = read_artifact(settings.run)
@@ -94,20 +94,21 @@ def score(settings: Scoring) -> dict[str, Any]:
 
 
 def _begin(settings: Scoring, artifact: Artifact, model: str, place: Place) -> tuple[Job, Scorer | None]:
-    """A new job, written to the place when all that can be wrong with it was checked, and what computes it here."""
-    here = settings.engine == "local"
-    find_inputs(settings.source)  # what is wrong with these is said before the model is loaded
-    device = "cpu" if settings.device == "auto" and not here else settings.device  # workers have no GPU unasked
+    """Begin a job, written to the place once all its settings are checked; return it, and its scorer for the local engine."""
+    local_engine = settings.engine == "local"
+    find_inputs(settings.source)  # fails before the model is loaded
+    # a worker gets a GPU only if asked for
+    device = "cpu" if settings.device == "auto" and not local_engine else settings.device
     numerics = resolve(artifact, settings.backend, settings.precision, device, settings.base)
-    predictor = load_alike(settings.run, settings.computing(numerics)) if here else None
+    predictor = load_alike(settings.run, settings.computing(numerics)) if local_engine else None
     task = restore(artifact.task["name"], artifact.task["settings"])
     plan = make_plan(
         settings.source, task, settings.text_column, settings.shard_rows, settings.limit, settings.separator
     )
-    job = Job(model, settings.kept(), numerics, plan)
+    job = Job(model, settings.row_settings(), numerics, plan)
     scorer = Scorer(predictor, plan, place, settings.kind) if predictor else None
     if find_state(place) is not None:
-        # First this, so that one killed while clearing is not taken for a finished one that lacks its shards.
+        # written first, so that a job killed while clearing is not taken for a finished one that lacks its shards
         place.write_json(STATE, {"state": "cleared"})
         clear(place, everything=True)
     place.write_json(STATE, job.tree("running"))
@@ -115,31 +116,31 @@ def _begin(settings: Scoring, artifact: Artifact, model: str, place: Place) -> t
 
 
 def load_alike(run: str, settings: Scoring) -> Predictor:
-    """A predictor that computes in the job's precision. Raises ConfigError if the model computes in another here."""
+    """Load a predictor in the job's precision. Raises ConfigError if the model computes in another one here."""
     predictor = load(run, **settings.loading())
-    own = predictor.backend.precision
-    if own != settings.precision:
+    precision = predictor.backend.precision
+    if precision != settings.precision:
         raise ConfigError(
-            f"precision: {settings.precision} wanted, but on this machine the model computes in {own}; score where it "
-            f"computes so, or give --precision {own} and another --output"
+            f"precision: {settings.precision} wanted, but on this machine the model computes in {precision}; score where it "
+            f"computes so, or give --precision {precision} and another --output"
         )
     return predictor
 
 
 def _load_again(settings: Scoring) -> Predictor:
-    """The predictor of a job that was begun, perhaps elsewhere."""
+    """Load the predictor of a job that was begun earlier, perhaps on another machine."""
     try:
         return load_alike(settings.run, settings)
     except ConfigError as error:
         raise ConfigError(
             f"--output: {settings.output} was begun with --device {settings.device} --precision {settings.precision}, not "
-            f"to be had here ({error}); go on where it is, give another --output, or --overwrite"
+            f"available here ({error}); go on where it is, give another --output, or --overwrite"
         ) from None
 
 
 @contextmanager
 def _claimed(place: Place) -> Iterator[None]:
-    """A folder on a disk is locked, and taken away again if nothing came into it; nothing can lock one in a store."""
+    """Lock a folder on disk, and remove it afterwards if it is empty; in a store nothing can be locked."""
     folder = place.folder
     if folder is None:
         yield
@@ -157,26 +158,28 @@ def _claimed(place: Place) -> Iterator[None]:
         finally:
             let_go(folder)
     finally:
-        with suppress(OSError):  # not empty
+        with suppress(OSError):  # a folder is not empty
             for path in missing:
                 path.rmdir()
 
 
-def _finished_shards(place: Place, plan: Plan, kind: str) -> dict[int, dict[str, int]]:
-    """Records of the shards that are there whole, by number."""
-    known, sizes = place.sizes(PARTS), place.sizes()
-    numbers = [s.number for s in plan.shards if record_name(s.number).removeprefix(f"{PARTS}/") in known]
-    found = zip(numbers, place.read_json([record_name(number) for number in numbers]), strict=True)
+def _finished_shards(place: Place, plan: ShardPlan, kind: str) -> dict[int, dict[str, int]]:
+    """Read the records of the shards that are complete, by number."""
+    parts, sizes = place.sizes(PARTS), place.sizes()
+    numbers = [s.number for s in plan.shards if record_name(s.number).removeprefix(f"{PARTS}/") in parts]
+    records = zip(numbers, place.read_json([record_name(number) for number in numbers]), strict=True)
     return {
-        number: record for number, record in found if record and sizes.get(shard_name(number, kind)) == record["bytes"]
+        number: record
+        for number, record in records
+        if record and sizes.get(shard_name(number, kind)) == record["bytes"]
     }
 
 
 def _finish(place: Place, job: Job, kind: str) -> dict[str, Any]:
     done = _finished_shards(place, job.plan, kind)
-    lacking = next((shard.number for shard in job.plan.shards if shard.number not in done), None)
-    if lacking is not None:
-        name = shard_name(lacking, kind)
+    missing = next((shard.number for shard in job.plan.shards if shard.number not in done), None)
+    if missing is not None:
+        name = shard_name(missing, kind)
         raise OutputError(
             f"--output: {name} was computed but is not in {place.address}; give one that every machine sees"
         )
@@ -194,7 +197,7 @@ def _finish(place: Place, job: Job, kind: str) -> dict[str, Any]:
 
 
 def _refuse_rejects_alone(settings: Scoring, place: Place, counts: dict[str, int]) -> None:
-    """Raises DataError if not one row was scored: then it is hardly the rows that are wrong."""
+    """Raise DataError if every row was rejected: the fault is then hardly in the rows."""
     if counts["rows"] or not counts["rejects"]:
         return
     with opened(place.read(REJECTS)) as lines:

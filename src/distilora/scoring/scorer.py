@@ -1,4 +1,4 @@
-"""One shard: read, answered, written. Whoever computes it, wherever and whenever, the same file comes out."""
+"""Computes one shard: reads, answers and writes it; the file is the same whoever computes it, where and when."""
 
 import tempfile
 from collections import deque
@@ -13,31 +13,31 @@ from distilora.files.records import TYPED, Record, Reject
 from distilora.files.stores import Place
 from distilora.files.tables import TableWriter, json_line, json_text
 from distilora.inference.predictor import STREAM, Predictor
-from distilora.scoring.shards import Plan, Shard
+from distilora.scoring.shards import Shard, ShardPlan
 
 PARTS = "parts"  # records of finished shards, and their rejects, until all are joined
 GROUP = 8192  # rows of a parquet row group
 
 
 def shard_name(number: int, kind: str) -> str:
-    """The name of a shard's file."""
+    """Return the name of a shard's file."""
     return f"shard-{number:05}.{kind}"
 
 
 def record_name(number: int) -> str:
-    """The file whose being there says that a shard is finished: the last that is written of it."""
+    """Return the name of a shard's record, which is written last and so marks the shard as finished."""
     return f"{PARTS}/{number:05}.json"
 
 
 def rejects_name(number: int) -> str:
-    """The file of a shard's rejects."""
+    """Return the name of a shard's file of rejects."""
     return f"{PARTS}/{number:05}.rejects.jsonl"
 
 
 class Scorer:
-    """Computes shards: `scorer(shard)` writes its file, its rejects, and last its record, which it returns."""
+    """Scorer of shards: `scorer(shard)` writes the shard's file, its rejects, and last its record, which it returns."""
 
-    def __init__(self, predictor: Predictor, plan: Plan, place: Place, kind: str) -> None:
+    def __init__(self, predictor: Predictor, plan: ShardPlan, place: Place, kind: str) -> None:
         self.predictor, self.plan, self.place, self.kind = predictor, plan, place, kind
         self.task = predictor.task.for_prediction(plan.columns, plan.text_column)
         sample = predictor.answer([Example(("blank",))])[0]
@@ -45,13 +45,13 @@ class Scorer:
         self.columns = [*plan.columns, *self.names.values()]
         answer = {self.names[name]: value for name, value in sample.items()}
         self.schema = plan.arrow_schema(answer) if kind == "parquet" else None
-        changed = {"mixed", "number"} if kind != "jsonl" and set(TYPED) & set(plan.kinds) else set()
-        if changed and len(set(plan.kinds)) > 1:
-            changed.add("text")
-        self.changed = [name for name, held in plan.columns.items() if held in changed]
+        types = {"mixed", "number"} if kind != "jsonl" and set(TYPED) & set(plan.kinds) else set()
+        if types and len(set(plan.kinds)) > 1:
+            types.add("text")
+        self.converted = [name for name, column_type in plan.columns.items() if column_type in types]
 
     def __call__(self, shard: Shard, tick: Callable[[int], None] = lambda rows: None) -> dict[str, int]:
-        """`tick` is called with the number of rows done since its last call. Raises OutputError, DataError."""
+        """Compute a shard, calling `tick` with the rows done since its last call. Raises OutputError, DataError."""
         read_so_far: deque[tuple[list[Record], int]] = deque()
         rejected = rows = 0
 
@@ -59,17 +59,17 @@ class Scorer:
 
             def chunks() -> Iterator[list[Example]]:
                 nonlocal rejected
-                found = self.plan.read(shard)
-                while chunk := list(islice(found, STREAM)):
+                rows_read = self.plan.read(shard)
+                while chunk := list(islice(rows_read, STREAM)):
                     good: list[Record] = []
                     examples: list[Example] = []
-                    for one in chunk:
+                    for row in chunk:
                         try:
-                            examples.append(self._example(one))
-                            good.append(cast(Record, one))  # _example refuses a Reject
+                            examples.append(self._example(row))
+                            good.append(cast(Record, row))  # _example refuses a Reject
                         except _Rejected as reason:
                             rejected += 1
-                            rejects.write(_line(self.plan.inputs[shard.file].path, one, str(reason)))
+                            rejects.write(_reject_line(self.plan.inputs[shard.file].path, row, str(reason)))
                     read_so_far.append((good, len(chunk)))
                     yield examples
 
@@ -96,25 +96,25 @@ class Scorer:
         self.place.write_json(record_name(shard.number), record)
         return record
 
-    def _example(self, found: Record | Reject) -> Example:
-        if isinstance(found, Reject):
-            raise _Rejected(found.reason)
+    def _example(self, row: Record | Reject) -> Example:
+        if isinstance(row, Reject):
+            raise _Rejected(row.reason)
         try:
-            example = self.task.read(found.values)
+            example = self.task.read(row.values)
         except DataError as error:
             raise _Rejected(str(error)) from None
         texts = tuple(self.predictor.clean(text) for text in example.texts)
         if not any(text.strip() for text in texts):
             raise _Rejected("the text is blank; fill it")
-        return Example(texts, place=found.place)
+        return Example(texts, place=row.place)
 
     def _row(self, record: Record, answer: Mapping[str, Any]) -> dict[str, Any]:
         row = {**record.values, **{self.names[name]: value for name, value in answer.items()}}
-        for name in self.changed:
-            held, value = self.plan.columns[name], row.get(name)
-            if held == "number" and value is not None:
+        for name in self.converted:
+            column_type, value = self.plan.columns[name], row.get(name)
+            if column_type == "number" and value is not None:
                 row[name] = float(value)
-            elif value is not None and not (held == "text" and isinstance(value, str)):
+            elif value is not None and not (column_type == "text" and isinstance(value, str)):
                 row[name] = json_text(value)
         return row
 
@@ -124,9 +124,9 @@ class _Rejected(Exception):
 
 
 def answer_names(answer: Mapping[str, Any], columns: Sequence[str] | Mapping[str, Any]) -> dict[str, str]:
-    """The column of each part of an answer: its name, with predicted_ in front where the input has such a column.
+    """Name the column of each part of an answer: its own name, prefixed with predicted_ if the input has such a column.
 
-    Raises DataError if the input has that one, too.
+    Raises DataError if the input has the prefixed one, too.
     """
     names = {name: f"predicted_{name}" if name in columns else name for name in answer}
     clash = next((name for name in names.values() if name in columns), None)
@@ -135,10 +135,10 @@ def answer_names(answer: Mapping[str, Any], columns: Sequence[str] | Mapping[str
     return names
 
 
-def _line(path: str, found: Record | Reject, reason: str) -> bytes:
-    told: dict[str, Any] = {"file": path, "row": found.row, "reason": reason}
-    if isinstance(found, Record):
-        told["values"] = found.values
-    elif found.raw is not None:
-        told["raw"] = found.raw
-    return json_line(told).encode("utf-8", "backslashreplace")
+def _reject_line(path: str, record: Record | Reject, reason: str) -> bytes:
+    fields: dict[str, Any] = {"file": path, "row": record.row, "reason": reason}
+    if isinstance(record, Record):
+        fields["values"] = record.values
+    elif record.raw is not None:
+        fields["raw"] = record.raw
+    return json_line(fields).encode("utf-8", "backslashreplace")

@@ -1,7 +1,7 @@
-"""What scoring will do, found out by one reading of the inputs: their columns, and the shards they are cut into.
+"""Plans scoring in one pass over the inputs: their columns, and the shards they are cut into.
 
-Files may be of several kinds, parquet aside. Their columns are joined: what a csv has is text in all of them.
-A shard is a stretch of rows of one file, so that it can be computed by anyone, at any time, without what is before it.
+Files may be of several kinds, parquet aside. Their columns are joined: a column that any csv has is text in all of them.
+A shard is a stretch of rows of one file and can be computed by any worker, at any time, without the rows before it.
 """
 
 import base64
@@ -34,14 +34,14 @@ from distilora.progress import Progress
 from distilora.tasks.base import Task
 
 MOST_COLUMNS = 10_000
-# What a column holds, from all its rows in files of TYPED kinds. `mixed` is several kinds, lists or objects: written as JSON text.
-# A column that a csv, tsv or txt file has, too, is `text`: texts stand there as they are, all else of jsonl as JSON.
+# Column types, from all rows in files of TYPED kinds, and Arrow's. `mixed` is several kinds, lists or objects, written as JSON.
+# A column that a csv, tsv or txt file has, too, is `text`: texts are written as they are, other jsonl values as JSON.
 TYPES = {"null": "string", "text": "string", "mixed": "string", "flag": "bool_", "whole": "int64", "number": "float64"}
 
 
 @dataclass(frozen=True)
 class Shard:
-    """`rows` rows (bad ones too) of the input file number `file`, from `mark` on."""
+    """Stretch of `rows` rows (bad ones too) of input file number `file`, from `mark` on."""
 
     number: int
     file: int
@@ -50,8 +50,8 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The inputs, the kind of each file, what their columns hold, the text's column, and the shards."""
+class ShardPlan:
+    """Plan of a scoring job: the inputs, the kind of each file, the columns' types, the text column, and the shards."""
 
     inputs: list[Input]
     kinds: list[str]
@@ -59,36 +59,36 @@ class Plan:
     text_column: str | None
     shards: list[Shard]
     schema: str = ""  # of parquet inputs, serialised
-    separator: str | None = None  # of csv and tsv files; None: found in each
+    separator: str | None = None  # of csv and tsv files; None: detected in each
 
     @property
     def rows(self) -> int:
-        """Rows of all shards."""
+        """Number of rows of all shards."""
         return sum(shard.rows for shard in self.shards)
 
     def tree(self) -> dict[str, Any]:
-        """As JSON; `Plan.of` reads it back."""
+        """Return the plan as JSON, for `ShardPlan.of`."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def of(cls, tree: Mapping[str, Any]) -> "Plan":
-        """The plan of a tree."""
+    def of(cls, tree: Mapping[str, Any]) -> "ShardPlan":
+        """Restore a plan from its JSON."""
         shards = [Shard(s["number"], s["file"], s["rows"], Mark(*s["mark"])) for s in tree["shards"]]
-        return cls(**{**tree, "inputs": [Input(*one) for one in tree["inputs"]], "shards": shards})
+        return cls(**{**tree, "inputs": [Input(*fields) for fields in tree["inputs"]], "shards": shards})
 
     def read(self, shard: Shard) -> Iterator[Record | Reject]:
-        """The rows of a shard. Raises DataError if the file has fewer now."""
+        """Read the rows of a shard. Raises DataError if the file has fewer now."""
         path, count = self.inputs[shard.file].path, 0
-        for found in islice(_rows_from(path, self.kinds[shard.file], shard.mark, self.separator), shard.rows):
+        for row in islice(_rows_from(path, self.kinds[shard.file], shard.mark, self.separator), shard.rows):
             count += 1
-            yield found
+            yield row
         if count < shard.rows:
             raise DataError(
                 f"{path}: changed since it was first read (rows are missing); score it again with --overwrite"
             )
 
     def arrow_schema(self, answer: Mapping[str, Any]) -> Any:
-        """Arrow's schema of a shard: the input's columns, then those of an answer."""
+        """Build the Arrow schema of a shard: the input's columns, then those of an answer."""
         pa = arrow()
         if self.schema:
             fields = list(pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.schema))))
@@ -104,16 +104,16 @@ def make_plan(
     shard_rows: int,
     limit: int | None = None,
     separator: str | None = None,
-) -> Plan:
-    """Reads all inputs once, cheaply (of parquet the metadata), or no more than `limit` rows of them.
+) -> ShardPlan:
+    """Read all inputs once (of parquet only the metadata), or the first `limit` rows, and cut them into shards.
 
     Raises DataError naming the file or column that cannot be scored.
     """
     inputs = find_inputs(source)
-    kinds = [format_of(one.path) for one in inputs]
+    kinds = [format_of(file.path) for file in inputs]
     if "parquet" in kinds and len(set(kinds)) > 1:
-        named = ", ".join(sorted(set(kinds)))
-        raise DataError(f"{source}: parquet beside other kinds ({named}); score each by a glob, such as '*.parquet'")
+        names = ", ".join(sorted(set(kinds)))
+        raise DataError(f"{source}: parquet beside other kinds ({names}); score each by a glob, such as '*.parquet'")
     if separator is not None:
         separator = separator_from(separator, "--separator")
         if DELIMITERS.keys().isdisjoint(kinds):
@@ -124,22 +124,22 @@ def make_plan(
     shards: list[Shard] = []
     left = limit if limit is not None else sys.maxsize
     with Progress("reading the inputs", None, "rows") as bar:
-        for file, (one, kind) in enumerate(zip(inputs, kinds, strict=True)):
+        for number, (file, kind) in enumerate(zip(inputs, kinds, strict=True)):
             if left == 0:
                 break
             if kind == "parquet":
-                rows, schema = _metadata(one.path)
+                rows, schema = _metadata(file.path)
                 schemas.append(schema)
                 headers.append(schema.names)
                 rows = min(rows, left)
                 stretches = iter([(Mark(at), min(shard_rows, rows - at)) for at in range(0, rows, shard_rows)])
             else:
-                headers.append(["text"] if kind == "txt" else _header(one.path, kind, separator))
+                headers.append(["text"] if kind == "txt" else _header(file.path, kind, separator))
                 for name in headers[-1]:
                     columns.setdefault(name, "null")
-                stretches = _stretches(one.path, kind, shard_rows, left, columns, separator)
+                stretches = _stretches(file.path, kind, shard_rows, left, columns, separator)
             for mark, count in stretches:
-                shards.append(Shard(len(shards), file, count, mark))
+                shards.append(Shard(len(shards), number, count, mark))
                 bar.add(count)
                 left -= count
     if not shards:
@@ -149,27 +149,27 @@ def make_plan(
         schema = _unified(schemas, inputs)
         columns = {field.name: str(field.type) for field in schema}
         serialised = base64.b64encode(schema.serialize().to_pybytes()).decode()
-        texts = [field.name for field in schema if _holds_text(field.type)]
+        text_columns = [field.name for field in schema if _holds_text(field.type)]
     else:
         columns |= {name: "text" for header in headers for name in header}
-        texts = [name for name, held in columns.items() if held in ("text", "mixed", "null")]
-    found = task.for_prediction(columns, text_column).text_column
-    if found in columns and found not in texts:
+        text_columns = [name for name, column_type in columns.items() if column_type in ("text", "mixed", "null")]
+    text_column = task.for_prediction(columns, text_column).text_column
+    if text_column in columns and text_column not in text_columns:
         raise DataError(
-            f"{source}: column {found!r} holds no text ({columns[found]}); name one that does with --text-column"
+            f"{source}: column {text_column!r} holds no text ({columns[text_column]}); name one that does with --text-column"
         )
-    if found in columns and not schemas:
-        columns[found] = "text"  # rows that hold anything else there are rejected
-    for one, kind, header in zip(inputs, kinds, headers, strict=False):
-        if kind not in TYPED and found is not None and found not in header:
+    if text_column in columns and not schemas:
+        columns[text_column] = "text"  # rows with another value there are rejected
+    for file, kind, header in zip(inputs, kinds, headers, strict=False):  # headers only of the files that were read
+        if kind not in TYPED and text_column is not None and text_column not in header:
             raise DataError(
-                f"{one.path}: no column {found!r} (columns: {', '.join(header)}); name one with --text-column"
+                f"{file.path}: no column {text_column!r} (columns: {', '.join(header)}); name one with --text-column"
             )
-    return Plan(inputs, kinds, columns, found, shards, serialised, separator)
+    return ShardPlan(inputs, kinds, columns, text_column, shards, serialised, separator)
 
 
 def _holds_text(kind: Any) -> bool:
-    """Whether an Arrow type is one of texts, or of their places in a dictionary."""
+    """Tell whether an Arrow type is text, dictionary-encoded or not."""
     types = arrow().types
     kind = kind.value_type if types.is_dictionary(kind) else kind
     return bool(types.is_string(kind) or types.is_large_string(kind) or str(kind) == "string_view")
@@ -178,21 +178,19 @@ def _holds_text(kind: Any) -> bool:
 def _stretches(
     path: str, kind: str, rows: int, most: int, columns: dict[str, str], separator: str | None
 ) -> Iterator[tuple[Mark, int]]:
-    """Where each stretch of `rows` rows begins, and how many it holds, until there are `most` rows.
+    """Yield the mark and the number of rows of each stretch, `rows` in all but the last, up to `most` rows in all.
 
-    Notes in `columns` what jsonl columns hold.
+    Updates `columns` with the types of jsonl columns.
     """
     with _lines(path, kind, None, separator) as (lines, header):
         mark, count = lines.mark, 0
-        for found in islice(records(lines, kind, header), most):
+        for row in islice(records(lines, kind, header), most):
             count += 1
-            if kind in TYPED and isinstance(found, Record):
-                for name, value in found.values.items():
+            if kind in TYPED and isinstance(row, Record):
+                for name, value in row.values.items():
                     columns[name] = _joined(columns.get(name, "null"), value)
                 if len(columns) > MOST_COLUMNS:
-                    raise DataError(
-                        f"{found.place}: more than {MOST_COLUMNS:,} different names so far; nest what varies"
-                    )
+                    raise DataError(f"{row.place}: more than {MOST_COLUMNS:,} different names so far; nest what varies")
             if count == rows:
                 yield mark, count
                 mark, count = lines.mark, 0
@@ -201,7 +199,7 @@ def _stretches(
 
 
 def _joined(kind: str, value: Any) -> str:
-    """What a column holds that held `kind` so far, and now a value."""
+    """Return the type of a column that was of type `kind` so far, given one more value."""
     if value is None or kind == "mixed":
         return kind
     if isinstance(value, str):
@@ -219,7 +217,7 @@ def _joined(kind: str, value: Any) -> str:
 
 @contextmanager
 def _lines(path: str, kind: str, mark: Mark | None, separator: str | None) -> Iterator[tuple[Lines, list[str]]]:
-    """A file's lines from a mark on (None: its first row), and its header."""
+    """Open a file; yield its lines from a mark on (None: from the first row), and its header."""
     with opened(path) as stream:
         lines = Lines(stream, path, longest=LONGEST, separator=separator)
         header = read_header(lines, kind) if kind in DELIMITERS else []
@@ -257,15 +255,15 @@ def _metadata(path: str) -> tuple[int, Any]:
 
 
 def _unified(schemas: list[Any], inputs: list[Input]) -> Any:
-    """One schema of all parquet files. Raises DataError naming the first file whose columns have other types."""
+    """Unify the schemas of parquet files. Raises DataError naming the first file whose columns have other types."""
     pa = arrow()
     schema = schemas[0]
-    for one, more in zip(inputs, schemas, strict=False):  # those that are read
+    for file, file_schema in zip(inputs, schemas, strict=False):  # schemas only of the files that were read
         try:
-            schema = pa.unify_schemas([schema, more])
+            schema = pa.unify_schemas([schema, file_schema])
         except pa.ArrowException as error:
             reason = str(error).splitlines()[0]
-            raise DataError(f"{one.path}: other types than the files before ({reason}); score it by itself") from None
-    # A column null in every file may hold nothing but nulls: text, as parquet has no type for it that all readers know.
-    nothing = pa.types.is_null
-    return pa.schema([pa.field(f.name, pa.string()) if nothing(f.type) else f.with_nullable(True) for f in schema])
+            raise DataError(f"{file.path}: other types than the files before ({reason}); score it by itself") from None
+    # a column of nulls alone becomes text: not all readers of parquet know the null type
+    is_null = pa.types.is_null
+    return pa.schema([pa.field(f.name, pa.string()) if is_null(f.type) else f.with_nullable(True) for f in schema])

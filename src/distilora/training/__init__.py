@@ -1,1 +1,1 @@
-"""Trains: the loop, and what makes it resumable and shared."""
+"""Training: the loop, and what makes it resumable and distributed."""

@@ -1,7 +1,7 @@
-"""Accelerate for the time of one run: its process group and trackers begin and end with it.
+"""Runs Accelerate for the time of one training run: its process group and trackers begin and end with it.
 
-Accelerate keeps what an Accelerator decided for the whole process, and refuses a second one that decides otherwise. A caller
-may have one of his own (with mixed precision, say): what it keeps is put aside meanwhile and given back.
+Accelerate keeps an Accelerator's settings in process-wide state and refuses a second one with other settings. A caller may
+have an Accelerator already (with mixed precision, say): its state is set aside for the run and restored afterwards.
 """
 
 from collections.abc import Iterator
@@ -12,33 +12,36 @@ from typing import Any
 import torch
 
 from distilora.config.schema import TrainingConfig
-from distilora.training.processes import WAIT, Ranks
+from distilora.training.processes import WAIT, Processes
 
 
 @contextmanager
-def accelerating(config: TrainingConfig, run: Path, ranks: Ranks) -> Iterator[Any]:
-    """An Accelerator without mixed precision, which is ours; its trackers and process group are ended however it ends."""
+def accelerating(config: TrainingConfig, run: Path, processes: Processes) -> Iterator[Any]:
+    """Yield an Accelerator without mixed precision, which the loop handles itself.
+
+    Its trackers and its process group are closed even if the run fails.
+    """
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs, LoggerType
 
     with _own_state():
-        joined = torch.distributed.is_available() and torch.distributed.is_initialized()  # by the caller, who ends it
+        joined = torch.distributed.is_available() and torch.distributed.is_initialized()  # the caller's, left open
         accelerator = Accelerator(
             mixed_precision="no", cpu=config.device == "cpu", project_dir=run,
-            log_with=LoggerType(config.tracker) if config.tracker != "none" and ranks.first else None,
+            log_with=LoggerType(config.tracker) if config.tracker != "none" and processes.first else None,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)],
         )  # fmt: skip
         try:
             yield accelerator
         except BaseException:
-            with suppress(Exception):  # that a tracker could not be ended, too, is not what went wrong
+            with suppress(Exception):  # a tracker's error must not hide the run's
                 _end_trackers(accelerator)
             raise
         else:
             _end_trackers(accelerator)
         finally:
             if not joined:
-                ranks.part()
+                processes.part()
 
 
 def _end_trackers(accelerator: Any) -> None:
@@ -51,12 +54,12 @@ def _own_state() -> Iterator[None]:
     from accelerate.state import AcceleratorState, GradientState, PartialState
 
     states = [state._shared_state for state in (AcceleratorState, PartialState, GradientState)]
-    before = [dict(state) for state in states]
+    saved = [dict(state) for state in states]
     for state in states:
         state.clear()
     try:
         yield
     finally:
-        for state, kept in zip(states, before, strict=True):
+        for state, values in zip(states, saved, strict=True):
             state.clear()
-            state.update(kept)
+            state.update(values)

@@ -1,8 +1,8 @@
-"""Checkpoints: all that training needs to go on as if nothing had happened, in safetensors and JSON.
+"""Writes and loads checkpoints: all that training needs to resume exactly where it stopped, as safetensors and JSON.
 
-`checkpoints/UPDATE/` holds trained weights, AdamW's moments, the random state, the best weights so far and the place
-in the plan. A checkpoint is written under a temporary name, flushed to disk and renamed; the last two are kept. One
-whose checksums do not fit is passed over for the one before, with a message.
+`checkpoints/UPDATE/` holds the trainable weights, AdamW's moments, the random state, the best weights so far and the
+position in the schedule. A checkpoint is written under a temporary name, flushed to disk and renamed; the last two are
+kept. One whose checksums do not match is skipped with a message, and the one before it is loaded.
 """
 
 import dataclasses
@@ -25,22 +25,22 @@ KEEP = 2
 
 @dataclass
 class State:
-    """Where a run stands. The place in the data is `update` alone: the plan is a pure function of it and the seed."""
+    """Progress of a run. `update` alone is the position in the data: the batches are a pure function of it and the seed."""
 
-    fingerprint: str  # of the training data and settings; a checkpoint of others is refused
+    fingerprint: str  # of data and settings; a checkpoint with another fingerprint is refused
     update: int = 0  # updates done
-    validated: int = -1  # update after which validation was last done
+    validated: int = -1  # updates done at the last validation
     best_loss: float = float("inf")
     best_update: int = -1
     stale: int = 0  # validations since the best
     seconds: float = 0.0  # spent training and validating
-    updating: float = 0.0  # of these, spent on updates and on the states that they read from a cache
+    updating: float = 0.0  # of these, spent on updates and on the cached states that they read
     history: list[dict[str, float]] = field(default_factory=list)
 
 
 @dataclass
 class Best:
-    """The best weights so far, and the validation outputs they gave."""
+    """Best weights so far, with their validation outputs."""
 
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
     outputs: torch.Tensor | None = None
@@ -49,12 +49,12 @@ class Best:
 def save_checkpoint(
     folder: Path, state: State, trained: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, best: Best
 ) -> Path:
-    """Writes `folder/UPDATE/` and removes all but the last two; those stay if this one cannot be written.
+    """Write `folder/UPDATE/`, then remove all checkpoints but the last two; none is removed if the write fails.
 
-    Raises OSError or SafetensorError if the disk does not take it.
+    Raises OSError or SafetensorError if it cannot be written.
     """
     target = folder / f"{state.update:08d}"
-    while target.exists():  # the same update before its validation: it stays until this one is whole
+    while target.exists():  # the same update, before its validation: kept until this one is complete
         target = target.with_name(target.name + "+")
     temporary = folder / f".{target.name}.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -64,10 +64,10 @@ def save_checkpoint(
         save_file(weights, temporary / "trained.safetensors")
         save_file(_moments(trained, optimizer), temporary / "optimizer.safetensors")
         save_file(_random_state(), temporary / "random.safetensors")
-        kept = {f"weights.{name}": value for name, value in best.weights.items()}
+        tensors = {f"weights.{name}": value for name, value in best.weights.items()}
         if best.outputs is not None:
-            kept["outputs"] = best.outputs
-        save_file(kept or {"none": torch.zeros(1)}, temporary / "best.safetensors")
+            tensors["outputs"] = best.outputs
+        save_file(tensors or {"none": torch.zeros(1)}, temporary / "best.safetensors")
         (temporary / "state.json").write_text(json.dumps(dataclasses.asdict(state)), "utf-8")
         sums = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
         (temporary / "checksums.json").write_text(json.dumps(sums), "utf-8")
@@ -86,31 +86,33 @@ def save_checkpoint(
 def load_checkpoint(
     folder: Path, fingerprint: str, trained: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> tuple[State, Best] | None:
-    """Restores the latest whole checkpoint into weights, optimiser and random state; None if there is none.
+    """Restore weights, optimiser and random state from the latest intact checkpoint; return None if there is none.
 
-    Raises ConfigError if it belongs to other data or settings.
+    Raises ConfigError if the checkpoint belongs to other data or settings.
     """
     for path in reversed(_checkpoints(folder)):
         try:
             sums = json.loads((path / "checksums.json").read_text("utf-8"))
-            torn = [name for name, value in sums.items() if sha256(path / name) != value]
+            damaged = [name for name, value in sums.items() if sha256(path / name) != value]
             state = State(**json.loads((path / "state.json").read_text("utf-8")))
         except (OSError, ValueError, TypeError) as error:
             say(f"checkpoint {path} is damaged ({error}); trying the one before")
             continue
-        if torn:
-            say(f"checkpoint {path} is damaged ({', '.join(torn)}); trying the one before")
+        if damaged:
+            say(f"checkpoint {path} is damaged ({', '.join(damaged)}); trying the one before")
             continue
         if state.fingerprint != fingerprint:
-            raise ConfigError(f"--resume: {path} was trained on other data or settings; bring them back, or start anew")
+            raise ConfigError(
+                f"--resume: {path} was trained on other data or settings; bring them back, or start a new run"
+            )
         with torch.no_grad():
             for name, value in load_file(path / "trained.safetensors").items():
                 trained[name].copy_(value)
         _restore_moments(trained, optimizer, load_file(path / "optimizer.safetensors"))
         _restore_random_state(load_file(path / "random.safetensors"))
-        kept = load_file(path / "best.safetensors")
-        weights = {name.removeprefix("weights."): v for name, v in kept.items() if name.startswith("weights.")}
-        return state, Best(weights, kept.get("outputs"))
+        tensors = load_file(path / "best.safetensors")
+        weights = {name.removeprefix("weights."): v for name, v in tensors.items() if name.startswith("weights.")}
+        return state, Best(weights, tensors.get("outputs"))
     return None
 
 
@@ -119,24 +121,24 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _moments(trained: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    found = {
+    moments = {
         f"{key}.{name}": value.detach().cpu().contiguous()
         for name, parameter in trained.items()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
-    return found or {"none": torch.zeros(1)}
+    return moments or {"none": torch.zeros(1)}
 
 
 def _restore_moments(
     trained: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, moments: dict[str, torch.Tensor]
 ) -> None:
     optimizer.state.clear()
-    for full, value in moments.items():
-        key, _, name = full.partition(".")
+    for dotted, value in moments.items():
+        key, _, name = dotted.partition(".")
         if name in trained:
             parameter = trained[name]
-            place = "cpu" if key == "step" else parameter.device
-            optimizer.state[parameter][key] = value.to(place)
+            device = "cpu" if key == "step" else parameter.device
+            optimizer.state[parameter][key] = value.to(device)
 
 
 def _random_state() -> dict[str, torch.Tensor]:
@@ -153,7 +155,7 @@ def _restore_random_state(state: dict[str, Any]) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Has the disk hold a file, or the names in a folder, where the system can be asked to (Windows: not of a folder)."""
+    """Flush a file, or a folder's entries, to disk; on Windows, which cannot flush folders, only a file."""
     folder = path.is_dir()
     if folder and os.name == "nt":
         return

@@ -1,7 +1,7 @@
-"""The training loop: updates from the plan, validations at fixed updates, checkpoints, early stopping, a clean stop.
+"""Trains a network: planned updates, validations at fixed updates, checkpoints, early stopping and a clean stop.
 
 Learning rate and data order are functions of the update number alone; a resumed run needs nothing else. Accelerate's own
-gradient accumulation stays 1 and the loader is ours (training/step.py).
+gradient accumulation stays at 1, and the batches are ours (training/step.py).
 """
 
 import hashlib
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from distilora.batching.batches import Update, plan
+from distilora.batching.batches import Update, plan_batches
 from distilora.config.schema import TrainingConfig
 from distilora.errors import Interrupted
 from distilora.model.network import Network
@@ -31,8 +31,8 @@ from distilora.training.accelerating import accelerating
 from distilora.training.checkpoint import Best, State, load_checkpoint, save_checkpoint
 from distilora.training.memory import Meter
 from distilora.training.optimizer import learning_rate, parameter_groups
-from distilora.training.prefix_cache import Prefixes
-from distilora.training.processes import Ranks
+from distilora.training.prefix_cache import PrefixCaches
+from distilora.training.processes import Processes
 from distilora.training.setup import Labelled, Setup
 from distilora.training.step import make_update, not_finite
 from distilora.training.validation import validate
@@ -42,15 +42,15 @@ CACHE = "cache"  # in the run's folder, while it trains
 
 @dataclass(frozen=True)
 class Fitted:
-    """What training leaves, with the best weights in the network."""
+    """Result of training; the network holds the best weights."""
 
-    outputs: NDArray[np.float32]  # of the validation examples, by the best weights
+    outputs: NDArray[np.float32]  # of the validation examples, with the best weights
     state: State
     updates: int  # planned
     stopped_early: bool
-    memory: dict[str, float]  # of one update, MB (memory.Meter)
-    processes: int  # that shared the work
-    prefix: dict[str, Any]  # the frozen-prefix cache: blocks below the cut, bytes of this process's file (0: none)
+    memory: dict[str, float]  # held during one update, MB (memory.Meter)
+    processes: int  # number that shared the work
+    prefix: dict[str, Any]  # prefix cache: blocks below the cut, bytes of this process's files (0: none)
 
 
 def fit(
@@ -63,28 +63,28 @@ def fit(
     budget: int,
     resume: bool,
     base: str = "",
-    ranks: Ranks | None = None,
+    processes: Processes | None = None,
 ) -> Fitted:
-    """Train the network; `config` is resolved (no nulls for device, precision, token budget, learning rates).
+    """Train the network; `config` is resolved: device, precision, token budget and learning rates are set.
 
     Args:
-        run: the run's folder; checkpoints and curves go below it.
+        run: the run's folder, which receives checkpoints and curves.
         budget: padded tokens per forward pass of validation.
-        resume: go on from the latest checkpoint, if there is one.
-        base: what the network was made of (the encoder's checksum, the method); a checkpoint made of other is refused.
-        ranks: the processes that share the work; None: this one alone.
+        resume: continue from the latest checkpoint, if there is one.
+        base: identity of the network (the encoder's checksum, the method); a checkpoint of another network is refused.
+        processes: those that share the work; None: this one alone.
 
     Raises Interrupted after SIGINT or SIGTERM, with the command that resumes; ConfigError if the loss, the gradient or the
-    weights are not finite. However it ends, the cache is deleted, trackers are ended, and the caller's random numbers go on.
+    weights are not finite. In every case the cache is deleted, trackers are closed and the caller's random state is restored.
     """
-    with _set_up(network, train, validation, config, run, budget, ranks or Ranks()) as setup:
+    with _set_up(network, train, validation, config, run, budget, processes or Processes()) as setup:
         state, best = State(_fingerprint(setup, base)), Best()
         schedule = Schedule(train.rows.groups, config)
         if resume:
             checkpoint = load_checkpoint(run / "checkpoints", state.fingerprint, setup.trained, setup.optimizer)
             state, best = checkpoint or (state, best)
-            going_on = f"resuming after update {state.update:,} of {schedule.updates:,}"
-            say(going_on if checkpoint else "no whole checkpoint: starting anew")
+            resuming = f"resuming after update {state.update:,} of {schedule.updates:,}"
+            say(resuming if checkpoint else "no intact checkpoint: starting from the beginning")
         if config.tracker != "none" and setup.processes.first:
             _start_tracker(setup.accelerator, config, state.update)
         _train(setup, state, best, schedule)
@@ -97,14 +97,14 @@ def fit(
             state=state,
             updates=schedule.updates,
             stopped_early=state.update < schedule.updates,
-            memory=setup.meter.found,
+            memory=setup.meter.figures,
             processes=setup.processes.count,
             prefix=setup.caches.summary,
         )
 
 
 class Schedule:
-    """Which examples each update takes, and after which updates there is a validation: functions of the number alone."""
+    """Schedule of a run: each update's examples, and when to validate, by the update number alone."""
 
     def __init__(self, examples: int, config: TrainingConfig) -> None:
         self.examples, self.config = examples, config
@@ -114,24 +114,24 @@ class Schedule:
         self._epoch, self._planned = -1, list[Update]()
 
     def update(self, number: int, lengths: NDArray[np.int64], token_budget: int) -> Update:
-        """The micro-batches of update `number`, each a list of examples; the order is drawn anew for every epoch."""
-        epoch, place = divmod(number, self.per_epoch)
+        """Return the micro-batches of update `number`, as example indices; every epoch has its own order."""
+        epoch, position = divmod(number, self.per_epoch)
         if epoch != self._epoch:
-            self._planned = plan(lengths, token_budget, self.config.update_size, self.config.seed, epoch)
+            self._planned = plan_batches(lengths, token_budget, self.config.update_size, self.config.seed, epoch)
             self._epoch = epoch
-        return self._planned[place]
+        return self._planned[position]
 
     def seen(self, number: int) -> int:
-        """Examples seen in the first `number` updates, those of former epochs counted again."""
+        """Count the examples seen in the first `number` updates, an example once per epoch."""
         epochs, rest = divmod(number, self.per_epoch)
         return epochs * self.examples + min(rest * self.config.update_size, self.examples)
 
 
 def _train(setup: Setup, state: State, best: Best, schedule: Schedule) -> None:
-    """Update, validate and write checkpoints until the schedule or the patience is at its end. Raises Interrupted."""
+    """Update, validate and write checkpoints until the schedule or the patience runs out. Raises Interrupted."""
     config, lengths = setup.config, setup.train.rows.group_lengths
     assert config.learning_rate is not None
-    token_budget = setup.token_budget * setup.processes.count  # each process has its share of every micro-batch
+    token_budget = setup.token_budget * setup.processes.count  # of a micro-batch, which the processes share
     seconds_before, started = state.seconds, time.monotonic()
     examples = setup.train.rows.groups * config.epochs
     bar = Progress("training", examples, done=schedule.seen(state.update))
@@ -141,7 +141,7 @@ def _train(setup: Setup, state: State, best: Best, schedule: Schedule) -> None:
         stop.agreed = setup.processes.any(bool(stop.signal), setup.network.device)
         while True:
             state.seconds = seconds_before + time.monotonic() - started
-            if stop.agreed:  # by all processes, so that all write and leave at the same update
+            if stop.agreed:  # by all processes, so that all leave at the same update
                 _save(setup, state, best)
                 break
 
@@ -169,7 +169,7 @@ def _train(setup: Setup, state: State, best: Best, schedule: Schedule) -> None:
             state.updating += time.monotonic() - step_started
             state.update += 1
 
-            # tell, and write a checkpoint unless a validation is about to
+            # log, and write a checkpoint unless a validation is about to
             state.history.append({"update": state.update, "loss": loss, "rate": rate, "norm": norm})
             recent = [row["loss"] for row in state.history[-20:] if "loss" in row]
             bar.add(sum(map(len, update)), loss=float(np.mean(recent)))
@@ -192,13 +192,13 @@ def _set_up(
     config: TrainingConfig,
     run: Path,
     budget: int,
-    processes: Ranks,
+    processes: Processes,
 ) -> Iterator[Setup]:
-    """Begin all that must be ended (seed, accelerator, caches), and put the run's parts together."""
+    """Yield the parts of a run, among them those that must be closed: seed, accelerator, caches."""
     with (
         seeded(config.seed, network.device),
         accelerating(config, run, processes) as accelerator,
-        closing(Prefixes(network, train.rows, validation.rows, config, budget, run / CACHE, processes)) as caches,
+        closing(PrefixCaches(network, train.rows, validation.rows, config, budget, run / CACHE, processes)) as caches,
     ):
         trained = network.trained()
         optimizer = torch.optim.AdamW(parameter_groups(trained, network.architecture, config), lr=0.0)
@@ -210,7 +210,7 @@ def _set_up(
 
 
 def _save(setup: Setup, state: State, best: Best) -> None:
-    """Write a checkpoint; the first process alone does. Raises ConfigError for weights that are not finite."""
+    """Write a checkpoint, from the first process alone. Raises ConfigError for weights that are not finite."""
     if not all(bool(torch.isfinite(weight).all()) for weight in setup.trained.values()):
         raise not_finite("weights are", state.update)
     if setup.processes.first:
@@ -226,14 +226,14 @@ def _start_tracker(accelerator: Any, config: TrainingConfig, done: int) -> None:
 
 
 def _fingerprint(setup: Setup, base: str) -> str:
-    """SHA-256 of all that decides what training computes: a checkpoint of another is not resumed."""
+    """Return the SHA-256 of everything that determines training; a checkpoint with another one is not resumed."""
     digest = hashlib.sha256(base.encode())
     for part in (setup.train, setup.validation):
         for values in (part.rows.ids, part.rows.offsets):
             digest.update(np.ascontiguousarray(values).data)
         digest.update(repr(list(part.targets)).encode())
     free_to_change = ("tracker", "checkpoint_every", "device", "threads")
-    kept = {k: v for k, v in vars(setup.config).items() if k not in free_to_change}
+    settings = {k: v for k, v in vars(setup.config).items() if k not in free_to_change}
     shapes = {name: list(parameter.shape) for name, parameter in setup.trained.items()}
-    digest.update(json.dumps([kept, shapes], sort_keys=True).encode())
+    digest.update(json.dumps([settings, shapes], sort_keys=True).encode())
     return digest.hexdigest()

@@ -1,7 +1,7 @@
-"""What training holds in memory, measured and not estimated: weights, gradients, optimiser, activations, and the peak.
+"""Measures the memory of training: weights, gradients, optimiser state, activations, and the peak.
 
-The peak on a CPU is of anonymous memory (RssAnon: what the process itself holds, without the libraries and files mapped
-into it), above its value after all imports; on a GPU it is what PyTorch has allocated there. MB are 10^6 bytes.
+On a CPU the peak is of anonymous memory (RssAnon: without mapped libraries and files), above its value after all imports;
+on a GPU it is what PyTorch has allocated there. An MB is 10^6 bytes.
 """
 
 import re
@@ -20,16 +20,16 @@ _ANONYMOUS = re.compile(rb"^RssAnon:\s+(\d+) kB", re.MULTILINE)
 
 
 def anonymous_mb() -> float:
-    """Anonymous resident memory of this process now, MB; NaN where the system does not tell (not Linux)."""
+    """Return this process's anonymous resident memory, MB; NaN where the system does not report it (not Linux)."""
     try:
-        found = _ANONYMOUS.search(Path("/proc/self/status").read_bytes())
+        match = _ANONYMOUS.search(Path("/proc/self/status").read_bytes())
     except OSError:
         return float("nan")
-    return int(found[1]) * 1024 / 1e6 if found else float("nan")
+    return int(match[1]) * 1024 / 1e6 if match else float("nan")
 
 
 def after_imports_mb() -> float:
-    """Anonymous memory once all that training imports is imported, MB: what a peak is counted above."""
+    """Import all that training imports and return the anonymous memory then, MB: the baseline of a peak."""
     import_offline()
     import accelerate  # noqa: F401
     import peft  # noqa: F401
@@ -39,10 +39,10 @@ def after_imports_mb() -> float:
 
 
 class Peak:
-    """`with Peak(device) as peak: ...; peak.mb`: the most memory held meanwhile; on a CPU looked at every 10 ms.
+    """Peak memory of a `with` block, in `peak.mb`; on a CPU sampled every 10 ms.
 
-    `above` is subtracted on a CPU: the value after imports. In a process that has trained before, what it kept of that
-    and uses again is not counted; the figures to compare are those of fresh processes.
+    On a CPU the baseline `above`, the value after imports, is subtracted. In a process that has trained before, memory
+    it kept and reuses is not counted, so only figures of fresh processes are comparable.
     """
 
     def __init__(self, device: torch.device, above: float = 0.0, every_s: float = 0.01) -> None:
@@ -67,7 +67,7 @@ class Peak:
             self.stop()
 
     def stop(self) -> None:
-        """Ends the looking; `mb` stays as it is from then on. Once is enough, again does no harm."""
+        """Stop sampling; `mb` is final. A second call has no effect."""
         if not self._done.is_set():
             self._done.set()
             self._thread.join()
@@ -79,42 +79,42 @@ class Peak:
 
 
 class Meter:
-    """Measures one update: what autograd keeps for the backward pass, the gradients, the optimiser's state.
+    """Meter of one update: the activations kept for the backward pass, the gradients, the optimiser's state.
 
-    `activations_mb` is of the micro-batch that keeps most; weights do not count as activations, autocast's copies do.
+    `activations_mb` is the maximum over micro-batches; weights do not count as activations, autocast's copies do.
     """
 
     def __init__(self, network: Network) -> None:
         weights = [part for parameter in network.parameters() for part in held(parameter)]
         weights += network.buffers()
-        self.found = {"weights_mb": _mb(weights)}
+        self.figures = {"weights_mb": _mb(weights)}
         self._weights = {part.untyped_storage().data_ptr() for part in weights}
         self.open = True
 
     @contextmanager
     def forward(self) -> Iterator[None]:
-        """Around the forward pass of a micro-batch."""
+        """Measure the forward pass of a micro-batch run inside this context."""
         if not self.open:
             yield
             return
-        kept: dict[int, int] = {}
+        sizes: dict[int, int] = {}  # of the storages saved for the backward pass, by address
 
         def note(tensor: torch.Tensor) -> torch.Tensor:
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in self._weights:
-                kept[storage.data_ptr()] = storage.nbytes()
+                sizes[storage.data_ptr()] = storage.nbytes()
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             yield
-        self.found["activations_mb"] = max(self.found.get("activations_mb", 0.0), sum(kept.values()) / 1e6)
+        self.figures["activations_mb"] = max(self.figures.get("activations_mb", 0.0), sum(sizes.values()) / 1e6)
 
     def update(self, trained: Iterable[torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
-        """After the optimiser's step, before the gradients are dropped; nothing is measured from then on."""
+        """Measure gradients and moments, after the optimiser's step and before `zero_grad`; then stop measuring."""
         if self.open:
-            self.found["gradients_mb"] = _mb(p.grad for p in trained if p.grad is not None)
+            self.figures["gradients_mb"] = _mb(p.grad for p in trained if p.grad is not None)
             moments = (v for state in optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor))
-            self.found["optimizer_mb"] = _mb(moments)
+            self.figures["optimizer_mb"] = _mb(moments)
             self.open = False
 
 

@@ -1,4 +1,4 @@
-"""Sets up AdamW: the groups of trained weights with their peak rates, and the schedule as a share of the peak."""
+"""Configures AdamW: parameter groups with their peak rates, and the schedule as a fraction of the peak."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def parameter_groups(
     trained: "Mapping[str, nn.Parameter]", family: Architecture, config: TrainingConfig
 ) -> list[dict[str, Any]]:
-    """AdamW's groups: encoder and head by their own peak rates; matrices decay, biases and norms (vectors) do not."""
+    """Group the trainable weights: encoder and head have their own peak rates; matrices decay, biases and norms do not."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in trained.items():
         groups.setdefault((in_head(name, family), parameter.dim() > 1), []).append(parameter)
@@ -29,7 +29,7 @@ def parameter_groups(
 
 
 def learning_rate(update: int, total: int, config: TrainingConfig) -> float:
-    """Share of the peak rate at an update: linear rise over the warm-up, then to 0 by the schedule."""
+    """Return the fraction of the peak rate at an update: linear warm-up, then the schedule."""
     warmup = max(round(config.warmup * total), 1)
     if update < warmup:
         return (update + 1) / warmup

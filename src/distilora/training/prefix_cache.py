@@ -1,12 +1,12 @@
-"""The frozen-prefix cache: states entering the lowest trained block, computed once and read again in every epoch.
+"""Caches the frozen prefix: the states entering the lowest trainable block, computed once and read in every epoch.
 
-Blocks below everything that is trained give the same states each time. They are computed in micro-batches of the plan, before
-the first update, and written to a file that is mapped into memory, in the precision of the run: nothing is rounded that
-was not rounded before. The file belongs to one process and one run, and is deleted however it ends; a run that was killed
-computes it again, in the same micro-batches, so that it goes on with the same numbers.
+Blocks below everything trainable give the same states each time. These are computed in planned micro-batches before the
+first update and written to a memory-mapped file, in the precision of the run, so the cache adds no rounding. The file
+belongs to one process and one run and is deleted when the run ends, however it ends; a run that was killed computes it
+again in the same micro-batches, and so resumes with the same numbers.
 
-Processes that share a run have caches all of them, or none: with a cache each computes the examples it owns, without one
-every `count`-th of a micro-batch, and between the two some would be computed twice and others never.
+Of the processes that share a run either all have caches or none has: with a cache a process computes the examples it owns,
+without one every `count`-th of a micro-batch; a mixture would compute some examples twice and others never.
 """
 
 import os
@@ -22,19 +22,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distilora.batching.batches import plan
+from distilora.batching.batches import plan_batches
 from distilora.batching.rows import Rows
 from distilora.config.schema import TrainingConfig
 from distilora.model.network import Network
 from distilora.progress import Progress, say
 from distilora.signals import Stop
-from distilora.training.processes import Ranks
+from distilora.training.processes import Processes
 
-ROOM = 0.8  # share of the free disk that a cache may take
+ROOM = 0.8  # fraction of the free disk that caches may take
 
 
-class Prefix:
-    """States entering block `network.cut` of the examples in `owned` (all of `rows` if None); `states(examples)` reads them."""
+class PrefixCache:
+    """Cache of the states entering block `network.cut`, for the examples in `owned` (None: all of `rows`)."""
 
     def __init__(self, network: Network, rows: Rows, file: Path, precision: str,
                  owned: NDArray[np.int64] | None = None) -> None:  # fmt: skip
@@ -52,12 +52,12 @@ class Prefix:
         self._states: Tensor | None = None
 
     def fits(self, size: int) -> bool:
-        """Whether the disk has room for `size` bytes of caches. Raises OSError if there cannot be a file."""
+        """Tell whether the disk has room for `size` bytes of caches. Raises OSError if the folder cannot be made."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         return size <= ROOM * shutil.disk_usage(self._file.parent).free
 
     def reserve(self) -> None:
-        """Takes the room on disk and maps it. Raises OSError if the disk does not give it."""
+        """Allocate the file and map it into memory. Raises OSError if the disk has no room."""
         self._file.unlink(missing_ok=True)
         with open(self._file, "wb") as stream:
             if self.bytes:
@@ -68,11 +68,11 @@ class Prefix:
         self._states = states.view(shape)
 
     def fill(self, token_budget: int, precision: str, label: str, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Computes and writes all states; False if `stop` said so before the end. Call `reserve` first."""
+        """Compute and write all states; return False if `stop` interrupted it. Call `reserve` first."""
         assert self._states is not None, "reserve() first"
         self._network.eval()
         with Progress(label, len(self._owned)) as bar:
-            for update in plan(self._lengths[self._owned], token_budget):
+            for update in plan_batches(self._lengths[self._owned], token_budget):
                 for batch in update:
                     if stop():
                         return False
@@ -93,7 +93,7 @@ class Prefix:
             self._states[start : start + len(part)] = part
 
     def states(self, examples: NDArray[np.int64]) -> Tensor:
-        """States of the examples, in the order of `rows.take(examples)`, [T, D]. Raises KeyError for one not owned."""
+        """Return the examples' states, [T, D], in the order of `rows.take(examples)`. Raises KeyError for one not owned."""
         assert self._states is not None, "fill() first"
         starts = self._starts[examples]
         if np.any(starts < 0):
@@ -101,16 +101,16 @@ class Prefix:
         return torch.cat([self._states[s : s + n] for s, n in zip(starts, self._lengths[examples], strict=True)])
 
     def close(self) -> None:
-        """Deletes the file."""
+        """Delete the file."""
         self._states = None
         self._file.unlink(missing_ok=True)
 
 
-class Prefixes:
-    """The frozen-prefix caches of a run, where they save anything: of training for several epochs, of validations."""
+class PrefixCaches:
+    """Prefix caches of a run, where they save work: for training with several epochs, and for several validations."""
 
-    train: Prefix | None = None
-    validation: Prefix | None = None
+    train: PrefixCache | None = None
+    validation: PrefixCache | None = None
     owner: NDArray[np.int64] | None = None  # process that holds each training example's states
 
     def __init__(
@@ -121,29 +121,33 @@ class Prefixes:
         config: TrainingConfig,
         budget: int,
         folder: Path,
-        ranks: Ranks,
+        processes: Processes,
     ) -> None:
         network.train()
         self.folder, self.budget, self.precision = folder, budget, config.precision
-        self._ranks, self._device = ranks, network.device
+        self._processes, self._device = processes, network.device
         self.summary: dict[str, Any] = {"blocks": network.cut, "bytes": 0}
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed; each process sees to its own disk
-        ranks.wait(self._device)  # before any writes there, in case the disk is shared
+        shutil.rmtree(folder, ignore_errors=True)  # left by a killed run; each process clears its own disk
+        processes.wait(self._device)  # nobody may write before all have cleared: the disk may be shared
         if not network.computes_blocks or not network.cut:
             return
 
-        def prefix(name: str, rows: Rows, owned: NDArray[np.int64]) -> Prefix:
-            return Prefix(network, rows, folder / f"{name}-{ranks.index}.bin", config.precision, np.sort(owned))
+        def cache(name: str, rows: Rows, owned: NDArray[np.int64]) -> PrefixCache:
+            file = folder / f"{name}-{processes.index}.bin"
+            return PrefixCache(network, rows, file, config.precision, np.sort(owned))
 
         if config.validations > 1:
-            dealt = ranks.deal(validation.group_lengths, budget)
-            self.validation = prefix("validation", validation, np.concatenate([[], *dealt]).astype(np.int64))
+            batches = processes.deal(validation.group_lengths, budget)
+            self.validation = cache("validation", validation, np.concatenate([[], *batches]).astype(np.int64))
         if config.epochs > 1:
-            self.owner = ranks.owners(train.groups)
-            self.train = prefix("train", train, np.flatnonzero(self.owner == ranks.index))
+            self.owner = processes.owners(train.groups)
+            self.train = cache("train", train, np.flatnonzero(self.owner == processes.index))
 
     def fill(self, stop: Stop) -> float:
-        """Computes them, if all processes' disks have room; returns early when stopped. Seconds spent on that of training."""
+        """Fill the caches, if every process's disk has room; return the seconds spent on the training cache.
+
+        Returns early when stopped.
+        """
         caches = {"validation": self.validation, "train": self.train}
         if not any(caches.values()):
             return 0.0
@@ -163,15 +167,18 @@ class Prefixes:
             started = time.monotonic()
             if cache:
                 cache.fill(self.budget, self.precision, f"lower blocks of {name}", lambda: bool(stop.signal))
-        return time.monotonic() - started  # of the last one
+        return time.monotonic() - started  # of training's, the last
 
-    def _reserved(self, caches: list[Prefix], size: int) -> bool:
-        """Whether every process has the room for its caches, taken. All ask twice, whatever their own answer."""
+    def _reserved(self, caches: list[PrefixCache], size: int) -> bool:
+        """Reserve the caches' files; tell whether every process could.
+
+        Every process takes part in a vote, whatever its own answer: one that is missing would block the others.
+        """
         try:
             fits = all(cache.fits(size) for cache in caches)
         except OSError:
             fits = False
-        if not self._ranks.all(fits, self._device):
+        if not self._processes.all(fits, self._device):
             return False
         try:
             for cache in caches:
@@ -179,23 +186,23 @@ class Prefixes:
             reserved = True
         except OSError:
             reserved = False
-        return self._ranks.all(reserved, self._device)
+        return self._processes.all(reserved, self._device)
 
     def close(self) -> None:
-        """Deletes this process's files, and the folder with the last of them."""
+        """Delete this process's files, and the folder once it is empty."""
         for cache in (self.train, self.validation):
             if cache:
                 cache.close()
-        with suppress(OSError):  # another process's may be there still
+        with suppress(OSError):  # another process's files may still be there
             self.folder.rmdir()
 
 
 def _reserve(stream: BinaryIO, size: int) -> None:
-    """Takes the room on disk now, so that a full disk is an error here and no crash while the file is mapped."""
+    """Allocate the file's blocks now: on a mapped file a full disk would be a crash instead of an error."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(stream.fileno(), 0, size)
         return
-    zeros = bytes(1 << 20)  # macOS and Windows: a file made longer without them would have holes
+    zeros = bytes(1 << 20)  # macOS and Windows: extending the file without them would leave it sparse
     for start in range(0, size, len(zeros)):
         stream.write(zeros[: size - start])
     stream.flush()

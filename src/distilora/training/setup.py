@@ -1,4 +1,4 @@
-"""Holds together what one training run works with, so that its loop, its steps and its validations can be told apart."""
+"""Bundles the parts of one training run, which its loop, its steps and its validations share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from distilora.batching.rows import Rows
 from distilora.config.schema import TrainingConfig
 from distilora.model.network import Network
 from distilora.training.memory import Meter
-from distilora.training.prefix_cache import Prefixes
-from distilora.training.processes import Ranks
+from distilora.training.prefix_cache import PrefixCaches
+from distilora.training.processes import Processes
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Rows and the target of each of their G examples."""
+    """Rows with the target of each of their G examples."""
 
     rows: Rows
     targets: Sequence[Any]
@@ -25,7 +25,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Setup:
-    """The parts of a training run; weights, optimizer and meter change as it goes on, all else stays."""
+    """Parts of a training run; weights, optimizer and meter change while it runs, nothing else does."""
 
     network: Network
     train: Labelled
@@ -33,15 +33,15 @@ class Setup:
     config: TrainingConfig  # resolved: no nulls
     folder: Path  # of the run
     budget: int  # padded tokens per forward pass of a validation
-    processes: Ranks
+    processes: Processes
     accelerator: Any
-    caches: Prefixes
+    caches: PrefixCaches
     trained: dict[str, torch.nn.Parameter]  # by name
     optimizer: Any  # AdamW, prepared by the accelerator
     meter: Meter
 
     @property
     def token_budget(self) -> int:
-        """Padded tokens per forward pass of a micro-batch in training."""
+        """Padded tokens per micro-batch of training, on one process."""
         assert self.config.token_budget is not None
         return self.config.token_budget

@@ -1,8 +1,8 @@
-"""Makes one update of the weights, over all micro-batches and processes.
+"""Updates the weights once, over all micro-batches and processes.
 
     gradient = sum over the update's examples of  d loss / d weights / their number
 
-added up micro-batch by micro-batch, so the cut into micro-batches does not change it.
+accumulated over micro-batches, so that their size does not change it.
 """
 
 import math
@@ -16,9 +16,9 @@ from distilora.training.setup import Setup
 
 
 def make_update(update: Update, setup: Setup, stop: Stop) -> tuple[float, float]:
-    """Make one update; return its mean loss and the norm of its gradient before clipping, over all processes.
+    """Make one update; return its mean loss and its gradient norm before clipping, over all processes.
 
-    `stop.agreed` is set where any process was told to stop. Raises ConfigError if loss or gradient are not finite.
+    Sets `stop.agreed` if any process was told to stop. Raises ConfigError if loss or gradient are not finite.
     """
     network, config, processes, caches = setup.network, setup.config, setup.processes, setup.caches
     examples = sum(map(len, update))
@@ -26,11 +26,11 @@ def make_update(update: Update, setup: Setup, stop: Stop) -> tuple[float, float]
     total = torch.zeros((), device=network.device)
     network.train()
     for batch in processes.share(update, setup.train.rows.group_lengths, setup.token_budget, caches.owner):
-        # the states that enter the lowest trained block, read from the cache instead of computed
+        # states entering the lowest trainable block, [T, D]; None: computed below
         entering = caches.train.states(batch) if caches.train else None
         with setup.meter.forward(), torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"):
             outputs = network(setup.train.rows.take(batch), entering=entering)
-        # divided by the size of the whole update, not of the micro-batch: the sum over micro-batches is their mean
+        # divided by the update's size, not the micro-batch's, so that the sum over micro-batches is the mean
         loss = network.task.loss(outputs.float(), [setup.train.targets[i] for i in batch]).sum() / examples
         setup.accelerator.backward(loss)
         total += loss.detach()
@@ -56,7 +56,7 @@ def make_update(update: Update, setup: Setup, stop: Stop) -> tuple[float, float]
 
 
 def not_finite(what: str, update: int | None = None) -> ConfigError:
-    """The error of a loss, a gradient or weights that are NaN or infinite; `update` is the number of updates made."""
+    """Return the error for a loss, gradient or weights that are not finite; `update` is the number of updates made."""
     after = "" if update is None else f" after update {update:,}"
     return ConfigError(
         f"training.learning_rate: the {what} not finite{after}; lower it, or set training.precision to fp32"

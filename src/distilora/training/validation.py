@@ -1,4 +1,4 @@
-"""Validates the network as it is, and keeps the best weights so far."""
+"""Validates the network during training and keeps the best weights so far."""
 
 import math
 from typing import Any
@@ -16,9 +16,9 @@ from distilora.training.step import not_finite
 
 
 def validate(setup: Setup, state: State, best: Best, stop: Stop) -> dict[str, float]:
-    """Validate after `state.update` updates and note the result in `state`, and in `best` if it is the best so far.
+    """Validate after `state.update` updates; record the result in `state`, and in `best` if it is the best so far.
 
-    Returns the figures for the tracker, by name; none if `stop.agreed`, and then nothing is noted. Raises ConfigError if an
+    Returns the tracker's metrics by name; none if `stop.agreed`, and then nothing is recorded. Raises ConfigError if an
     output or the loss is not finite.
     """
     outputs = validation_outputs(setup, stop)
@@ -46,7 +46,10 @@ def validate(setup: Setup, state: State, best: Best, stop: Stop) -> dict[str, fl
 
 
 def validation_outputs(setup: Setup, stop: Stop) -> NDArray[np.float32]:
-    """Outputs of all validation examples, [G, ...], in the micro-batches of prediction; nothing of use if `stop.agreed`."""
+    """Compute the outputs of all validation examples, [G, ...], in the micro-batches of prediction.
+
+    Returns an empty array if `stop.agreed`.
+    """
     network, rows, processes, cache = setup.network, setup.validation.rows, setup.processes, setup.caches.validation
     network.eval()
     outputs: torch.Tensor | None = None
@@ -66,7 +69,7 @@ def validation_outputs(setup: Setup, stop: Stop) -> NDArray[np.float32]:
     if outputs is None:  # fewer examples than processes
         outputs = _zeros(rows.groups, run_network(network, rows.take([0]), setup.config.precision))
     outputs = outputs.to(network.device)
-    processes.add_up([outputs])  # each process has filled in its own examples, all others are 0
+    processes.add_up([outputs])  # each process has filled in its own examples; the others are 0
     return outputs.cpu().numpy()
 
 

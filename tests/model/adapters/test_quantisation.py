@@ -99,7 +99,7 @@ def test_half_a_byte_a_weight(found: Encoder) -> None:
         assert size(layers[name].weight) == count
     linears = sum(layer.weight.nbytes for layer in originals(found).values())
     saved = (linears - sum(map(sum, bytes_held.values()))) / 1e6
-    assert Meter(full).found["weights_mb"] - Meter(network).found["weights_mb"] == pytest.approx(saved)
+    assert Meter(full).figures["weights_mb"] - Meter(network).figures["weights_mb"] == pytest.approx(saved)
     assert sum(map(size, network.parameters())) == sum(p.numel() for p in full.parameters())
 
 

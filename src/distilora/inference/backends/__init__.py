@@ -1,4 +1,4 @@
-"""Backends: what computes a model's outputs. The engine (predictor.py, lanes.py) knows only this interface."""
+"""Backends compute a model's outputs; predictor.py and lanes.py know only the interface defined here."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,29 +17,29 @@ FILES: dict[InferencePrecision, str] = {"fp32": "model.onnx", "int8": "model_qua
 
 
 class Backend(Protocol):
-    """Runs rows through a model."""
+    """Interface of a backend, which runs rows through a model."""
 
     @property
     def precision(self) -> InferencePrecision:
-        """What it computes in."""
+        """Precision that it computes in."""
         ...
 
     @property
     def lanes(self) -> int:
-        """Micro-batches worth computing at once."""
+        """Number of micro-batches worth computing at once."""
         ...
 
     token_budget: int
     """Padded tokens per call of `run` that suit the machine."""
 
     def run(self, rows: Rows) -> NDArray[np.float32]:
-        """The task's outputs for the rows' G examples, [G, ...]; one micro-batch, run as it is."""
+        """Compute the task's outputs for the G examples of one micro-batch, [G, ...]; it is not divided further."""
         ...
 
     def lane(self) -> Callable[[Rows], NDArray[np.float32]]:
-        """Called first in a new thread that computes beside others: `run` for it, on one core.
+        """Return a `run` for the calling thread, on one core; a lane's thread calls this first.
 
-        What other threads compute with must stay as it is.
+        The number of threads that others compute with must not change.
         """
         ...
 
@@ -52,16 +52,15 @@ def open_backend(
     base: Base = "auto",
     kind: BackendName = "auto",
 ) -> Backend:
-    """The backend for an artifact; `encoder` says where its encoder lies now, if not where it lay in training.
+    """Open the backend of an artifact; `encoder` is its encoder's present location, if it has moved since training.
 
     `base` is what a qlora model's adapter is put on: '4bit', as in training, or 'full', the full-precision encoder.
-    What the artifact cannot be run with is refused before anything heavy is imported. Raises MissingExtra without its
-    package, EncoderError without its encoder, ArtifactError if that is another one, ConfigError if the artifact cannot be
-    run so.
+    Settings that the artifact does not support are refused before anything heavy is imported. Raises MissingExtra without
+    the backend's package, EncoderError without the encoder, ArtifactError if it is another one, ConfigError for settings
+    that the artifact does not support.
     """
-    holds = "onnx" if artifact.weights == "onnx" else "torch"
     check_choices(artifact, precision, device, kind)
-    if holds == "onnx":
+    if artifact.weights == "onnx":
         if encoder or base != "auto":
             raise ArtifactError(f"{'encoder' if encoder else 'base'}: given, but an onnx model has its own; drop it")
         try:
@@ -77,7 +76,7 @@ def open_backend(
 
 
 def graphs(artifact: Artifact) -> dict[InferencePrecision, Path]:
-    """The graphs of an onnx artifact, by precision."""
+    """Find the graphs of an onnx artifact, by precision."""
     return {
         precision: artifact.folder / path
         for path in artifact.files
@@ -87,8 +86,8 @@ def graphs(artifact: Artifact) -> dict[InferencePrecision, Path]:
 
 
 def check_choices(artifact: Artifact, precision: str, device: str, kind: str) -> None:
-    """Raises ConfigError for a setting that does not exist, or that this artifact does not have."""
-    holds = "onnx" if artifact.weights == "onnx" else "torch"
+    """Raise ConfigError for a value that does not exist, or that this artifact does not support."""
+    own = "onnx" if artifact.weights == "onnx" else "torch"
     for name, value, choices in (
         ("backend", kind, get_args(BackendName)),
         ("precision", precision, get_args(InferencePrecision)),
@@ -96,10 +95,10 @@ def check_choices(artifact: Artifact, precision: str, device: str, kind: str) ->
     ):
         if value not in choices:
             raise ConfigError(f"{name}: {value!r} given, {', '.join(choices[:-1])} or {choices[-1]} wanted")
-    if kind not in ("auto", holds):
-        does = "export the run with --to onnx or onnx-int8" if kind == "onnx" else "export the run with --to merged"
-        raise ConfigError(f"backend: {kind} asked for, but {artifact.folder} is for {holds}; drop it, or {does}")
-    if holds == "torch":
+    if kind not in ("auto", own):
+        instead = "export the run with --to onnx or onnx-int8" if kind == "onnx" else "export the run with --to merged"
+        raise ConfigError(f"backend: {kind} asked for, but {artifact.folder} is for {own}; drop it, or {instead}")
+    if own == "torch":
         if precision == "int8":
             raise ConfigError(
                 "precision: int8 given, but the torch backend has none; export the run with --to onnx-int8"
@@ -109,6 +108,6 @@ def check_choices(artifact: Artifact, precision: str, device: str, kind: str) ->
         return
     if device not in ("auto", "cpu"):
         raise ConfigError(f"device: {device} given, but the onnx backend computes on the CPU; drop it")
-    there = graphs(artifact)
-    if (artifact.precision if precision == "auto" else precision) not in there:
-        raise ConfigError(f"precision: {precision} given, but {artifact.folder} holds {' and '.join(there)}; drop it")
+    paths = graphs(artifact)
+    if (artifact.precision if precision == "auto" else precision) not in paths:
+        raise ConfigError(f"precision: {precision} given, but {artifact.folder} holds {' and '.join(paths)}; drop it")

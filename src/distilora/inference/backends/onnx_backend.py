@@ -1,4 +1,4 @@
-"""The ONNX Runtime backend: a model.onnx (fp32) or model_quantized.onnx (int8) of an exported folder, without PyTorch."""
+"""Runs an exported graph on ONNX Runtime, without PyTorch: model.onnx (fp32) or model_quantized.onnx (int8)."""
 
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -15,13 +15,12 @@ from distilora.errors import ArtifactError
 from distilora.hardware import InferencePrecision, threads
 from distilora.inference.backends import graphs
 
-BUDGET = (
-    512  # padded tokens a call: long texts run alone, which needs no mask, short ones share the weights' way (LOG.md)
-)
+# Padded tokens a call: a long text runs alone and needs no mask, short ones share one pass over the weights (LOG.md).
+BUDGET = 512
 
 
 class OnnxBackend:
-    """Runs an exported folder on the CPU, in a precision that it holds (`open_backend` has seen to that)."""
+    """Backend of an exported folder, on the CPU, in a precision that it holds (`open_backend` has checked)."""
 
     token_budget = BUDGET
 
@@ -43,12 +42,12 @@ class OnnxBackend:
         return self._session(1)
 
     def run(self, rows: Rows) -> NDArray[np.float32]:
-        """Logits [G, C] of one micro-batch, padded to its longest row."""
+        """Compute the logits [G, C] of one micro-batch, padded to its longest row."""
         return _run(self.together, rows)
 
     def lane(self) -> Callable[[Rows], NDArray[np.float32]]:
-        """`run` for a thread beside others."""
-        with self._opening:  # lanes begin together
+        """Return a `run` on one core."""
+        with self._opening:  # lanes start together, and the session is opened once
             return partial(_run, self.alone)
 
     def _session(self, threads: int) -> Any:
@@ -59,7 +58,7 @@ class OnnxBackend:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
         try:
             return onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's own kinds are not public
+        except Exception as error:  # ONNX Runtime's exception types are not public
             reason = str(error).strip().splitlines()[0]
             raise ArtifactError(f"{self.path}: ONNX Runtime cannot load it ({reason}); export it again") from None
 
@@ -71,7 +70,7 @@ def _run(session: Any, rows: Rows) -> NDArray[np.float32]:
 
 
 def feed(rows: Rows) -> dict[str, NDArray[np.int64]]:
-    """The graph's inputs, [B, longest] each."""
+    """Pad rows to the graph's inputs, [B, longest] each."""
     lengths = rows.lengths
     inside = np.arange(int(lengths.max(initial=1)))[None] < lengths[:, None]
     ids = np.zeros(inside.shape, np.int64)

@@ -1,4 +1,4 @@
-"""The PyTorch backend: the encoder that the artifact names, with what training changed, or a merged model alone."""
+"""Runs an artifact on PyTorch: its encoder with the trained weights, or a merged model alone."""
 
 from collections.abc import Callable
 from threading import Lock, Thread
@@ -28,11 +28,11 @@ from distilora.model.network import Network, run_network
 from distilora.progress import say
 from distilora.tasks.registry import restore
 
-_one_begins = Lock()  # of the process, as the number of threads is that PyTorch gives to threads to come
+_lane_starts = Lock()  # process-wide, like the number of threads that PyTorch gives to new threads
 
 
 class TorchBackend:
-    """Runs a network in memory; `token_budget` None is the machine's."""
+    """Backend of a network in memory; `token_budget` None is chosen for the machine."""
 
     def __init__(self, network: Network, precision: Precision, token_budget: int | None = None) -> None:
         self.network, self.precision = network.eval(), precision
@@ -40,25 +40,25 @@ class TorchBackend:
 
     @property
     def lanes(self) -> int:
-        """As many as PyTorch has threads in the calling thread, now; one on a GPU."""
+        """Number of PyTorch threads in the calling thread; 1 on a GPU."""
         return torch.get_num_threads() if self.network.device.type == "cpu" else 1
 
     def run(self, rows: Rows) -> NDArray[np.float32]:
-        """Outputs [G, ...] of one micro-batch."""
+        """Compute the outputs [G, ...] of one micro-batch."""
         return run_network(self.network, rows, self.precision)
 
     def lane(self) -> Callable[[Rows], NDArray[np.float32]]:
-        """`run` for a thread beside others; the number of threads of all others stays what it is.
+        """Return a `run` on one core; the number of threads of all other threads does not change.
 
-        `set_num_threads` is for the calling thread and for those that PyTorch has yet to meet, and this thread, which it
-        has not met, still has the number of the latter: so that is given back at once, by a thread that ends with it.
+        `set_num_threads` sets it for the calling thread and as the default for threads new to PyTorch. The calling thread
+        is new, so what it reads is that default: a short-lived thread restores it at once.
         """
-        with _one_begins:
-            to_come = torch.get_num_threads()
+        with _lane_starts:
+            default = torch.get_num_threads()
             torch.set_num_threads(1)
-            giving_back = Thread(target=torch.set_num_threads, args=(to_come,))
-            giving_back.start()
-            giving_back.join()
+            restoring = Thread(target=torch.set_num_threads, args=(default,))
+            restoring.start()
+            restoring.join()
         return self.run
 
 
@@ -69,20 +69,23 @@ def open_torch(
     encoder: str | None = None,
     base: Base = "auto",
 ) -> TorchBackend:
-    """The backend on an artifact; precision auto is what an export's parity gate chose, else what the machine computes in.
+    """Open the backend of an artifact; precision auto is what an export's parity gate chose, else what suits the machine.
 
-    Raises ConfigError without the device, EncoderError if the encoder is not there, ArtifactError if it is not the one the
-    model was trained on or the base asked for does not fit, MissingExtra if a 4-bit base lacks its package.
+    Raises ConfigError without the device, EncoderError if the encoder is missing, ArtifactError if it is not the one the
+    model was trained on or the base does not fit the model, MissingExtra if the package of a 4-bit base is missing.
     """
-    place = pick_device(device)
-    if place.type == "cpu":
+    torch_device = pick_device(device)
+    if torch_device.type == "cpu":
         keep_freed_memory()
-    own = resolve_precision(artifact, precision, place)
-    return TorchBackend(open_network(artifact, own, place, encoder, base, plain=True), own)
+    resolved = resolve_precision(artifact, precision, torch_device)
+    return TorchBackend(open_network(artifact, resolved, torch_device, encoder, base, plain=True), resolved)
 
 
 def resolve_precision(artifact: Artifact, precision: Precision, device: torch.device) -> Precision:
-    """'bf16' or 'fp32': what is asked for, else what the export's gate chose on such a processor, else what suits the device."""
+    """Resolve precision to 'bf16' or 'fp32'.
+
+    `auto` is what the export's gate chose on such a processor, else what suits the device.
+    """
     if precision == "auto" and artifact.parity and device.type == "cpu" and artifact.parity["flags"] == flags():
         precision = cast(Precision, artifact.precision)
     return pick_precision(precision, device)
@@ -96,9 +99,9 @@ def open_network(
     base: Base | Held = "auto",
     plain: bool = False,
 ) -> Network:
-    """The artifact's network, to predict with; raises as `open_torch` does. `base` 'widened' is for merging.
+    """Load the artifact's network for prediction; raises as `open_torch` does. `base` 'widened' is for merging.
 
-    `plain`: in PyTorch's modules alone where that is the same; else in those of Transformers and PEFT.
+    `plain` builds it of PyTorch's modules alone where the outputs are the same, else of those of Transformers and PEFT.
     """
     task = restore(artifact.task["name"], artifact.task["settings"])
     if artifact.weights == "merged":
@@ -109,22 +112,22 @@ def open_network(
         )
     if base not in ("auto", "4bit", "full", "widened"):
         raise ArtifactError(f"base: {base!r} given, auto, 4bit or full wanted")
-    held = _held(artifact, base)
-    wanted = artifact.encoder
-    found = find_encoder(encoder or wanted["name"], None if encoder else wanted["revision"])
-    if not same_encoder(found, wanted):
+    resolved_base = _resolve_base(artifact, base)
+    trained_on = artifact.encoder
+    candidate = find_encoder(encoder or trained_on["name"], None if encoder else trained_on["revision"])
+    if not same_encoder(candidate, trained_on):
         raise ArtifactError(
-            f"encoder: {encoder or wanted['name']} has SHA-256 {found.sha256[:12]}, the model was trained on "
-            f"{wanted['sha256'][:12]}; bring that encoder back"
+            f"encoder: {encoder or trained_on['name']} has SHA-256 {candidate.sha256[:12]}, the model was trained on "
+            f"{trained_on['sha256'][:12]}; bring that encoder back"
         )
-    assert artifact.weights != "onnx"  # open_backend has seen to that
+    assert artifact.weights != "onnx"  # open_backend opens these elsewhere
     return load_network(
-        found, task, artifact.folder, weights=artifact.weights, precision=precision, device=device,
-        attention=artifact.attention, base=held, plain=plain,
+        candidate, task, artifact.folder, weights=artifact.weights, precision=precision, device=device,
+        attention=artifact.attention, base=resolved_base, plain=plain,
     )  # fmt: skip
 
 
-def _held(artifact: Artifact, base: Base | Held) -> Held:
+def _resolve_base(artifact: Artifact, base: Base | Held) -> Held:
     if artifact.quantisation is None:
         if base in ("4bit", "widened"):
             raise ArtifactError(
@@ -132,13 +135,13 @@ def _held(artifact: Artifact, base: Base | Held) -> Held:
             )
         return "full"
     if base == "full":
-        agreed = artifact.agreement["full"]
+        agreement = artifact.agreement["full"]
         say(
-            f"note: on the full-precision encoder instead of the 4-bit one of training; on {agreed['texts']:,} validation "
-            f"texts {agreed['labels']:.2%} of the labels were the same"
-            if "labels" in agreed
+            f"note: on the full-precision encoder instead of the 4-bit one of training; on {agreement['texts']:,} validation "
+            f"texts {agreement['labels']:.2%} of the labels were the same"
+            if "labels" in agreement
             else f"note: on the full-precision encoder instead of the 4-bit one of training; outputs differed by up to "
-            f"{agreed['largest_difference']:.3g} on {agreed['texts']:,} validation texts"
+            f"{agreement['largest_difference']:.3g} on {agreement['texts']:,} validation texts"
         )
         return "full"
     require_bitsandbytes(", or predict on the full-precision encoder with --base full (in Python: base='full')")

@@ -1,7 +1,7 @@
-"""Texts as a caller gives them: a list, a column of a table, an array, an iterator; some of them missing.
+"""Recognises the texts of a caller: a list, a table's column, an array, an iterator; some values may be missing.
 
-A sequence knows its length and its order, so that all of it can be checked before anything is computed; anything else that
-can be gone through is a stream.
+A sequence has a length and an order, so all of it can be checked before anything is computed; any other iterable is a
+stream.
 """
 
 import sys
@@ -14,9 +14,9 @@ from distilora.errors import DataError
 
 
 def is_sequence(texts: Any) -> bool:
-    """Whether these are texts in order whose number is known: a list, a pandas Series, a NumPy array. Else a stream.
+    """Tell a sequence of texts (a list, a pandas Series, a NumPy array) from a stream.
 
-    Raises DataError for what is no texts at all: bytes, a mapping, a table, a number.
+    Raises DataError for what holds no texts: bytes, a mapping, a table, a number.
     """
     kind = type(texts).__name__
     if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
@@ -27,10 +27,10 @@ def is_sequence(texts: Any) -> bool:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value stands for no value: None, NaN, or pandas' NA or NaT."""
+    """Tell whether a value is missing: None, NaN, or pandas' NA or NaT."""
     if value is None:
         return True
     if isinstance(value, float | np.floating):
         return bool(np.isnan(value))
-    pandas = sys.modules.get("pandas")  # who has none of its values has not imported it
+    pandas = sys.modules.get("pandas")  # if it is not imported, no value can be pandas'
     return pandas is not None and (value is pandas.NA or value is pandas.NaT)

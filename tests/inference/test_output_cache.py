@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from distilora.data.examples import Example
-from distilora.inference import once
-from distilora.inference.once import Known, Once
+from distilora.inference import output_cache
+from distilora.inference.output_cache import CacheEntry, OutputCache
 
 
 def outputs_of(text: str) -> np.ndarray:
@@ -18,14 +18,14 @@ def outputs_of(text: str) -> np.ndarray:
 
 
 class Stream:
-    """Chunks through an `Once` as `Predictor.answers` takes them: one is looked up before the last is computed."""
+    """Chunks through an `OutputCache` as `Predictor.answers` takes them: one is looked up before the last is computed."""
 
     def __init__(self) -> None:
-        self.once, self.computed = Once(), Counter[str]()
-        self.waiting: tuple[Sequence[str], list[Known], list[Known], list[Example]] | None = None
+        self.cache, self.computed = OutputCache(), Counter[str]()
+        self.waiting: tuple[Sequence[str], list[CacheEntry], list[CacheEntry], list[Example]] | None = None
 
     def __call__(self, texts: Sequence[str]) -> None:
-        last, self.waiting = self.waiting, (texts, *self.once.look_up([Example((text,)) for text in texts]))
+        last, self.waiting = self.waiting, (texts, *self.cache.look_up([Example((text,)) for text in texts]))
         if last is None:
             return
         texts, known, new, fresh = last
@@ -47,8 +47,8 @@ def test_every_text_is_computed_once() -> None:
 
 @pytest.mark.parametrize(("remembered", "largest"), [(64, 1 << 20), (65_536, 64 * 8)])
 def test_outputs_are_right_when_few_are_kept(remembered: int, largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(once, "REMEMBERED", remembered)
-    monkeypatch.setattr(once, "LARGEST", largest)
+    monkeypatch.setattr(output_cache, "REMEMBERED", remembered)
+    monkeypatch.setattr(output_cache, "LARGEST", largest)
     stream, rng = Stream(), random.Random(1)
     for _ in range(100):
         stream([str(rng.randrange(300)) for _ in range(rng.randrange(40))])
