@@ -3,11 +3,11 @@
 ECE = sum over 15 bins b of n_b / N |accuracy(b) - confidence(b)|, equal-width bins of the top probability
       (Guo et al., ICML 2017)
 Brier = mean over examples of sum over classes (p - y)^2, from 0 to 2 (Brier, 1950)
-AUROC of two classes is that of the second; of more, the macro mean of one against the rest
+AUROC of two classes is that of the second; of more, the macro mean of one versus the rest
 intervals: percentile bootstrap over examples (tasks/metrics/bootstrap.py)
 
-Beyond SHOWN classes the arrays for the report stay bounded: the confusion matrix is kept by its cells that are not
-empty, and ROC curves are those of the CURVES classes with the lowest AUROC.
+Beyond SHOWN classes the arrays for the report stay bounded: of the confusion matrix only the non-empty cells are kept, and
+of the ROC curves only those of the CURVES classes with the lowest AUROC.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from distilora.errors import MissingExtra
 
 ECE_BINS = 15
-SHOWN = 20  # classes that a confusion matrix on a page still has room for
+SHOWN = 20  # most classes that a confusion matrix has room for on a page
 CURVES = 10
 CURVE_POINTS = 200
 Probabilities = NDArray[np.float64]
@@ -28,7 +28,7 @@ Indices = NDArray[np.int64]
 def classification_metrics(probabilities: Probabilities, targets: Indices, resamples: int = 0) -> dict[str, Any]:
     """Compute all metrics, accuracy first, and under `figures` the arrays that the report draws.
 
-    A metric that the examples do not define (AUROC of one class) has the value None.
+    A metric that is undefined for the examples (AUROC of one class) has the value None.
     """
     from distilora.tasks.metrics.bootstrap import intervals
 
@@ -38,7 +38,7 @@ def classification_metrics(probabilities: Probabilities, targets: Indices, resam
     hits = np.bincount(targets[predicted == targets], minlength=classes)
     onehot = np.eye(classes)[targets]
     areas = class_auroc(probabilities, targets)
-    found = intervals(probabilities, targets, resamples) if resamples else {}
+    bounds = intervals(probabilities, targets, resamples) if resamples else {}
     values: dict[str, float | None] = {
         "accuracy": float(np.mean(predicted == targets)),
         "macro_f1": float(macro_f1(hits, support, answered)),
@@ -49,7 +49,7 @@ def classification_metrics(probabilities: Probabilities, targets: Indices, resam
         "ece": ece(probabilities, targets),
     }
     measured: dict[str, Any] = {
-        name: {"value": value, "low": found.get(name, (None, None))[0], "high": found.get(name, (None, None))[1]}
+        name: {"value": value, "low": bounds.get(name, (None, None))[0], "high": bounds.get(name, (None, None))[1]}
         for name, value in values.items()
     }
     measured["figures"] = {
@@ -63,7 +63,7 @@ def classification_metrics(probabilities: Probabilities, targets: Indices, resam
 
 
 def _confusion(predicted: Indices, targets: Indices, classes: int) -> dict[str, Any]:
-    """`confusion`, the matrix [true][predicted]; beyond SHOWN classes `confusion_cells`, its cells that are not empty."""
+    """Count `confusion`, the matrix [true][predicted]; beyond SHOWN classes `confusion_cells`, its non-empty cells."""
     if classes <= SHOWN:
         cells = np.bincount(targets * classes + predicted, minlength=classes * classes)
         return {"confusion": cells.reshape(classes, classes).tolist()}
@@ -78,7 +78,7 @@ def _confusion(predicted: Indices, targets: Indices, classes: int) -> dict[str, 
 
 
 def _per_class(hits: Indices, support: Indices, answered: Indices) -> list[dict[str, Any]]:
-    """Precision, recall and F1 of each class; None where a class was never answered, or never the target."""
+    """Compute precision, recall and F1 of each class; None if a class was never predicted, or never the target."""
 
     def share(part: int, whole: int) -> float | None:
         return part / whole if whole else None
@@ -96,7 +96,7 @@ def _per_class(hits: Indices, support: Indices, answered: Indices) -> list[dict[
 
 
 def ece(probabilities: Probabilities, targets: Indices) -> float:
-    """Expected calibration error with 15 bins."""
+    """Compute the expected calibration error with 15 bins."""
     rows = _reliability(probabilities, targets)
     total = sum(row["count"] for row in rows)
     return float(sum(row["count"] * abs(row["accuracy"] - row["confidence"]) for row in rows) / max(total, 1))
@@ -123,9 +123,9 @@ def _reliability(probabilities: Probabilities, targets: Indices) -> list[dict[st
 
 
 def class_auroc(probabilities: Probabilities, targets: Indices) -> NDArray[np.float64]:
-    """Compute each class's AUROC against the rest, [C]; NaN for a class that is the target of none, or of all.
+    """Compute each class's AUROC versus the rest, [C]; NaN for a class that is the target of no example, or of all.
 
-    AUROC = (sum of the positives' ranks - P (P + 1) / 2) / (P Q), of P positives and Q others, ties at their mean rank
+    AUROC = (sum of the positives' ranks - P (P + 1) / 2) / (P Q), of P positives and Q negatives, ties at their mean rank
     (Mann and Whitney 1947).
     """
     count, classes = probabilities.shape
@@ -146,7 +146,7 @@ def _auroc(areas: NDArray[np.float64]) -> float | None:
 
 
 def _roc(probabilities: Probabilities, targets: Indices, areas: NDArray[np.float64]) -> list[dict[str, Any]]:
-    """Points of one curve for the second of two classes, or one for each of more; at most about 200 points each."""
+    """Compute the ROC curve of the second of two classes, or one per class of more; at most 200 points each."""
     classes = len(areas)
     curves = []
     for c in [1] if classes == 2 else range(classes) if classes <= SHOWN else np.sort(np.argsort(areas)[:CURVES]):
@@ -163,7 +163,7 @@ def _roc(probabilities: Probabilities, targets: Indices, areas: NDArray[np.float
 
 
 def macro_f1(hits: NDArray[Any], support: NDArray[Any], answered: NDArray[Any]) -> NDArray[np.float64]:
-    """Compute macro F1 over classes that occur as target or answer, [...]; the counts are [..., C]."""
+    """Compute macro F1 over classes that occur as target or prediction, [...]; the counts are [..., C]."""
     sums = support + answered
     scores = np.where(sums > 0, 2 * hits / np.maximum(sums, 1), np.nan)
     return np.asarray(np.nanmean(scores, axis=-1))
