@@ -90,7 +90,7 @@ def _trained_classes(folder: Path) -> dict[str, int] | None:
 
 
 def _seen_in_training(artifact: Artifact, examples: Examples) -> list[str]:
-    """Count the texts that the run was trained or chosen on, in a note; no note where its folder has no record of them."""
+    """Note how many of the texts the run was trained or chosen on; no note if none were, or its folder has no record."""
     hashes = seen_file(artifact.folder)
     count = int(seen_among(examples, hashes).sum()) if hashes else 0
     if not count:

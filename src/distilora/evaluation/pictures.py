@@ -50,7 +50,7 @@ def lengths(split: Mapping[str, Any]) -> list[Picture]:
 
 
 def _label(name: str) -> str:
-    """A class's name for a picture: cut where it is long, and no formula where it holds two dollars."""
+    """Shorten a class's name for a picture and escape dollars, which matplotlib would take for a formula."""
     return (name if len(name) <= 20 else name[:19] + "…").replace("$", r"\$")
 
 

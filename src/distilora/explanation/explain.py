@@ -64,7 +64,7 @@ class Explanation:
     difference: float | None = None
     """Log-odds of the text minus those of the baseline, which a gradient method attributes; None for leave-one-out."""
     special: float | None = None
-    """The share attributed to special tokens ([CLS], [SEP]); 0 with integrated gradients, None for leave-one-out."""
+    """The amount attributed to special tokens ([CLS], [SEP]); 0 with integrated gradients, None for leave-one-out."""
     completeness_error: float | None = None
     """|sum of all attributions - difference|, in log-odds; None for leave-one-out."""
 

@@ -111,7 +111,7 @@ def _caveats(explanation: Explanation) -> list[str]:
     else:
         points = f", {explanation.steps} steps" if explanation.steps else ""
         sentences = [
-            f"A weight is the {level}'s share of the log-odds of {label}.",
+            f"A weight is the {level}'s contribution to the log-odds of {label}.",
             f"The log-odds differ from the baseline's by {explanation.difference:+.3f}{points}; "
             f"completeness error {explanation.completeness_error:.3f}.",
         ]

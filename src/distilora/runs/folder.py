@@ -89,9 +89,9 @@ def claim(folder: Path, overwrite: bool, resume: bool) -> None:
     if overwrite and not resume:
         for name in FILES:  # run.yaml, a mark, comes last
             _remove(folder / name)
-        kept = sorted(path.name for path in folder.iterdir() if path.name not in (LOCK, MARK))
-        if kept:
-            say(f"note: {folder}: {', '.join(kept)}: not of a run, left as it is")
+        foreign = sorted(path.name for path in folder.iterdir() if path.name not in (LOCK, MARK))
+        if foreign:
+            say(f"note: {folder}: {', '.join(foreign)}: not of a run, left as it is")
 
 
 @contextmanager

@@ -104,16 +104,16 @@ def _either(helper: Any, name: str, parts: list[str], heads: int) -> Any:
 def _keep_needed(graph: Any, nodes: list[Any]) -> None:
     """Set the graph's nodes to those of `nodes` that its outputs depend on."""
     needed = {output.name for output in graph.output}
-    kept = []
+    needed_nodes = []
     for node in reversed(nodes):
         if needed & set(node.output):
-            kept.append(node)
+            needed_nodes.append(node)
             needed |= set(node.input)
             for attribute in node.attribute:
                 for inner in attribute.g.node:
                     needed |= set(inner.input)
     weights = [tensor for tensor in graph.initializer if tensor.name in needed]
-    for field, values in ((graph.node, kept[::-1]), (graph.initializer, weights)):
+    for field, values in ((graph.node, needed_nodes[::-1]), (graph.initializer, weights)):
         del field[:]
         field.extend(values)
     del graph.value_info[:]

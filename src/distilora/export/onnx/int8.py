@@ -105,8 +105,8 @@ class _Rewriting:
             else:
                 self.nodes.append(node)
         used = {name for node in self.nodes for name in node.input}
-        kept = [tensor for name, tensor in self.constants.items() if name in used]
-        for field, values in ((self.graph.node, self.nodes), (self.graph.initializer, kept)):
+        constants = [tensor for name, tensor in self.constants.items() if name in used]
+        for field, values in ((self.graph.node, self.nodes), (self.graph.initializer, constants)):
             del field[:]
             field.extend(values)
         del self.graph.value_info[:]

@@ -39,12 +39,12 @@ def intervals(probabilities: Probabilities, targets: Indices, resamples: int) ->
     chunks: dict[str, list[NDArray[np.float64]]] = {}
     defined = True  # AUROC, in the resamples so far
     for weights in _resamples(count, resamples):
-        hits, support, answered = ((sums @ weights).T for sums in (by_hit, by_target, by_prediction))
+        hits, support, predictions = ((sums @ weights).T for sums in (by_hit, by_target, by_prediction))
         log_loss, brier = losses @ weights / count
         values = {
             "accuracy": hits.sum(axis=1) / count,
-            "macro_f1": macro_f1(hits, support, answered),
-            "mcc": mcc(hits, support, answered),
+            "macro_f1": macro_f1(hits, support, predictions),
+            "mcc": mcc(hits, support, predictions),
             "log_loss": log_loss,
             "brier": brier,
         }
@@ -83,11 +83,11 @@ class ClassRanks:
 
     def __init__(self, scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> None:
         levels = np.unique(scores[positive])
-        place = np.searchsorted(levels, scores)
-        tied = levels[np.minimum(place, len(levels) - 1)] == scores
+        level = np.searchsorted(levels, scores)
+        tied = levels[np.minimum(level, len(levels) - 1)] == scores
         positives, negatives = np.flatnonzero(positive), np.flatnonzero(~positive)
-        self._positives = _sums(place[positives], positives, len(levels), len(scores))
-        self._negatives = _sums(2 * place[negatives] + tied[negatives], negatives, 2 * len(levels) + 1, len(scores))
+        self._positives = _sums(level[positives], positives, len(levels), len(scores))
+        self._negatives = _sums(2 * level[negatives] + tied[negatives], negatives, 2 * len(levels) + 1, len(scores))
 
     def auroc(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Compute the AUROC, P(positive > negative) + P(tie) / 2, of resamples [N, R]: [R]; NaN if undefined."""

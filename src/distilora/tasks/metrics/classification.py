@@ -34,15 +34,15 @@ def classification_metrics(probabilities: Probabilities, targets: Indices, resam
 
     count, classes = probabilities.shape
     predicted = probabilities.argmax(axis=1)
-    support, answered = (np.bincount(indices, minlength=classes) for indices in (targets, predicted))
+    support, predictions = (np.bincount(indices, minlength=classes) for indices in (targets, predicted))
     hits = np.bincount(targets[predicted == targets], minlength=classes)
     onehot = np.eye(classes)[targets]
     areas = class_auroc(probabilities, targets)
     bounds = intervals(probabilities, targets, resamples) if resamples else {}
     values: dict[str, float | None] = {
         "accuracy": float(np.mean(predicted == targets)),
-        "macro_f1": float(macro_f1(hits, support, answered)),
-        "mcc": float(mcc(hits, support, answered)),
+        "macro_f1": float(macro_f1(hits, support, predictions)),
+        "mcc": float(mcc(hits, support, predictions)),
         "auroc": _auroc(areas),
         "log_loss": float(-np.mean(np.log(np.maximum(probabilities[np.arange(count), targets], 1e-300)))),
         "brier": float(np.mean(((probabilities - onehot) ** 2).sum(axis=1))),
@@ -54,7 +54,7 @@ def classification_metrics(probabilities: Probabilities, targets: Indices, resam
     }
     measured["figures"] = {
         **_confusion(predicted, targets, classes),
-        "per_class": _per_class(hits, support, answered),
+        "per_class": _per_class(hits, support, predictions),
         "reliability": _reliability(probabilities, targets),
         "confidence": np.histogram(probabilities.max(axis=1), bins=20, range=(0, 1))[0].tolist(),
         "roc": _roc(probabilities, targets, areas),
@@ -77,21 +77,21 @@ def _confusion(predicted: Indices, targets: Indices, classes: int) -> dict[str, 
     }
 
 
-def _per_class(hits: Indices, support: Indices, answered: Indices) -> list[dict[str, Any]]:
+def _per_class(hits: Indices, support: Indices, predictions: Indices) -> list[dict[str, Any]]:
     """Compute precision, recall and F1 of each class; None if a class was never predicted, or never the target."""
 
-    def share(part: int, whole: int) -> float | None:
-        return part / whole if whole else None
+    def ratio(part: int, total: int) -> float | None:
+        return part / total if total else None
 
     return [
         {
-            "precision": share(hit, said),
-            "recall": share(hit, true),
-            "f1": share(2 * hit, true + said),
+            "precision": ratio(hit, predicted),
+            "recall": ratio(hit, true),
+            "f1": ratio(2 * hit, true + predicted),
             "support": true,
-            "predicted": said,
+            "predicted": predicted,
         }
-        for hit, true, said in zip(hits.tolist(), support.tolist(), answered.tolist(), strict=True)
+        for hit, true, predicted in zip(hits.tolist(), support.tolist(), predictions.tolist(), strict=True)
     ]
 
 
@@ -132,9 +132,9 @@ def class_auroc(probabilities: Probabilities, targets: Indices) -> NDArray[np.fl
     support = np.bincount(targets, minlength=classes)
     areas = np.full(classes, np.nan)
     for c in np.flatnonzero((support > 0) & (support < count)):
-        _, place, ties = np.unique(probabilities[:, c], return_inverse=True, return_counts=True)
+        _, inverse, ties = np.unique(probabilities[:, c], return_inverse=True, return_counts=True)
         mean_rank = np.cumsum(ties) - (ties - 1) / 2
-        total = mean_rank[place[targets == c]].sum()
+        total = mean_rank[inverse[targets == c]].sum()
         areas[c] = (total - support[c] * (support[c] + 1) / 2) / (support[c] * (count - support[c]))
     return areas
 
@@ -162,17 +162,17 @@ def _roc(probabilities: Probabilities, targets: Indices, areas: NDArray[np.float
     return curves
 
 
-def macro_f1(hits: NDArray[Any], support: NDArray[Any], answered: NDArray[Any]) -> NDArray[np.float64]:
+def macro_f1(hits: NDArray[Any], support: NDArray[Any], predictions: NDArray[Any]) -> NDArray[np.float64]:
     """Compute macro F1 over classes that occur as target or prediction, [...]; the counts are [..., C]."""
-    sums = support + answered
+    sums = support + predictions
     scores = np.where(sums > 0, 2 * hits / np.maximum(sums, 1), np.nan)
     return np.asarray(np.nanmean(scores, axis=-1))
 
 
-def mcc(hits: NDArray[Any], support: NDArray[Any], answered: NDArray[Any]) -> NDArray[np.float64]:
+def mcc(hits: NDArray[Any], support: NDArray[Any], predictions: NDArray[Any]) -> NDArray[np.float64]:
     """Compute the multi-class Matthews correlation (Gorodkin 2004), [...]; 0 where undefined. The counts are [..., C]."""
-    true, said = np.asarray(support, np.float64), np.asarray(answered, np.float64)
+    true, predicted = np.asarray(support, np.float64), np.asarray(predictions, np.float64)
     total = true.sum(axis=-1)
-    above = np.asarray(hits).sum(axis=-1) * total - (true * said).sum(axis=-1)
-    below = np.sqrt((total**2 - (said**2).sum(axis=-1)) * (total**2 - (true**2).sum(axis=-1)))
-    return np.asarray(np.divide(above, below, out=np.zeros_like(above), where=below > 0))
+    numerator = np.asarray(hits).sum(axis=-1) * total - (true * predicted).sum(axis=-1)
+    denominator = np.sqrt((total**2 - (predicted**2).sum(axis=-1)) * (total**2 - (true**2).sum(axis=-1)))
+    return np.asarray(np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0))

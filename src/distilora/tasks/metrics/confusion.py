@@ -50,11 +50,11 @@ def confusion_view(figures: Mapping[str, Any], classes: int) -> View | None:
     mistakes = np.bincount(cells.true, wrong, classes) + np.bincount(cells.predicted, wrong, classes)
     support = np.bincount(cells.true, cells.counts, classes)
     chosen = np.sort(np.lexsort((-support, -mistakes))[:SHOWN])
-    place = np.full(classes, -1)
-    place[chosen] = np.arange(len(chosen))
-    inside = (place[cells.true] >= 0) & (place[cells.predicted] >= 0)
+    position = np.full(classes, -1)
+    position[chosen] = np.arange(len(chosen))
+    inside = (position[cells.true] >= 0) & (position[cells.predicted] >= 0)
     matrix = np.zeros((len(chosen), len(chosen)), np.int64)
-    matrix[place[cells.true[inside]], place[cells.predicted[inside]]] = cells.counts[inside]
+    matrix[position[cells.true[inside]], position[cells.predicted[inside]]] = cells.counts[inside]
     caption = (
         f"Confusion matrix of the {len(chosen)} classes with the most mistakes, of {classes}: rows are the true class; "
         f"{int(wrong[inside].sum()):,} of all {int(wrong.sum()):,} mistakes lie between these classes. All cells are in "
