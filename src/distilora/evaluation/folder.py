@@ -46,7 +46,7 @@ def refuse_what_is_no_evaluation(folder: Path) -> None:
     if (folder / "run.yaml").exists() or (folder / "artifact.json").exists():
         raise ConfigError(f"output: {folder} holds a run or a model, not an evaluation; give another folder")
     if any((folder / name).exists() for name in FILES) and _identity_in(folder) is None:
-        raise ConfigError(f"output: {folder} holds files that are not of an evaluation; give another folder")
+        raise ConfigError(f"output: {folder} holds files that do not belong to an evaluation; give another folder")
 
 
 def choose_folder(config: MeasureConfig, evaluations: Path, data: str, identity: Identity) -> Path:
@@ -79,7 +79,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"output: {folder} cannot be made ({error.strerror}); give another --output") from None
+        raise OutputError(f"output: {folder} cannot be created ({error.strerror}); give another --output") from None
 
 
 def data_name(config: MeasureConfig, split: str) -> str:

@@ -204,7 +204,7 @@ def gate(
     if not passing:
         name, failed = next(iter(measured.items()))
         raise ParityError(
-            f"--to: {name} gives {failed['agreement'] or 0:.2%} of {rows.groups:,} labels as the fp32 original (at least "
+            f"--to: {name} gives the fp32 original's label for {failed['agreement'] or 0:.2%} of {rows.groups:,} texts (at least "
             f"{LEAST_AGREEMENT:.1%} wanted) and loses {failed['lost_points']:.2f} points of {metric} (at most {MOST_LOST}); "
             "nothing was written; --accept-loss writes it all the same"
         )

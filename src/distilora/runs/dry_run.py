@@ -52,7 +52,7 @@ def _data(run: Run) -> dict[str, str]:
         lines["test"] = f"{split} of {run.config.data.test_path or parts.summary['source']}; read at the end"
     lengths, truncated = run.train_tokens.rows.group_lengths, int(run.train_tokens.truncated.sum())
     median, high, longest = (int(value) for value in np.quantile(lengths, [0.5, 0.95, 1.0], method="nearest"))
-    lines["tokens of a text"] = (
+    lines["tokens per text"] = (
         f"median {median:,}, 95% up to {high:,}, longest {longest:,}; {truncated:,} texts are truncated"
     )
     return lines

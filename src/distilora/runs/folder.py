@@ -72,13 +72,13 @@ def _check_overwriting(folder: Path, ours: bool) -> None:
 def claim(folder: Path, overwrite: bool, resume: bool) -> None:
     """Create, lock and mark the folder, and remove what a former run (`overwrite`) or a killed process left in it.
 
-    Files that are not of a run stay, with a note. Raises ConfigError or OutputError as `check_output` does: another
+    Files that are not part of a run stay, with a note. Raises ConfigError or OutputError as `check_output` does: another
     process may have come first.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"output: {folder} cannot be made ({error.strerror}); give another --output") from None
+        raise OutputError(f"output: {folder} cannot be created ({error.strerror}); give another --output") from None
     hold(folder)
     check_output(folder, overwrite, resume)
     for path in [*folder.glob(LEFT), *folder.glob(f"checkpoints/{LEFT}")]:
@@ -91,7 +91,7 @@ def claim(folder: Path, overwrite: bool, resume: bool) -> None:
             _remove(folder / name)
         foreign = sorted(path.name for path in folder.iterdir() if path.name not in (LOCK, MARK))
         if foreign:
-            say(f"note: {folder}: {', '.join(foreign)}: not of a run, left as it is")
+            say(f"note: {folder}: {', '.join(foreign)}: not part of a run, left unchanged")
 
 
 @contextmanager

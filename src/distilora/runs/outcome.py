@@ -92,8 +92,8 @@ def notes_for(config: RunConfig, parts: Parts) -> list[str]:
         caveat = (
             f"no value of {config.data.group_column} is on both sides."
             if config.data.group_column
-            else f"but texts that belong together, such as {related}, may fall on both sides, so the figure is a "
-            f"little high where they do (--data.group_column prevents that where a column names {shared})."
+            else f"but texts that belong together, such as {related}, may be on both sides, which makes the figure a "
+            f"little high (--data.group_column prevents that if a column names {shared})."
         )
         share = f"{config.data.heldout:.{0 if config.data.heldout >= 0.01 else 1}%}"
         notes.append(
@@ -171,7 +171,7 @@ def _facts(outcome: Outcome, summary: dict[str, Any]) -> dict[str, str]:
         "time": f"{costs['wall_s'] / 60:.1f} minutes ({costs['cpu_s'] / 60:.1f} CPU minutes), of which training and validation "
         f"{outcome.fitted.state.seconds / 60:.1f}",
         **dict(memory_rows(costs)),
-        "memory of training": _memory(summary["memory"], training.device),
+        "training memory": _memory(summary["memory"], training.device),
         "device and precision": f"{training.device}, {training.precision}",
         "round trip": f"{summary['round_trip']['texts']} texts reproduced by a fresh process",
     }

@@ -126,7 +126,7 @@ def check_adapter(config: RunConfig, encoder: Encoder) -> None:
             f".{layer}".endswith(f".{target}") or target.endswith(f".{layer}") for layer in layers
         ):
             raise ConfigError(
-                f"adapter.targets: {target!r} given, but {encoder.name} has no such layer; name some of "
+                f"adapter.targets: {target!r} given, but {encoder.name} has no such layer; choose from "
                 f"{', '.join(family.targets('all'))}"
             )
 
@@ -155,7 +155,7 @@ def say_if_on_other_threads(folder: Path) -> None:
 
     before, now = json.loads(file.read_text("utf-8")).get("threads"), torch.get_num_threads()
     if before != now:
-        say(f"note: this run was begun with threads: {before} and goes on with {now}: the last bits of its weights may differ; "
+        say(f"note: this run was begun with threads: {before} and continues with {now}: the last bits of its weights may differ; "
             f"--threads {before} keeps them")  # fmt: skip
 
 

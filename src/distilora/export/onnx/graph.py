@@ -38,7 +38,7 @@ def write_onnx(network: Network, path: Path) -> None:
             raise MissingExtra(package, "export")
     if network.task.output_kind != "label":
         raise ArtifactError(
-            f"--to: task {network.task.name} has a head of its own, onnx takes classification; use merged"
+            f"--to: task {network.task.name} has a head of its own, but onnx supports classification only; use merged"
         )
     module = (_BlockGraph(network) if _has_known_blocks(network) else _WholeGraph(network)).eval()
     ids = torch.ones(3, 12, dtype=torch.int64)
@@ -58,7 +58,7 @@ def write_onnx(network: Network, path: Path) -> None:
     except Exception as error:  # the exporter raises errors of many types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ArtifactError(
-            f"--to: a {network.architecture.model_type} encoder cannot be written as onnx ({reason}); use merged"
+            f"--to: a {network.architecture.model_type} encoder cannot be exported to onnx ({reason}); use merged"
         ) from None
     finally:
         logger.setLevel(level)
