@@ -19,7 +19,7 @@ from distilora.errors import ConfigError
     ],
 )  # fmt: skip
 def test_options_of_every_command(words: list[str], quiet: bool, threads: int | None, left: list[str]) -> None:
-    assert take_everywhere(words) == (quiet, threads, left)
+    assert take_everywhere(words) == (quiet, threads, None, left)
 
 
 @pytest.mark.parametrize(

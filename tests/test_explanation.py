@@ -202,7 +202,7 @@ def test_what_cannot_be_explained(predictor: Predictor, monkeypatch: pytest.Monk
         with pytest.raises(ConfigError, match=f"^{said}"):
             explain(predictor, "superb film", **choice)
     monkeypatch.setattr(predictor, "task", SimpleNamespace(output_kind="other"))
-    with pytest.raises(DataError, match=r"^explain: task classification gives no probability of a label; explain a"):
+    with pytest.raises(DataError, match=r"^explain: task classification gives no probability of a label; give a run"):
         leave_one_out(predictor, "superb film")
 
 

@@ -162,7 +162,7 @@ def test_settings_that_do_not_go_with_the_method(
     settings: dict[str, object], named: str, fix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ConfigError) as error:
-        AdapterConfig(**settings)
+        METHODS[settings["method"]].check(AdapterConfig(**settings))
     said = str(error.value)
     assert said.startswith(named)
     assert f"method {settings['method']}" in said

@@ -12,6 +12,7 @@ from distilora.errors import ConfigError
 EVERYWHERE = {
     "--threads N": "compute on N threads instead of one per core",
     "--quiet": "hide progress and notes",
+    "--task-file FILE": "import this Python file first: it registers a task of your own",
 }
 TRAIN_OPTIONS = {
     "RECIPE.yaml": "settings as YAML, `stage: {field: value}`; options win over it; recipes/ holds commented examples",
@@ -20,6 +21,7 @@ TRAIN_OPTIONS = {
     "--resume RUN": "go on with a run that was stopped, by the settings in its folder",
     "--threads N": "short for --training.threads N",
     "--quiet": EVERYWHERE["--quiet"],
+    "--task-file FILE": EVERYWHERE["--task-file FILE"],
 }
 EVALUATE_OPTIONS = {"RUN": "folder of a finished run, or its model/", **EVERYWHERE}
 MOST_THREADS = 1024
@@ -30,25 +32,30 @@ class Everywhere(NamedTuple):
 
     quiet: bool
     threads: int | None
+    task_file: str | None
     words: list[str]
 
 
 def take_everywhere(words: Sequence[str]) -> Everywhere:
-    """Takes `--quiet` and `--threads N` out of a command line, wherever they stand before a `--`.
+    """Take the options of every command out of a command line, wherever they stand before a `--`.
 
-    Raises ConfigError for threads that are no number from 1 to MOST_THREADS.
+    Raises ConfigError for threads that are no number from 1 to MOST_THREADS, and for a task file without a name.
     """
     end = words.index("--") if "--" in words else len(words)
-    quiet, threads, left = False, None, []
+    quiet, threads, task_file, left = False, None, None, []
     ahead = iter(words[:end])
     for word in ahead:
         if word == "--quiet":
             quiet = True
         elif word.split("=", 1)[0] == "--threads":
             threads = _count(word.partition("=")[2] if "=" in word else next(ahead, ""))
+        elif word.split("=", 1)[0] == "--task-file":
+            task_file = word.partition("=")[2] if "=" in word else next(ahead, "")
+            if not task_file:
+                raise ConfigError("--task-file: nothing given; name the Python file that registers the task")
         else:
             left.append(word)
-    return Everywhere(quiet, threads, [*left, *words[end:]])
+    return Everywhere(quiet, threads, task_file, [*left, *words[end:]])
 
 
 def _count(given: str) -> int:

@@ -37,6 +37,7 @@ commands:
 options of every command, at any place:
   --threads N     compute on N threads instead of one per core
   --quiet         hide progress and notes
+  --task-file F   import the Python file F first, which registers a task of your own
   --help          what the command takes, with defaults
   --version       before the command: print the version
 
@@ -79,6 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             words += _as_setting(everywhere.threads, words) if words[0] == "train" else []
             use_threads(everywhere.threads)  # before anything that has threads is loaded
+        if everywhere.task_file is not None:
+            from distilora.tasks.file import use_task_file
+
+            use_task_file(everywhere.task_file)
         code = commands[words[0]](words[1:])
         sys.stdout.flush()  # what cannot be written is told here, not by the interpreter at its end
         return code

@@ -133,27 +133,12 @@ class AdapterConfig:
     """Train in this many upper blocks only; null: in all. The blocks below cost no backward pass."""
 
     def __post_init__(self) -> None:
-        """Raises ConfigError if a field is out of range or does not go with the method."""
+        """Raises ConfigError if a field is out of range; what goes with which method, model/adapters/methods.py says."""
         _check(self.r >= 1, "adapter.r", self.r, "at least 1")
         _check(self.alpha > 0, "adapter.alpha", self.alpha, "a positive number")
         _check(0 <= self.dropout < 1, "adapter.dropout", self.dropout, "a share from 0 to below 1")
         _check(self.last_blocks is None or self.last_blocks >= 1, "adapter.last_blocks", self.last_blocks,
                "at least 1, or null")  # fmt: skip
-        if self.method == "head" and self.last_blocks is not None:
-            raise ConfigError(
-                f"adapter.last_blocks: {self.last_blocks} given, but method head trains in no block; set it to null, or use "
-                "method lora or full"
-            )
-        if self.method in ("full", "head") and self.dropout:
-            raise ConfigError(
-                f"adapter.dropout: {self.dropout} given, but method {self.method} has no low-rank update to drop from; use "
-                "training.dropout, or method lora"
-            )
-        if self.method in ("full", "head") and self.targets != "all":
-            instead = (
-                "narrow it with adapter.last_blocks, or use method lora" if self.method == "full" else "use method lora"
-            )
-            raise ConfigError(f"adapter.targets: given, but method {self.method} adapts no single layers; {instead}")
 
 
 @dataclass(frozen=True)

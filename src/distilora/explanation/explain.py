@@ -122,7 +122,7 @@ def explain(
     check_choice(method, level, steps)
     if predictor.task.output_kind != "label":
         raise DataError(
-            f"explain: task {predictor.artifact.task['name']} gives no probability of a label; explain a classification"
+            f"explain: task {predictor.artifact.task['name']} gives no probability of a label; give a run whose answers have one"
         )
     example = predictor.example(text, "text 1")
     if len(example.texts) != 1:

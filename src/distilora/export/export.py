@@ -117,7 +117,8 @@ def _export(
     else:
         calibration = task.tokenise(tokenizer, texts.calibration).rows
         candidates = _write_onnx(artifact, to, merged, plain, encoder, calibration)
-    parity = gate(task, texts, rows, outputs, candidates, accept)
+    targets = task.targets(texts.examples.items, tokenizer)
+    parity = gate(task, texts.name, targets, rows, outputs, candidates, accept)
     hashes = seen_file(artifact.folder)
     if hashes:  # so that an evaluation still recognises the training texts
         shutil.copyfile(hashes, plain / SEEN)

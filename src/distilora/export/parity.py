@@ -12,7 +12,7 @@ one, by seen_texts.npy and the validation rows of predictions.parquet.
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,7 +165,8 @@ def _sample(examples: Examples) -> Examples:
 
 def gate(
     task: Task,
-    held_out: HeldOut,
+    source: str,
+    targets: Sequence[Any],
     rows: Rows,
     original: NDArray[np.float32],
     candidates: Mapping[str, tuple[Callable[[], Backend], float]],
@@ -174,14 +175,15 @@ def gate(
     """Measure each candidate's agreement, loss and speed, and choose the default: the artifact's `parity`.
 
     Args:
-        rows, original: the held-out texts and the fp32 original's outputs, [G, ...], divided by the temperature.
+        source: name of the held-out texts' source.
+        targets, rows, original: the held-out texts' targets from `task.targets`, their rows, and the fp32 original's outputs,
+            [G, ...], divided by the temperature.
         candidates: by name, a function that opens a backend, and the temperature its outputs are still to be divided by.
         accept_loss: whether to choose the fastest as default if none passes.
 
     A task without labels has no agreement; its largest difference counts instead, at most 1% of the largest output.
     Raises ParityError if none passes and `accept_loss` is not set.
     """
-    targets = held_out.examples.targets
     metric, original_value = task.headline(original, targets)
     measured: dict[str, dict[str, Any]] = {}
     for name, (open_candidate, temperature) in candidates.items():
@@ -210,7 +212,7 @@ def gate(
         )
     default = max(passing, key=lambda name: measured[name]["texts_per_s"])
     return {
-        "held_out": held_out.name,
+        "held_out": source,
         "texts": rows.groups,
         "metric": metric,
         "fp32": original_value,

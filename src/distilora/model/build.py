@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from distilora.config.schema import AdapterConfig
 from distilora.errors import ArtifactError, ConfigError, EncoderError
-from distilora.model.adapters.methods import METHODS, Saved
+from distilora.model.adapters.methods import ARITHMETICS, METHODS, Saved
 from distilora.model.adapters.quantisation import check_device, dequantise, import_offline, quantise
 from distilora.model.encoders.families import Architecture, architecture, in_head
 from distilora.model.encoders.find import EMBEDDED, Encoder, load_weights
@@ -202,11 +202,9 @@ def _place(network: Network, precision: str, device: torch.device) -> Network:
 
 
 def _adapted(network: Network) -> set[torch.nn.Parameter]:
-    """The weights that low-rank updates are added to: kept in fp32 where the sum is formed before it is rounded."""
-    layers: list[Any] = [module for module in network.modules() if hasattr(module, "lora_A")]
-    return {
-        layer.base_layer.weight for layer in layers if len(layer.lora_A) > 0 and hasattr(layer.base_layer, "weight")
-    }
+    """Find the weights that updates are added to: kept in fp32, in which the sum is formed before it is rounded."""
+    weights = (row.adapted(module) for row in ARITHMETICS for module in network.modules())
+    return {weight for weight in weights if weight is not None}
 
 
 def _embeddings(network: Network) -> set[torch.nn.Parameter]:

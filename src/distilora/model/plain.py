@@ -10,9 +10,6 @@ so the outputs are those of the Transformers and PEFT modules, bit for bit. What
 the caller takes those modules.
 """
 
-import json
-import math
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from distilora.model.adapters.low_rank import read_merged
 from distilora.model.encoders.families import Architecture, BlockParts, in_head
 from distilora.model.encoders.find import EMBEDDED, Encoder, load_weights
 from distilora.model.packed.attention import REGISTERED
@@ -31,15 +29,6 @@ from distilora.tasks.base import Task
 Weights = dict[str, Tensor]  # by the names of the Transformers class
 HEADED = "AutoModelForSequenceClassification"
 _LEGACY = {"gamma": "weight", "beta": "bias"}  # of a norm, in files of the first years
-_LORA = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
-# What PEFT's configuration must say for the update to be s B A and nothing else; other keys that are set mean another method.
-_PLAIN_LORA = {"peft_type": "LORA", "bias": "none", "fan_in_fan_out": False}
-_NO_MATTER = {
-    "auto_mapping", "base_model_name_or_path", "inference_mode", "init_lora_weights", "lora_alpha", "lora_dropout",
-    "modules_to_save", "peft_type", "peft_version", "r", "revision", "target_modules", "task_type", "use_rslora", "bias",
-    "fan_in_fan_out", "layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size", "loftq_config",
-}  # fmt: skip
-_OWN_BASE = (True, False, None, "gaussian", "orthogonal")  # initialisations that leave the base as it is
 
 
 class PlainModel(nn.Module):
@@ -150,7 +139,7 @@ def plain_run(encoder: Encoder, task: Task, folder: Path, saved: str, attention:
         changed = load_file(folder / "delta" / "delta.safetensors")
         trained = set(changed)
     else:
-        changed = _with_updates(
+        changed = read_merged(
             weights, folder / "adapter", f"{_prefix(encoder.architecture)}.{encoder.architecture.blocks}."
         )
         trained = {name for name in changed or () if in_head(name, encoder.architecture)}
@@ -236,36 +225,6 @@ def _files(folder: Path) -> Weights:
             stem, _, last = name.rpartition(".")
             found[f"{stem}.{_LEGACY.get(last, last)}"] = tensor.float() if tensor.is_floating_point() else tensor
     return found
-
-
-def _with_updates(weights: Weights, folder: Path, blocks: str) -> Weights | None:
-    """The weights that an adapter in PEFT's format changes: W + s B A in the blocks, and the layers saved whole.
-
-    None: another method, or an update outside the blocks, which PEFT adds to the layer's output and not to its weight.
-    """
-    settings = json.loads((folder / "adapter_config.json").read_text("utf-8"))
-    odd = [name for name, value in settings.items() if value and name not in _NO_MATTER]
-    same_base = settings.get("init_lora_weights") in _OWN_BASE
-    if odd or not same_base or any(settings.get(name, value) != value for name, value in _PLAIN_LORA.items()):
-        return None
-    saved = load_file(folder / "adapter_model.safetensors")
-    low: dict[str, dict[str, Tensor]] = {}
-    changed: Weights = {}
-    for name, tensor in saved.items():
-        if match := _LORA.fullmatch(name):
-            low.setdefault(match[1], {})[match[2]] = tensor
-        elif ".lora_" in name:
-            return None
-        else:
-            changed[name.removeprefix("base_model.model.")] = tensor
-    for layer, update in low.items():
-        weight = weights.get(f"{layer}.weight")
-        if weight is None or set(update) != {"A", "B"} or not layer.startswith(blocks):
-            return None
-        rank = settings["r"]
-        scale = settings["lora_alpha"] / (math.sqrt(rank) if settings.get("use_rslora") else rank)
-        changed[f"{layer}.weight"] = torch.addmm(weight.float(), update["B"].float(), update["A"].float(), alpha=scale)
-    return changed
 
 
 def _block(weights: Weights, name: str, parts: BlockParts, eps: float) -> nn.Module:

@@ -53,6 +53,7 @@ def check_run(config: RunConfig, task: Task | None = None, *, overwrite: bool = 
     if os.environ.get("RANK", "0") == "0":
         check_output(folder, overwrite, resume)
     config = with_absolute_paths(config)
+    METHODS[config.adapter.method].check(config.adapter)
     check_tracker(config)
     encoder = find_encoder(config.encoder.name, config.encoder.revision)
     check_lengths(config, encoder)
@@ -87,25 +88,15 @@ def check_data(config: DataConfig, task: Task | type[Task]) -> Task:
 
 def trained_numbers(config: RunConfig, encoder: Encoder, task: Task) -> int:
     """Count the trainable parameters by the shapes in the encoder's files: exact but for the head's biases."""
-    adapter, family = config.adapter, encoder.architecture
-    head = encoder.width * (encoder.width + task.outputs)
-    if adapter.method == "head":
-        return head
+    adapter, family, method = config.adapter, encoder.architecture, METHODS[config.adapter.method]
+    count = encoder.width * (encoder.width + task.outputs)  # of the head
     first = 0 if adapter.last_blocks is None else encoder.blocks - adapter.last_blocks
     number = re.compile(rf"(?:^|\.){re.escape(family.blocks)}\.(\d+)\.")
     targets = tuple(f".{target}.weight" for target in family.targets(adapter.targets))
-    count = head
     for name, shape in weight_shapes(encoder).items():
         block = number.search(name)
-        if adapter.last_blocks is not None and (block is None or int(block[1]) < first):
-            continue
-        if METHODS[adapter.method].saved == "delta":
-            size = 1
-            for length in shape:
-                size *= length
-            count += size
-        elif len(shape) == 2 and f".{name}".endswith(targets):
-            count += adapter.r * sum(shape)
+        if adapter.last_blocks is None or (block is not None and int(block[1]) >= first):
+            count += method.numbers(adapter, shape, f".{name}".endswith(targets))
     return count
 
 

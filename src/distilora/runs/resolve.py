@@ -81,28 +81,26 @@ def resolve(config: RunConfig) -> RunConfig:
 
 
 def check_given(config: RunConfig, flags: Collection[str], recipe: dict[str, Any]) -> None:
-    """Raise ConfigError for a setting of low-rank updates given to a method that has none.
+    """Raise ConfigError for a setting of `adapter` that the run's method does not read.
 
     Args:
-        flags: dotted names of the settings given as flags; every one of low-rank updates is refused.
+        flags: dotted names of the settings given as flags; an unused one is refused whatever its value.
         recipe: the recipe's settings; default values are accepted, so that a run.yaml can serve as a recipe.
     """
-    if not _ignored(config):
-        return
+    METHODS[config.adapter.method].check(config.adapter)
     default = type(config.adapter)()
     stage = recipe.get("adapter") or {}
-    for name in _LOW_RANK:
+    for name in unused_settings(config):
         if f"adapter.{name}" in flags or (name in stage and stage[name] != getattr(default, name)):
             raise ConfigError(
                 f"adapter.{name}: given, but method {config.adapter.method} has no low-rank update; drop it, or use method lora"
             )
 
 
-_LOW_RANK = ("r", "alpha", "dropout", "targets")  # settings of low-rank updates alone
-
-
-def _ignored(config: RunConfig) -> bool:
-    return METHODS[config.adapter.method].saved != "peft"
+def unused_settings(config: RunConfig) -> list[str]:
+    """List the settings of `adapter` that the run's method does not read."""
+    read = ("method", "last_blocks", *METHODS[config.adapter.method].settings)
+    return [field.name for field in dataclasses.fields(config.adapter) if field.name not in read]
 
 
 def check_adapter(config: RunConfig, encoder: Encoder) -> None:
@@ -117,7 +115,7 @@ def check_adapter(config: RunConfig, encoder: Encoder) -> None:
         raise ConfigError(
             f"adapter.last_blocks: {adapter.last_blocks} given, but the encoder has {encoder.blocks}; give fewer"
         )
-    if _ignored(config) or not isinstance(adapter.targets, tuple):
+    if "targets" in unused_settings(config) or not isinstance(adapter.targets, tuple):
         return
     layers = {name.removesuffix(".weight") for name, shape in weight_shapes(encoder).items() if len(shape) == 2}
     for target in adapter.targets:
@@ -172,8 +170,9 @@ def say_what_is_used(config: RunConfig, encoder: Encoder) -> None:
     if method.quantised:
         say("note: qlora keeps the blocks' weights in 4 bits, which on an encoder this small saves little of the training memory, "
             "and dequantises them at each use: expect it to be slower than lora, not faster")  # fmt: skip
-    unused = [name for name in _LOW_RANK if getattr(config.adapter, name) != getattr(type(config.adapter)(), name)]
-    if _ignored(config) and unused:
+    default = type(config.adapter)()
+    unused = [name for name in unused_settings(config) if getattr(config.adapter, name) != getattr(default, name)]
+    if unused:
         names = ", ".join(f"adapter.{name}" for name in unused)
         say(f"warning: {names}: not used, method {method.name} has no low-rank update")
     assert training.learning_rate is not None  # resolved

@@ -21,6 +21,7 @@ from distilora.hardware import flags
 from distilora.progress import quiet, say
 from distilora.scoring.job import Scoring
 from distilora.scoring.shards import Plan, Shard
+from distilora.tasks.file import use_task_file, used_task_file
 
 OBJECTS = 128 << 20  # bytes of a local cluster's object store, beside the model's
 BAD = (
@@ -51,6 +52,7 @@ def score_shards(settings: Scoring, artifact: Artifact, plan: Plan, todo: Sequen
         context.enable_progress_bars = False  # ours is there
         job = {
             "settings": settings, "plan": plan.tree(), "model": ray.put(model), "threads": threads, "folder": str(Path.cwd()),
+            "task_file": used_task_file(),
         }  # fmt: skip
         numbers = ray.data.from_items([shard.number for shard in todo], override_num_blocks=len(todo))
         results = numbers.map_batches(
@@ -114,6 +116,8 @@ class Worker:
         if Path(self.job["folder"]).is_dir():  # relative paths mean what they mean where the command was given
             os.chdir(self.job["folder"])
         hardware.use_threads(self.job["threads"])
+        if self.job["task_file"]:
+            use_task_file(self.job["task_file"])
         settings: Scoring = self.job["settings"]
         with tempfile.TemporaryDirectory(prefix="distilora-") as folder:
             for name, content in ray.get(self.job["model"]).items():

@@ -18,6 +18,7 @@ from distilora.tasks.base import Task
 from distilora.tasks.registry import restore
 
 _loading: str | None = None  # the file that this process is loading for another one
+_used: str | None = None  # the file that the user named
 
 
 def task_file(task: Task) -> Path | None:
@@ -89,6 +90,29 @@ def load_task_file(file: str | None, module: str = "") -> None:
         spec.loader.exec_module(found)
     finally:
         _loading = None
+
+
+def use_task_file(file: str) -> None:
+    """Import the file that a user names, so that its task is known by its name. Raises ConfigError if that fails."""
+    global _used
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"--task-file: no such file: {file}; name the Python file that registers the task")
+    try:
+        load_task_file(str(path.resolve()))
+    except DistiloraError:
+        raise
+    except Exception as error:  # whatever the file does
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"--task-file: {file} cannot be imported ({type(error).__name__}: {reason}); correct it"
+        ) from None
+    _used = str(path.resolve())
+
+
+def used_task_file() -> str | None:
+    """The file that the user named, for processes that this one starts; None if there was none."""
+    return _used
 
 
 def _module(task: Task, file: Path) -> str:

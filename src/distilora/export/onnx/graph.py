@@ -38,7 +38,7 @@ def write_onnx(network: Network, path: Path) -> None:
             raise MissingExtra(package, "export")
     if network.task.output_kind != "label":
         raise ArtifactError(
-            f"--to: task {network.task.name} has a head of its own, but onnx supports classification only; use merged"
+            f"--to: task {network.task.name} has a head of its own, which onnx does not support; use merged"
         )
     module = (_BlockGraph(network) if _has_known_blocks(network) else _WholeGraph(network)).eval()
     ids = torch.ones(3, 12, dtype=torch.int64)

@@ -6,15 +6,19 @@
     full     as loaded                the blocks' own weights, the head       delta/    the changed weights, whole
     head     as loaded                the head                                delta/    the changed weights, whole
 
-Every head layer is trained and saved, whatever the method. `full` on all blocks trains the embeddings, too.
+Every head layer is trained and saved, whatever the method. `full` on all blocks trains the embeddings, too. A new method is a
+row here, and a file beside this one if its arithmetic is new; no other module knows a method by its name.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from distilora.config.schema import AdapterConfig, MethodName
 from distilora.errors import ConfigError
+from distilora.model.adapters import low_rank
+from distilora.model.adapters.arithmetic import Arithmetic
 from distilora.model.encoders.families import Architecture, in_head
 
 Saved = Literal["peft", "delta"]
@@ -22,50 +26,37 @@ Saved = Literal["peft", "delta"]
 
 @dataclass(frozen=True)
 class Method:
-    """One row. `inject(model, family, adapter, blocks)` gives the module to train: the model, or a PEFT model around it."""
+    """One row."""
 
     name: MethodName
     phrase: str
-    quantised: bool
     inject: Callable[[Any, Architecture, AdapterConfig, int], Any]
+    """(model, family, adapter, blocks) -> the module to train: the model, or a PEFT model around it."""
+    numbers: Callable[[AdapterConfig, Sequence[int], bool], int]
+    """(adapter, shape, targeted) -> numbers trained for a weight of that shape in a block that is trained."""
     saved: Saved
-    learning_rate: float  # usual peak
+    learning_rate: float
+    """Usual peak."""
+    arithmetic: Arithmetic | None = None
+    """What it puts beside a linear layer; None: nothing."""
+    settings: tuple[str, ...] = ()
+    """Settings of `adapter` that it reads, beside `last_blocks`."""
+    check: Callable[[AdapterConfig], None] = lambda adapter: None
+    """Raises ConfigError for settings that do not go with the method."""
+    quantised: bool = False
+    """Whether the blocks' weights are held in 4 bits."""
 
 
-def low_rank(model: Any, family: Architecture, adapter: AdapterConfig, blocks: int) -> Any:
-    """A PEFT model around `model`: low-rank updates with B = 0, head layers as `modules_to_save`.
-
-    Raises ConfigError if the targets are not there or cannot be adapted.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    layers = None if adapter.last_blocks is None else list(range(blocks - adapter.last_blocks, blocks))
-    settings = LoraConfig(
-        task_type="SEQ_CLS" if type(model).__name__.endswith("SequenceClassification") else None,
-        r=adapter.r,
-        lora_alpha=adapter.alpha,
-        lora_dropout=adapter.dropout,
-        target_modules=family.targets(adapter.targets),
-        layers_to_transform=layers,
-        layers_pattern=family.blocks.rsplit(".", 1)[-1] if layers is not None else None,
-        modules_to_save=list(family.head_layers),
-    )
-    try:
-        return get_peft_model(model, settings, autocast_adapter_dtype=False)
-    except ValueError as error:
-        raise ConfigError(f"adapter.targets: {' '.join(str(error).split())}") from None
-
-
-def own_weights(model: Any, family: Architecture, adapter: AdapterConfig, blocks: int) -> Any:
-    """The model, its last blocks (all: the embeddings, too) and head open to training, the rest frozen."""
+def _own_weights(model: Any, family: Architecture, adapter: AdapterConfig, blocks: int) -> Any:
+    """Open the last blocks (all: the embeddings, too) and the head to training; freeze the rest."""
     model.requires_grad_(adapter.last_blocks is None)
     for block in model.base_model.get_submodule(family.blocks)[blocks - (adapter.last_blocks or blocks) :]:
         block.requires_grad_(True)
     return _open_head(model, family)
 
 
-def nothing(model: Any, family: Architecture, adapter: AdapterConfig, blocks: int) -> Any:
-    """The model, frozen but for its head."""
+def _nothing(model: Any, family: Architecture, adapter: AdapterConfig, blocks: int) -> Any:
+    """Freeze the model but for its head."""
     model.requires_grad_(False)
     return _open_head(model, family)
 
@@ -77,12 +68,48 @@ def _open_head(model: Any, family: Architecture) -> Any:
     return model
 
 
+def _check_full(adapter: AdapterConfig) -> None:
+    _check_no_update(adapter, "full", "narrow it with adapter.last_blocks, or use method lora")
+
+
+def _check_head(adapter: AdapterConfig) -> None:
+    if adapter.last_blocks is not None:
+        raise ConfigError(
+            f"adapter.last_blocks: {adapter.last_blocks} given, but method head trains in no block; set it to null, or use "
+            "method lora or full"
+        )
+    _check_no_update(adapter, "head", "use method lora")
+
+
+def _check_no_update(adapter: AdapterConfig, name: str, instead: str) -> None:
+    if adapter.dropout:
+        raise ConfigError(
+            f"adapter.dropout: {adapter.dropout} given, but method {name} has no low-rank update to drop from; use "
+            "training.dropout, or method lora"
+        )
+    if adapter.targets != "all":
+        raise ConfigError(f"adapter.targets: given, but method {name} adapts no single layers; {instead}")
+
+
+_LOW_RANK_SETTINGS = ("r", "alpha", "dropout", "targets")
 METHODS = {
     row.name: row
     for row in (
-        Method("lora", "LoRA", False, low_rank, "peft", 5e-4),
-        Method("qlora", "QLoRA (LoRA on a 4-bit base)", True, low_rank, "peft", 5e-4),
-        Method("full", "full fine-tuning", False, own_weights, "delta", 5e-5),
-        Method("head", "a trained head on the frozen encoder", False, nothing, "delta", 1e-3),
+        Method(
+            "lora", "LoRA", low_rank.inject, low_rank.numbers, "peft", 5e-4, low_rank.LOW_RANK, _LOW_RANK_SETTINGS,
+        ),
+        Method(
+            "qlora", "QLoRA (LoRA on a 4-bit base)", low_rank.inject, low_rank.numbers, "peft", 5e-4, low_rank.LOW_RANK,
+            _LOW_RANK_SETTINGS, quantised=True,
+        ),
+        Method(
+            "full", "full fine-tuning", _own_weights, lambda adapter, shape, targeted: math.prod(shape), "delta", 5e-5,
+            check=_check_full,
+        ),
+        Method(
+            "head", "a trained head on the frozen encoder", _nothing, lambda adapter, shape, targeted: 0, "delta", 1e-3,
+            check=_check_head,
+        ),
     )
-}
+}  # fmt: skip
+ARITHMETICS = tuple(dict.fromkeys(row.arithmetic for row in METHODS.values() if row.arithmetic is not None))
