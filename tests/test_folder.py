@@ -341,7 +341,9 @@ def test_a_folder_that_cannot_be_written(
     config = tiny_config(out, reviews, encoder)
     assert main(["--quiet", "train", write_recipe(tmp_path / "recipe.yaml", config)]) == 2
     line = capsys.readouterr().err
-    assert re.fullmatch(rf"distilora: output: {re.escape(str(out))} cannot be (written|created) \(.+\); give .+\n", line)
+    assert re.fullmatch(
+        rf"distilora: output: {re.escape(str(out))} cannot be (written|created) \(.+\); give .+\n", line
+    )
 
 
 def test_stages_are_called_in_order(encoder: Path, reviews: Path, tmp_path: Path) -> None:
