@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from distilora.config.parse import parse, read_recipe
     from distilora.config.schema import MeasureConfig, RunConfig
     from distilora.errors import DistiloraError
-    from distilora.evaluation.measure import evaluate
+    from distilora.evaluation.evaluate import evaluate
     from distilora.explanation.explain import Explanation, explain
     from distilora.export.export import export_run
     from distilora.inference.predictor import Predictor, load
@@ -29,7 +29,7 @@ _HOMES = {
     "parse": "config.parse",
     "read_recipe": "config.parse",
     "DistiloraError": "errors",
-    "evaluate": "evaluation.measure",
+    "evaluate": "evaluation.evaluate",
     "Predictor": "inference.predictor",
     "load": "inference.predictor",
     "Explanation": "explanation.explain",

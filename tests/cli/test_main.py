@@ -287,7 +287,7 @@ def test_encoder_refuses(words: list[str], capsys: Captured) -> None:
 
 COMMANDS = {  # words, and what does the work
     "train": (["--output", "x"], "distilora.runs.preflight.check_run"),
-    "evaluate": (["RUN", "--data.path", "x.csv"], "distilora.evaluation.measure.evaluate"),
+    "evaluate": (["RUN", "--data.path", "x.csv"], "distilora.evaluation.evaluate.evaluate"),
     "predict": (["RUN", "a text"], "distilora.inference.predictor.load"),
     "explain": (["RUN", "a text"], "distilora.inference.predictor.load"),
     "score": (["RUN", "x.csv", "--output", "x"], "distilora.scoring.score.score"),

@@ -63,7 +63,7 @@ def test_what_is_no_evaluation_is_refused(finished: Path, tmp_path: Path) -> Non
         with pytest.raises(ConfigError, match="holds a run or a model, not an evaluation"):
             refuse_what_is_no_evaluation(folder)
     (tmp_path / "report.html").touch()
-    with pytest.raises(ConfigError, match="holds files that are not of an evaluation"):
+    with pytest.raises(ConfigError, match="holds files that do not belong to an evaluation"):
         refuse_what_is_no_evaluation(tmp_path)
     with pytest.raises(ConfigError, match="is a file"):
         refuse_what_is_no_evaluation(tmp_path / "report.html")

@@ -42,7 +42,7 @@ def test_figures_and_caveats(finished: Path, metrics: dict) -> None:
     assert f"{validation['metrics']['accuracy']['value']:.2%} (" in row
     for note in metrics["notes"]:
         assert f"- {note}" in text
-    assert f"({metrics['data']['train']:,} examples to train on" in text
+    assert f"({metrics['data']['train']:,} training examples" in text
 
 
 def snippet(folder: Path, texts: list[str]) -> str:
@@ -83,7 +83,7 @@ def test_the_card_names_its_method(method: str, runs: dict[str, Path]) -> None:
     assert f"; method: {METHODS[method].phrase}.\n" in text
     assert ("With Transformers and PEFT alone" in text) == peft
     assert ("peft" in snippet(runs[method], [])) == peft
-    held = " (on the full-precision encoder; in training it was held in 4 bits):"
+    held = " (on the full-precision encoder; training kept it in 4 bits):"
     assert (held in text) == (method == "qlora")
 
 

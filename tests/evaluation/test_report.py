@@ -89,7 +89,7 @@ def test_parts_that_say_nothing_are_left_out(page: Page) -> None:
     assert "read whole" not in page.text  # all of these reviews are
     assert "1-64 tokens" not in page.text
     assert "by length" not in page.text
-    assert "On parts of these examples" not in page.text
+    assert "By slice" not in page.text
 
 
 def test_it_shows_the_figures(page: Page, metrics: dict, encoder: Path) -> None:

@@ -11,7 +11,7 @@ from support.tiny import BAD, GOOD, tiny_reviews
 
 import distilora
 from distilora.errors import ConfigError, DataError
-from distilora.explanation.explain import Weight, _places, explain
+from distilora.explanation.explain import Weight, _spans, explain
 from distilora.inference.predictor import Predictor, load
 
 METHODS = ("leave-one-out", "integrated-gradients", "gradient-x-input")
@@ -148,7 +148,7 @@ def test_sentences_end_where_said(counting: Predictor) -> None:
 @pytest.mark.usefixtures("a_minute")
 @pytest.mark.parametrize("text", ["!" * 1_000_000, '!"' * 500_000, "." + '"' * 1_000_000])
 def test_sentences_of_a_megabyte_are_found_in_linear_time(text: str) -> None:
-    assert _places(text, "sentence") == [(0, len(text))]
+    assert _spans(text, "sentence") == [(0, len(text))]
 
 
 def test_words_that_were_cut_have_no_weight(predictor: Predictor) -> None:

@@ -115,7 +115,7 @@ def test_before_there_is_a_run(
     assert main(["--quiet", "train", write_recipe(tmp_path / "recipe.yaml", config)]) == 2
     line = capfd.readouterr().err
     assert re.fullmatch(
-        rf"distilora: output: {re.escape(str(disk / 'run'))} cannot be (written|made)(:| \()[^\n]+\n", line
+        rf"distilora: output: {re.escape(str(disk / 'run'))} cannot be (written|created)(:| \()[^\n]+\n", line
     )
     assert "--resume" not in line  # there is nothing to resume
 

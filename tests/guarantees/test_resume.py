@@ -122,7 +122,7 @@ def test_threads_are_kept_and_another_number_is_noted(
     encoder: Path, reviews: Path, tmp_path: Path, capsys: Captured
 ) -> None:
     folder = tmp_path / "run"
-    note = "note: this run was begun with threads: 1 and goes on with 2: the last bits of its weights may differ; --threads 1 "
+    note = "note: this run was begun with threads: 1 and continues with 2: the last bits of its weights may differ; --threads 1 "
     with hardware.threads_for(2):
         fitted(Run(tiny_config(folder, reviews, encoder, training__epochs=1, training__threads=1)))
         assert torch.get_num_threads() == 2  # the process has its own again

@@ -194,7 +194,7 @@ def test_overwrite_replaces_what_is_of_a_run(
         assert sorted(path.name for path in former.iterdir()) == [
             MARK, LOCK, ".notes.tmp", "checkpoints", "environment.json", "run.yaml", "stray.txt"
         ]  # fmt: skip
-        assert f"note: {former}: .notes.tmp, stray.txt: not of a run, left as it is\n" in capsys.readouterr().err
+        assert f"note: {former}: .notes.tmp, stray.txt: not part of a run, left unchanged\n" in capsys.readouterr().err
         assert sorted(path.name for path in (former / "checkpoints").iterdir()) == ["00000008", "00000015"]
     assert not (former / LOCK).exists()
 
@@ -341,7 +341,9 @@ def test_a_folder_that_cannot_be_written(
     config = tiny_config(out, reviews, encoder)
     assert main(["--quiet", "train", write_recipe(tmp_path / "recipe.yaml", config)]) == 2
     line = capsys.readouterr().err
-    assert re.fullmatch(rf"distilora: output: {re.escape(str(out))} cannot be (written|made) \(.+\); give .+\n", line)
+    assert re.fullmatch(
+        rf"distilora: output: {re.escape(str(out))} cannot be (written|created) \(.+\); give .+\n", line
+    )
 
 
 def test_stages_are_called_in_order(encoder: Path, reviews: Path, tmp_path: Path) -> None:

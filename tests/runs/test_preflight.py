@@ -121,7 +121,7 @@ def test_a_dry_run_says_what_the_run_would_do(
     assert lines["train"] == f"{data['train']} texts: neg {data['train'] // 2}, pos {data['train'] // 2}"
     assert lines["validation"] == f"{data['validation']} texts: neg 20, pos 20"
     assert lines["test"] == "heldout, 30 texts: neg 15, pos 15"
-    assert lines["tokens of a text"].endswith("; 0 texts are cut")
+    assert lines["tokens per text"].endswith("; 0 texts are truncated")
     assert lines["updates"].startswith(
         f"{metrics['training']['planned_updates']} of 16 texts, in 8 epochs; 2 validations"
     )

@@ -9,7 +9,7 @@ from support.tiny import divided, tiny_reviews, write_csv
 from distilora.config.schema import DataConfig, EvaluationConfig, MeasureConfig, SourceConfig
 from distilora.data.sources import Source, open_source
 from distilora.errors import DataError
-from distilora.evaluation.measure import evaluate
+from distilora.evaluation.evaluate import evaluate
 from distilora.files.tables import Record
 from distilora.tasks.classification import Classification
 from distilora.tasks.matching import matched

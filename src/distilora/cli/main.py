@@ -260,7 +260,7 @@ def _evaluate(words: list[str]) -> int:
     config = parse(MeasureConfig, words[1:], options=EVALUATE_OPTIONS)
     if not config.data.path:
         raise ConfigError("data.path: nothing given; name the labelled data with --data.path")
-    from distilora.evaluation.measure import evaluate
+    from distilora.evaluation.evaluate import evaluate
 
     summary, folder = evaluate(words[0], config)
     found = summary["evaluation"]

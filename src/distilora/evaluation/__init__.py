@@ -1,1 +1,1 @@
-"""Measures answers, and tells the figures: report and model card."""
+"""Measures a model's answers and presents the figures: metrics, report and model card."""

@@ -1,4 +1,4 @@
-"""The folder of an evaluation: named after what was measured and how, and never given to two different evaluations."""
+"""The folder of an evaluation: named after what was measured and how, and never shared by two different evaluations."""
 
 import hashlib
 import json
@@ -19,9 +19,9 @@ Identity = Mapping[str, Any]
 def evaluation_identity(
     artifact: Artifact, config: MeasureConfig, source: str, split: str, digest: str, precision: str
 ) -> dict[str, Any]:
-    """Everything the answers depend on: two evaluations with the same identity are the same one.
+    """Collect everything the answers depend on: two evaluations with the same identity are the same evaluation.
 
-    `digest` is that of the texts and labels, `precision` what the backend computes in.
+    `digest` is that of the texts and labels, `precision` the backend's.
     """
     base = None
     if artifact.quantisation is not None:
@@ -46,14 +46,13 @@ def refuse_what_is_no_evaluation(folder: Path) -> None:
     if (folder / "run.yaml").exists() or (folder / "artifact.json").exists():
         raise ConfigError(f"output: {folder} holds a run or a model, not an evaluation; give another folder")
     if any((folder / name).exists() for name in FILES) and _identity_in(folder) is None:
-        raise ConfigError(f"output: {folder} holds files that are not of an evaluation; give another folder")
+        raise ConfigError(f"output: {folder} holds files that do not belong to an evaluation; give another folder")
 
 
 def choose_folder(config: MeasureConfig, evaluations: Path, data: str, identity: Identity) -> Path:
-    """The folder to write: `config.output`, else one in `evaluations` that no other evaluation has.
+    """Choose the folder to write: `config.output`, else one in `evaluations` that no other evaluation occupies.
 
-    The same evaluation made again replaces its former files, and that is said. Raises ConfigError if `config.output`
-    holds another evaluation.
+    Repeating an evaluation replaces its files, with a note. Raises ConfigError if `config.output` holds another evaluation.
     """
     if config.output:
         folder = Path(config.output)
@@ -76,15 +75,15 @@ def choose_folder(config: MeasureConfig, evaluations: Path, data: str, identity:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder. Raises OutputError if that cannot be done."""
+    """Create the folder. Raises OutputError if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"output: {folder} cannot be made ({error.strerror}); give another --output") from None
+        raise OutputError(f"output: {folder} cannot be created ({error.strerror}); give another --output") from None
 
 
 def data_name(config: MeasureConfig, split: str) -> str:
-    """A short name of the data: FILE for a single file, else SOURCE-SPLIT."""
+    """Name the data in short: FILE for a single file, else SOURCE-SPLIT."""
     path = Path(config.data.path)
     if path.is_file() and not path.name.endswith((".tar.gz", ".tgz")):
         return path.stem
@@ -97,7 +96,7 @@ def _plain(name: str) -> str:
 
 
 def _identity_in(folder: Path) -> Identity | None:
-    """The identity of the evaluation in a folder; {} of one that did not record it yet, None where there is none."""
+    """Read the identity of the evaluation in a folder; {} if it predates identities, None if there is no evaluation."""
     try:
         summary = json.loads((folder / "metrics.json").read_text("utf-8"))
         return dict(summary.get("identity", {})) if "evaluation" in summary else None
@@ -109,5 +108,5 @@ def _difference(former: Identity, identity: Identity) -> str:
     if not former:
         return "of an earlier release, which did not record what it measured"
     names = [name for name in identity if former.get(name) != identity[name]]
-    shown = {"model", "examples"}
-    return ", ".join(f"other {name}" if name in shown else f"{name} {former.get(name)}" for name in names)
+    digests = {"model", "examples"}
+    return ", ".join(f"other {name}" if name in digests else f"{name} {former.get(name)}" for name in names)

@@ -1,4 +1,4 @@
-"""The model card, README.md of a run, as the Hub reads it: metadata, figures with their caveats, ten lines to load it."""
+"""The model card, README.md of a run, in the Hub's format: metadata, figures with caveats, ten lines to load the model."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ _TEMPLATE = """---
 
 # {name}
 
-{encoder} adapted by distilora {version} for {task}{labels}; method: {method}.
+{encoder}, fine-tuned by distilora {version} for {task}{labels}; method: {method}.
 
 ## Figures
 
@@ -32,9 +32,9 @@ With distilora:
 {plain}
 ## Training
 
-Data: {source} ({train:,} examples to train on, {validation:,} to choose on). Texts are cleaned by the step
-`{cleaning}` v{cleaning_version} and cut to {max_length} tokens. Precision {precision}. All settings are in `run.yaml`, versions in
-`environment.json`, every answer in `predictions.parquet`, pictures in `report.html`.
+Data: {source} ({train:,} training examples, {validation:,} validation examples). Texts are cleaned by the
+`{cleaning}` step, v{cleaning_version}, and truncated to {max_length} tokens. Precision: {precision}. Settings are in `run.yaml`,
+versions in `environment.json`, every answer in `predictions.parquet`, plots in `report.html`.
 """
 
 _PLAIN = """
@@ -76,7 +76,7 @@ def model_card(
     notes: Sequence[str],
     data: Mapping[str, Any],
 ) -> str:
-    """The card's text. `splits` are what `evaluate.measure` gave, the final test first where there is one."""
+    """Write the card's text. `splits` holds the metrics from `measure`, the final test first if there is one."""
     embedded = artifact.encoder["name"] == "embedded"
     base_name = "sentence-transformers/all-MiniLM-L6-v2" if embedded else artifact.encoder["name"]
     folder = "minilm" if embedded else artifact.encoder["name"]
@@ -100,9 +100,9 @@ def model_card(
         id2label=dict(enumerate(task.labels)) if task.labels else None,
         temperature=artifact.temperature,
     )
-    # Another task's head may pool its rows in its own way, which the Transformers class does not know.
+    # Another task's head may pool its rows in its own way, which the Transformers class does not implement.
     packages = "Transformers and PEFT" if artifact.weights == "peft" else "Transformers"
-    on_base = " (on the full-precision encoder; in training it was held in 4 bits)" if artifact.quantisation else ""
+    on_base = " (on the full-precision encoder; training kept it in 4 bits)" if artifact.quantisation else ""
     plain = (
         _PLAIN.format(packages=packages, folder_hint=on_base + hint, snippet=snippet)
         if task.output_kind == "label"
@@ -150,7 +150,7 @@ def _verdict(split: Mapping[str, Any]) -> str:
 
 
 def _baselines(splits: Sequence[Mapping[str, Any]]) -> str:
-    """A sentence on what the constant answer reaches; the table is left to the metrics of the model."""
+    """Write a sentence on the accuracy of the constant answer; the table is for the model's own metrics."""
     lines = [
         f"{s['baseline']['accuracy']:.2%} of {s['split']} (macro F1 {s['baseline']['macro_f1']:.2%})"
         for s in splits

@@ -1,4 +1,4 @@
-"""The report's pictures, as SVG that stands in a page and needs nothing else."""
+"""The report's pictures: self-contained SVG to embed in a page."""
 
 import io
 import re
@@ -12,8 +12,8 @@ from distilora.tasks import showing
 from distilora.tasks.metrics.names import metric_name
 
 INK, ACCENT, SOFT, WARN = "#1f2933", "#2563a6", "#c9d8e8", "#c2410c"
-WIDTH = 4.2  # inches of a picture that stands beside others
-NARROW = 4  # classes up to which the confusion matrix stands beside other pictures
+WIDTH = 4.2  # inches of a picture with others beside it
+NARROW = 4  # classes up to which the confusion matrix has other pictures beside it
 ROOMY = 8  # classes up to which a cell of the confusion matrix has room for its share
 
 
@@ -25,13 +25,13 @@ class Picture(NamedTuple):
 
     @property
     def wide(self) -> bool:
-        """Whether it was drawn wider than others, to take a row of the page for itself."""
-        drawn = re.search(r'width="([\d.]+)pt"', self.svg)
-        return drawn is not None and float(drawn[1]) > 72 * WIDTH + 1  # points to the inch
+        """Whether it is wider than others and takes a row of the page to itself."""
+        width = re.search(r'width="([\d.]+)pt"', self.svg)
+        return width is not None and float(width[1]) > 72 * WIDTH + 1  # 72 points to the inch
 
 
 def draw(picture: showing.Picture) -> Picture:
-    """Draw what a task has a report show."""
+    """Draw a picture that a task declares for the report."""
     if isinstance(picture, showing.Matrix):
         return Picture(picture.caption, _matrix(picture.counts, [_label(name) for name in picture.names]))
     if isinstance(picture, showing.Reliability):
@@ -42,7 +42,7 @@ def draw(picture: showing.Picture) -> Picture:
 
 
 def lengths(split: Mapping[str, Any]) -> list[Picture]:
-    """Draw the headline metric by length, where texts are of several lengths."""
+    """Draw the headline metric by length; nothing if all texts fall into one slice."""
     by_length = [row for row in split["slices"] if row["slice"].endswith("tokens")]
     if len(by_length) < 2:
         return []
@@ -50,7 +50,7 @@ def lengths(split: Mapping[str, Any]) -> list[Picture]:
 
 
 def _label(name: str) -> str:
-    """A class's name for a picture: cut where it is long, and no formula where it holds two dollars."""
+    """Shorten a class's name for a picture and escape dollars, which matplotlib would take for a formula."""
     return (name if len(name) <= 20 else name[:19] + "…").replace("$", r"\$")
 
 
@@ -74,14 +74,14 @@ def _svg(figure: Any) -> str:
         warnings.catch_warnings(),
         matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "distilora", "font.family": "sans-serif"}),
     ):
-        warnings.simplefilter("ignore")  # a glyph that matplotlib's font lacks: the browser draws the text
+        warnings.simplefilter("ignore")  # glyphs missing from matplotlib's font: the browser draws the text
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    return text[text.index("<svg") :]  # without the XML prologue, which HTML does not take
+    return text[text.index("<svg") :]  # without the XML prologue, which is invalid inside HTML
 
 
 def curves(history: Sequence[Mapping[str, float]]) -> list[Picture]:
-    """Draw the losses by update, from training's history; nothing where nothing was trained."""
+    """Draw the losses by update from the training history; nothing if there was no training."""
     train = [(row["update"], row["loss"]) for row in history if "loss" in row]
     validation = [(row["update"], row["validation_loss"]) for row in history if "validation_loss" in row]
     if not train:
@@ -159,8 +159,8 @@ def _lengths(rows: Sequence[Mapping[str, Any]]) -> str:
     names = [f"{row['slice'].removesuffix(' tokens')}\nn={row['examples']:,}" for row in rows]
     values = [row["value"] if row["value"] is not None else float("nan") for row in rows]
     axes.bar(names, values, color=ACCENT, width=0.7)
-    known = [value for value in values if value == value]
-    if known and min(known) > 0.5 and max(known) <= 1:
+    defined = [value for value in values if value == value]
+    if defined and min(defined) > 0.5 and max(defined) <= 1:
         axes.set_ylim(0.5, 1.0)
     axes.tick_params(axis="x", labelsize=7)
     axes.set_xlabel("tokens read")

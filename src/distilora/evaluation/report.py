@@ -1,4 +1,4 @@
-"""The report: one small HTML file with everything a reader needs to believe the figures, pictures inside, no network."""
+"""The report: one small HTML file with everything a reader needs to trust the figures, pictures embedded, no network."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,11 +25,11 @@ def write_report(
     """Write report.html.
 
     Args:
-        task: says what is shown of a split beside its metrics.
-        splits: what `evaluation.measure` gave, the one to read first in front.
+        task: chooses what to show of a split beside its metrics.
+        splits: metrics from `measure`, the split to read first in front.
         history: losses by update, from training.
-        notes: sentences a reader must know, such as where the figures flatter.
-        facts: name -> value, shown beside the metrics.
+        notes: caveats a reader must know, such as where the figures flatter.
+        facts: name -> value, shown below the metrics.
         settings: the resolved run.yaml, shown at the end.
 
     Raises MissingExtra without jinja2 or matplotlib.
@@ -56,11 +56,11 @@ def write_report(
 
 
 def split_pictures(task: Task, split: Mapping[str, Any]) -> list[Picture]:
-    """Draw the pictures of a split: those that the task has shown, and the headline metric by length."""
+    """Draw the pictures of a split: those that its task shows, and the headline metric by length."""
     return [draw(picture) for picture in task.report(split).pictures] + lengths(split)
 
 
 def _shown(task: Task, split: Mapping[str, Any]) -> dict[str, Any]:
-    """A split as the template takes it, with what the task has shown."""
-    shown = task.report(split)
-    return {**split, "sentences": shown.sentences, "pictures": split_pictures(task, split), "tables": shown.tables}
+    """Prepare a split for the template: its metrics with the sentences, pictures and tables that its task shows."""
+    report = task.report(split)
+    return {**split, "sentences": report.sentences, "pictures": split_pictures(task, split), "tables": report.tables}

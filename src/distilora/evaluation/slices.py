@@ -1,6 +1,6 @@
 """Slices: the headline metric on parts of the examples, by length, truncation and presence of negation.
 
-A part that holds all of the examples says nothing that the whole does not, and is left out.
+A part that holds all examples adds nothing to the whole and is left out.
 """
 
 import re
@@ -24,7 +24,7 @@ LENGTH_BINS = (0, 64, 128, 192, 256, 384, 512)  # tokens as read
 def slice_metrics(
     task: Task, examples: Examples, tokens: Tokenised, outputs: NDArray[np.float32], targets: Sequence[Any]
 ) -> list[dict[str, Any]]:
-    """Measure outputs [G, ...] on each part that holds some of the examples, but not all."""
+    """Measure the outputs [G, ...] on each part that holds some examples, but not all."""
     lengths = tokens.rows.group_lengths
     negated = np.asarray([bool(NEGATION.search(" ".join(e.texts))) for e in examples.items])
     edges = [*LENGTH_BINS, int(lengths.max(initial=0)) + 1]

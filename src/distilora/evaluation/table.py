@@ -1,4 +1,4 @@
-"""Shows an evaluation on the terminal: the metrics to read first."""
+"""An evaluation on the terminal: the metrics to read first."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ HEADLINES = ("accuracy", "macro_f1", "auroc", "ece")
 
 
 def metric_rows(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(name, value with its interval) of the metrics to read first."""
+    """List the metrics to read first as pairs (name, value with its interval)."""
     metrics = evaluation["metrics"]
     names = [name for name in HEADLINES if name in metrics] or list(metrics)
     return [(METRICS.get(name, (name, ""))[0], metric_text(name, metrics[name])) for name in names]

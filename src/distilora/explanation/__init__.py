@@ -1,1 +1,1 @@
-"""Explains which words an answer comes from."""
+"""Explains which words or sentences of a text an answer comes from."""

@@ -1,11 +1,11 @@
-"""Explains an answer: which words, or sentences, of the text it comes from.
+"""Explanations of an answer: which words, or sentences, of the text it comes from.
 
     leave-one-out            weight[i] = p(label | text) - p(label | text without part i)
-    integrated-gradients,    weight[i] = what the tokens of part i have of the label's log-odds (explanation/gradients.py)
-    gradient-x-input
+    integrated-gradients,    weight[i] = sum of the attributions of part i's tokens to the label's log-odds
+    gradient-x-input                     (explanation/gradients.py)
 
-Leaving out works with whatever the predictor runs on; the shortened texts go through the plan like any others. The
-gradient methods need the torch backend, which alone they import.
+Leave-one-out works with any backend; the shortened texts are planned into micro-batches like any others. The gradient
+methods need the torch backend; only they import it.
 """
 
 import math
@@ -25,17 +25,19 @@ from distilora.inference.predictor import STREAM, Predictor
 Method = Literal["leave-one-out", "integrated-gradients", "gradient-x-input"]
 Level = Literal["word", "sentence"]
 
-# Of integrated gradients, by precision: 512 tokens in under 2 s on two cores with the embedded encoder (LOG.md)
+# Points of integrated gradients by precision: 512 tokens take under 2 s on two cores with the embedded encoder (LOG.md)
 STEPS = {"fp32": 7, "bf16": 14}
 MOST_STEPS = 1000
 _WORD = re.compile(r"\S+")
-_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’)\]]*\s+")  # a run of marks is tried once, from its start
+_SENTENCE_END = re.compile(
+    r"(?<![.!?…])[.!?…]+[\"'”’)\]]*\s+"
+)  # matches a run of marks only from its start: linear time
 
 
 class Weight(NamedTuple):
-    """A word, or sentence, where it stands in the cleaned text (characters, end excluded), and its weight.
+    """A word, or sentence, with its span in the cleaned text (characters, end excluded) and its weight.
 
-    `weight` is None where the text is longer than the model reads and the part was cut off.
+    `weight` is None if truncation removed the part.
     """
 
     word: str
@@ -46,38 +48,38 @@ class Weight(NamedTuple):
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where an answer comes from: the weight of each part of the text for a label."""
+    """The weight of each part of a text for a label."""
 
     text: str
-    """As cleaned for prediction."""
+    """The text as cleaned for prediction."""
     method: Method
     level: Level
     label: str
     probability: float
-    """Of the label, calibrated."""
+    """The label's calibrated probability."""
     parts: tuple[Weight, ...]
-    """In the order of the text."""
+    """Words or sentences in the order of the text."""
     steps: int | None = None
-    """Of integrated gradients."""
+    """Points of integrated gradients; None for other methods."""
     difference: float | None = None
-    """Log-odds of the text less those of the baseline: what a gradient method ascribes."""
+    """Log-odds of the text minus those of the baseline, which a gradient method attributes; None for leave-one-out."""
     special: float | None = None
-    """What of it went to tokens that are no part of the text ([CLS], [SEP]); 0 with integrated gradients."""
+    """The amount attributed to special tokens ([CLS], [SEP]); 0 with integrated gradients, None for leave-one-out."""
     completeness_error: float | None = None
-    """|sum of all attributions - difference|, in log-odds; None of leave-one-out."""
+    """|sum of all attributions - difference|, in log-odds; None for leave-one-out."""
 
     @property
     def measure(self) -> str:
-        """What weights are of: 'probability' or 'log-odds'."""
+        """The quantity that weights are differences of: 'probability' or 'log-odds'."""
         return "probability" if self.method == "leave-one-out" else "log-odds"
 
     @property
     def cut(self) -> int:
-        """Number of parts that the model did not read."""
+        """The number of parts that truncation removed."""
         return sum(part.weight is None for part in self.parts)
 
     def record(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Convert to JSON values."""
         return {
             "text": self.text,
             "method": self.method,
@@ -102,18 +104,19 @@ def explain(
     label: str | None = None,
     steps: int | None = None,
 ) -> Explanation:
-    """Explains the answer to a text, for `label` (None: the one answered).
+    """Explain the answer to a text, for `label` (None: the predicted one).
 
     Args:
-        method: leave-one-out; integrated-gradients or gradient-x-input (see explanation/gradients.py), of a classification.
+        method: leave-one-out, integrated-gradients or gradient-x-input (see explanation/gradients.py).
         level: a word is what stands between white space; a sentence ends with . ! ? or … (and closing quotes or
             brackets) before white space, also after an abbreviation. Its gradients are the sum of its words'.
-        steps: points of integrated gradients, 1 to 1000 (None: 7 in fp32, 14 in bf16); more make the completeness error smaller.
+        steps: points of integrated gradients, 1 to 1000 (None: 7 in fp32, 14 in bf16); more points reduce the completeness
+            error.
 
-    Where the text is too long, parts that were cut off have no weight; leaving one out lets another in.
+    Parts that truncation removes have no weight; leaving a part out makes room for others.
 
     Raises DataError if there is no such label, the task has none, or there are fewer than two parts to leave one out;
-    ConfigError if the method does not fit the predictor; MissingExtra without Captum. While gradients are computed, no
+    ConfigError if the method does not suit the predictor; MissingExtra without Captum. While gradients are computed, no
     other thread may use the predictor.
     """
     check_choice(method, level, steps)
@@ -129,14 +132,14 @@ def explain(
     labels = predictor.task.labels
     if label is not None and label not in labels:
         raise DataError(f"explain.label: there is no label {label!r}; there are {', '.join(labels)}")
-    places = _places(example.texts[0], level)
+    spans = _spans(example.texts[0], level)
     if method == "leave-one-out":
-        return _leave_one_out(predictor, example, level, label, places)
-    return _gradients(predictor, example, method, level, label, places, steps)
+        return _leave_one_out(predictor, example, level, label, spans)
+    return _gradients(predictor, example, method, level, label, spans, steps)
 
 
 def check_choice(method: str, level: str, steps: int | None) -> None:
-    """Raises ConfigError if `explain` has no such method, level or number of steps."""
+    """Raise ConfigError if `explain` has no such method, level or number of steps."""
     for name, value, choices in (("method", method, get_args(Method)), ("level", level, get_args(Level))):
         if value not in choices:
             raise ConfigError(f"explain.{name}: {value!r} given, {', '.join(choices[:-1])} or {choices[-1]} wanted")
@@ -149,28 +152,28 @@ def check_choice(method: str, level: str, steps: int | None) -> None:
 
 
 def _leave_one_out(
-    predictor: Predictor, example: Example, level: Level, label: str | None, places: Sequence[tuple[int, int]]
+    predictor: Predictor, example: Example, level: Level, label: str | None, spans: Sequence[tuple[int, int]]
 ) -> Explanation:
     (text,) = example.texts
-    if len(places) < 2:
+    if len(spans) < 2:
         raise DataError(f"explain: one {level} cannot be left out of a text of fewer than two; give a longer text")
     (answer,) = predictor.answer([example])
     label = label or str(answer["label"])
-    low, high = _read(predictor.tokenizer.encode(text), text)
-    left_out = [(start, end) for start, end in places if start < high and end > low]
-    # examples and not texts: these are clean, and cleaning twice would read &amp;lt; as a tag's <
+    low, high = _span_read(predictor.tokenizer.encode(text), text)
+    left_out = [(start, end) for start, end in spans if start < high and end > low]
+    # Examples, not texts: the text is clean already, and cleaning it twice would turn &amp;lt; into a tag's <.
     shorter = [Example((text[:start] + text[end:],)) for start, end in left_out]
-    whole = float(answer[f"p_{label}"])
+    probability = float(answer[f"p_{label}"])
     chunks = (shorter[at : at + STREAM] for at in range(0, len(shorter), STREAM))
-    without = [float(found[f"p_{label}"]) for answers in predictor.answers(chunks) for found in answers]
-    lost = dict(zip(left_out, (whole - less for less in without), strict=True))
-    parts = tuple(Weight(text[start:end], start, end, lost.get((start, end))) for start, end in places)
-    return Explanation(text, "leave-one-out", level, label, whole, parts)
+    without = [float(answer[f"p_{label}"]) for answers in predictor.answers(chunks) for answer in answers]
+    weights = dict(zip(left_out, (probability - reduced for reduced in without), strict=True))
+    parts = tuple(Weight(text[start:end], start, end, weights.get((start, end))) for start, end in spans)
+    return Explanation(text, "leave-one-out", level, label, probability, parts)
 
 
 def _gradients(
     predictor: Predictor, example: Example, method: Method, level: Level, label: str | None,
-    places: Sequence[tuple[int, int]], steps: int | None,
+    spans: Sequence[tuple[int, int]], steps: int | None,
 ) -> Explanation:  # fmt: skip
     backend = _torch_backend(predictor, method)
     from distilora.explanation.gradients import attribute
@@ -179,31 +182,31 @@ def _gradients(
     encoding = predictor.tokenizer.encode(text)
     steps = None if method == "gradient-x-input" else steps or STEPS[backend.precision]
     special = np.asarray(encoding.special_tokens_mask, bool)
-    found = attribute(
+    attribution = attribute(
         backend.network, rows_of([[encoding.ids]]), special, None if label is None else predictor.task.labels.index(label),
         predictor.artifact.temperature, steps, backend.token_budget, backend.precision,
     )  # fmt: skip
     (answer,) = predictor.task.decode(
-        found.logits / np.float32(predictor.artifact.temperature), [example], predictor.tokenizer
+        attribution.logits / np.float32(predictor.artifact.temperature), [example], predictor.tokenizer
     )
-    label = predictor.task.labels[found.label]
-    low, high = _read(encoding, text)
-    starts, weights = [start for start, _ in places], [0.0] * len(places)
-    for (_, end), value, added in zip(encoding.offsets, found.tokens.tolist(), special, strict=True):
-        if not added:  # a token may begin with the space before its word: its last character tells the word
+    label = predictor.task.labels[attribution.label]
+    low, high = _span_read(encoding, text)
+    starts, weights = [start for start, _ in spans], [0.0] * len(spans)
+    for (_, end), value, is_special in zip(encoding.offsets, attribution.tokens.tolist(), special, strict=True):
+        if not is_special:  # a token may begin with the space before its word: its last character identifies the word
             weights[max(bisect_right(starts, end - 1) - 1, 0)] += value
     parts = tuple(
         Weight(text[start:end], start, end, weight if start < high and end > low else None)
-        for (start, end), weight in zip(places, weights, strict=True)
+        for (start, end), weight in zip(spans, weights, strict=True)
     )
     return Explanation(
-        text, method, level, label, float(answer[f"p_{label}"]), parts, steps, found.difference,
-        math.fsum(found.tokens[special]), abs(math.fsum(found.tokens) - found.difference),
+        text, method, level, label, float(answer[f"p_{label}"]), parts, steps, attribution.difference,
+        math.fsum(attribution.tokens[special]), abs(math.fsum(attribution.tokens) - attribution.difference),
     )  # fmt: skip
 
 
 def _torch_backend(predictor: Predictor, method: Method) -> Any:
-    """The backend to form gradients with. Raises ConfigError if there is none."""
+    """Return the predictor's torch backend, which computes gradients. Raises ConfigError if it has another one."""
     try:
         from distilora.inference.backends.torch_backend import TorchBackend
     except ImportError:
@@ -215,8 +218,8 @@ def _torch_backend(predictor: Predictor, method: Method) -> Any:
     return backend
 
 
-def _places(text: str, level: Level) -> list[tuple[int, int]]:
-    """Start and end of each word or sentence."""
+def _spans(text: str, level: Level) -> list[tuple[int, int]]:
+    """Find the start and end of each word or sentence."""
     if level == "word":
         return [match.span() for match in _WORD.finditer(text)]
     ends = [match.end() for match in _SENTENCE_END.finditer(text)]
@@ -225,9 +228,9 @@ def _places(text: str, level: Level) -> list[tuple[int, int]]:
     return [(start, end) for start, end in spans if start < end]
 
 
-def _read(encoding: Any, text: str) -> tuple[int, int]:
-    """Start and end of what the model reads of the text."""
-    own = [place for place, special in zip(encoding.offsets, encoding.special_tokens_mask, strict=True) if not special]
-    if not encoding.overflowing or not own:
+def _span_read(encoding: Any, text: str) -> tuple[int, int]:
+    """Find the start and end of the stretch of text that truncation keeps."""
+    spans = [span for span, special in zip(encoding.offsets, encoding.special_tokens_mask, strict=True) if not special]
+    if not encoding.overflowing or not spans:
         return 0, len(text)
-    return min(start for start, _ in own), max(end for _, end in own)
+    return min(start for start, _ in spans), max(end for _, end in spans)

@@ -1,14 +1,14 @@
-"""Explains an answer by gradients, with Captum on the torch backend, in the precision that it predicts in.
+"""Attributions of an answer to tokens by gradients, with Captum on the torch backend, in the backend's precision.
 
-What is explained is f, a number that the task makes of its outputs (`Task.explained`): of a classification a label's calibrated
-log-odds. What it is ascribed to is what the embeddings module gives for the tokens (word and position, normed), e [T, E]:
+The quantity explained, f, is computed by the task from its outputs (`Task.explained`): for classification, a label's calibrated
+log-odds. It is attributed to the embeddings of the tokens (word plus position, normalised), e [T, E]:
 
     integrated gradients    (e - b) * integral of df/de at b + a (e - b) over a from 0 to 1    (Sundararajan et al., 2017)
     gradient x input        e * df/de at e
 
-The baseline b has the padding token in the place of every token but the special ones. Summed over all tokens,
-integrated gradients are f(e) - f(b), up to the error of an integral by few points (Gauss-Legendre); gradient x input is
-but the first term of f(e) - f(0), and its completeness error says how far from linear f is.
+The baseline b replaces every token but the special ones by the padding token. Summed over all tokens, integrated gradients
+equal f(e) - f(b), up to the error of a quadrature with few points (Gauss-Legendre); gradient x input is only the first-order
+term of f(e) - f(0), and its completeness error shows how far f is from linear.
 """
 
 from collections.abc import Iterator
@@ -26,12 +26,12 @@ from distilora.model.network import Network
 
 
 class Attribution(NamedTuple):
-    """What the T tokens of a text have of a label's log-odds."""
+    """Attribution of a label's log-odds to the T tokens of a text."""
 
     label: int
     logits: NDArray[np.float32]  # [1, C], before the temperature
     tokens: NDArray[np.float64]  # [T]
-    difference: float  # of the log-odds, between the text and the baseline
+    difference: float  # log-odds of the text minus those of the baseline
 
 
 def attribute(
@@ -44,13 +44,13 @@ def attribute(
     token_budget: int,
     precision: str = "fp32",
 ) -> Attribution:
-    """Attribution of a label (None: the one answered) to the tokens of one text.
+    """Attribute the log-odds of a label (None: the predicted one) to the tokens of one text.
 
     Args:
         rows: one row, T tokens.
-        special: which of them stand in the baseline as they are, [T].
+        special: whether the baseline keeps a token, [T].
         steps: points of integrated gradients; None: gradient x input.
-        token_budget: tokens to a pass: several points are computed together.
+        token_budget: most tokens in a forward pass, which computes several points together.
 
     Raises MissingExtra without Captum, ArtifactError if a gradient is not finite. One thread at a time may use `network`.
     """
@@ -58,8 +58,8 @@ def attribute(
         from captum.attr import InputXGradient, IntegratedGradients
     except ImportError as error:
         raise MissingExtra(error.name or "captum", "explain") from None
-    half = torch.autocast(network.device.type, torch.bfloat16, enabled=precision == "bf16")
-    with torch.inference_mode(False), _frozen(network), half:
+    autocast = torch.autocast(network.device.type, torch.bfloat16, enabled=precision == "bf16")
+    with torch.inference_mode(False), _frozen(network), autocast:
         with torch.no_grad():
             logits, embedded = network.through_embeddings(rows)
             chosen = int(logits[0].argmax()) if label is None else label
@@ -67,38 +67,38 @@ def attribute(
                 baseline = torch.zeros_like(embedded)
                 at_baseline, _ = network.through_embeddings(rows, baseline)
             else:
-                blank = np.where(special, rows.ids, network.padding_id).astype(np.int32)
-                at_baseline, baseline = network.through_embeddings(Rows(blank, rows.offsets, rows.row, rows.group))
+                padded = np.where(special, rows.ids, network.padding_id).astype(np.int32)
+                at_baseline, baseline = network.through_embeddings(Rows(padded, rows.offsets, rows.row, rows.group))
 
-        def of_embedded(some: Tensor) -> Tensor:
-            """[N, T, E] -> [N]."""
-            outputs, _ = network.through_embeddings(rows.take([0] * len(some)), some.flatten(0, 1))
+        def explained(points: Tensor) -> Tensor:
+            """Compute f at embeddings [N, T, E]: [N]."""
+            outputs, _ = network.through_embeddings(rows.take([0] * len(points)), points.flatten(0, 1))
             return _explained(network, outputs, chosen, temperature)
 
-        whole = embedded[None].float().requires_grad_()  # bf16 would round the points between, and their sum
+        inputs = embedded[None].float().requires_grad_()  # bf16 would round the intermediate points and their sum
         if steps is None:
-            found = InputXGradient(of_embedded).attribute(whole)
+            attributions = InputXGradient(explained).attribute(inputs)
         else:
-            together = max(1, token_budget // len(rows.ids))
-            found = IntegratedGradients(of_embedded).attribute(
-                whole, baseline[None].float(), n_steps=steps, internal_batch_size=together
+            batch_size = max(1, token_budget // len(rows.ids))
+            attributions = IntegratedGradients(explained).attribute(
+                inputs, baseline[None].float(), n_steps=steps, internal_batch_size=batch_size
             )
-        both = _explained(network, torch.cat((logits, at_baseline)).cpu().double(), chosen, temperature)
-    tokens = found[0].detach().cpu().double().sum(1)
-    if not torch.isfinite(tokens).all() or not torch.isfinite(both).all():
+        log_odds = _explained(network, torch.cat((logits, at_baseline)).cpu().double(), chosen, temperature)
+    tokens = attributions[0].detach().cpu().double().sum(1)
+    if not torch.isfinite(tokens).all() or not torch.isfinite(log_odds).all():
         raise ArtifactError("explain: a gradient is not finite; the weights are not usable, train them again")
-    return Attribution(chosen, logits.float().cpu().numpy(), tokens.numpy(), float(both[0] - both[1]))
+    return Attribution(chosen, logits.float().cpu().numpy(), tokens.numpy(), float(log_odds[0] - log_odds[1]))
 
 
 def _explained(network: Network, outputs: Tensor, label: int, temperature: float) -> Tensor:
-    """[N, ...] -> [N]."""
+    """Compute f from outputs [N, ...]: [N]."""
     scaled = (outputs if outputs.dtype == torch.float64 else outputs.float()) / temperature
     return network.task.explained(scaled, label)
 
 
 @contextmanager
 def _frozen(network: Network) -> Iterator[Any]:
-    """Without gradients of weights, which nobody asks for here and which cost half as much again."""
+    """Disable gradients of the weights: they are not needed here and would cost half as much again."""
     trained = list(network.trained().values())
     for parameter in trained:
         parameter.requires_grad_(False)

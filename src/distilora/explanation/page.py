@@ -1,4 +1,4 @@
-"""Shows an explanation: a table for a terminal, JSON for a program, one HTML file for people, which needs no network."""
+"""Presentation of an explanation: a table for the terminal, JSON for programs, one HTML file that needs no network."""
 
 from html import escape
 from pathlib import Path
@@ -32,10 +32,10 @@ td:first-child {{ text-align: right; white-space: nowrap; }}
 </head>
 <body><main>
 <h1>{title}</h1>
-<p>{told}</p>
+<p>{caveats}</p>
 <div class="text">{text}</div>
 <p><span style="background: rgba({for_}, .5)">blue</span> speaks for {label},
-<span style="background: rgba({against}, .5)">orange</span> against it; a {level}'s weight stands in its tooltip.</p>
+<span style="background: rgba({against}, .5)">orange</span> against it; hover over a {level} to see its weight.</p>
 <table><thead><tr><th>weight</th><th>{level}</th></tr></thead><tbody>
 {rows}
 </tbody></table>
@@ -45,7 +45,7 @@ td:first-child {{ text-align: right; white-space: nowrap; }}
 
 
 def check_output(path: str | Path) -> None:
-    """Raises ConfigError if `write_explanation` could not write there."""
+    """Raise ConfigError if `write_explanation` cannot write to `path`."""
     path = Path(path)
     if path.suffix.lower() not in (".html", ".json"):
         raise ConfigError(f"--output: {path} given, a file ending in .html or .json wanted")
@@ -56,9 +56,9 @@ def check_output(path: str | Path) -> None:
 
 
 def write_explanation(explanation: Explanation, path: str | Path) -> None:
-    """Writes HTML or JSON, by the file's ending; the file appears when it is whole.
+    """Write HTML or JSON, by the file's ending; the file appears only when it is complete.
 
-    Raises ConfigError for another ending or a missing folder, OutputError if the disk does not take it.
+    Raises ConfigError for another ending or a missing folder, OutputError if the disk is full.
     """
     check_output(path)
     with writing_file(path):
@@ -70,7 +70,7 @@ def write_explanation(explanation: Explanation, path: str | Path) -> None:
 
 
 def page(explanation: Explanation) -> str:
-    """The HTML file: the text with its parts shaded by weight, and the heaviest in a table."""
+    """Render the HTML file: the text with its parts shaded by weight, and the heaviest in a table."""
     most = max((abs(part.weight or 0.0) for part in explanation.parts), default=0.0) or 1.0
     text, at = [], 0
     for part in explanation.parts:
@@ -79,22 +79,22 @@ def page(explanation: Explanation) -> str:
     text.append(escape(explanation.text[at:]))
     rows = (f"<tr><td>{part.weight:+.4f}</td><td>{escape(part.word)}</td></tr>" for part in heaviest(explanation))
     return _PAGE.format(
-        title=escape(_title(explanation)), told="<br>".join(map(escape, _told(explanation))), text="".join(text),
+        title=escape(_title(explanation)), caveats="<br>".join(map(escape, _caveats(explanation))), text="".join(text),
         label=escape(explanation.label), level=explanation.level, rows="\n".join(rows), for_=FOR, against=AGAINST,
     )  # fmt: skip
 
 
 def table(explanation: Explanation) -> str:
-    """The heaviest parts as lines for a terminal."""
+    """Render the heaviest parts as lines for a terminal."""
     lines = [_title(explanation)]
     for part in heaviest(explanation):
         word = part.word if len(part.word) <= 90 else part.word[:89] + "…"
         lines.append(f"  {part.weight:+8.4f}  {word}")
-    return "\n".join([*lines, *_told(explanation)])
+    return "\n".join([*lines, *_caveats(explanation)])
 
 
 def heaviest(explanation: Explanation) -> list[Weight]:
-    """The parts with the most weight, for the label or against it, at most SHOWN."""
+    """Return the parts with the largest absolute weight, at most SHOWN."""
     read = [part for part in explanation.parts if part.weight is not None]
     return sorted(read, key=lambda part: -abs(part.weight or 0.0))[:SHOWN]
 
@@ -103,23 +103,23 @@ def _title(explanation: Explanation) -> str:
     return f"{explanation.label} {explanation.probability:.1%}, by {explanation.method}"
 
 
-def _told(explanation: Explanation) -> list[str]:
-    """What a reader must know of the weights."""
+def _caveats(explanation: Explanation) -> list[str]:
+    """Explain in sentences what the weights mean."""
     level, label = explanation.level, explanation.label
     if explanation.completeness_error is None:
-        told = [f"A weight is what the probability of {label} loses without the {level}."]
+        sentences = [f"A weight is what the probability of {label} loses without the {level}."]
     else:
         points = f", {explanation.steps} steps" if explanation.steps else ""
-        told = [
-            f"A weight is the {level}'s part in the log-odds of {label}.",
+        sentences = [
+            f"A weight is the {level}'s contribution to the log-odds of {label}.",
             f"The log-odds differ from the baseline's by {explanation.difference:+.3f}{points}; "
             f"completeness error {explanation.completeness_error:.3f}.",
         ]
     if explanation.cut:
-        told.append(
+        sentences.append(
             f"{explanation.cut:,} of {len(explanation.parts):,} {level}s were cut off: the text is longer than the model reads."
         )
-    return told
+    return sentences
 
 
 def _shaded(part: Weight, most: float) -> str:

@@ -1,1 +1,1 @@
-"""Turns a network in memory into a verified folder: saved, merged, ONNX; with the parity gate and the round trip."""
+"""Turns a network in memory into a verified folder: saved, merged or ONNX, with the parity gate and the round trip."""

@@ -1,11 +1,11 @@
-"""From a run to a model in another form, and how far that answers as the run does.
+"""Export of a run's model to another form, with a measurement of how far its answers agree with the run's.
 
 merged          one Transformers model                   config.json  model.safetensors  tokenizer.json ...
 onnx            one fp32 graph                            model.onnx  tokenizer.json
 onnx-int8       its linear layers in 8 bits               model_quantized.onnx  tokenizer.json
 transformersjs  both graphs, as Transformers.js has them  config.json  onnx/*.onnx  tokenizer.json ...
 
-run -> merged in memory -> written -> parity gate -> artifact.json, check.npz -> a fresh process gives it back
+run -> merged in memory -> written -> parity gate -> artifact.json, check.npz -> round trip through a fresh process
 """
 
 import dataclasses
@@ -55,16 +55,16 @@ def export_run(
     held_out: str | None = None,
     accept_loss: bool = False,
 ) -> Artifact:
-    """Writes a run's model in another form into the new folder `output`; its `parity` says how far it agrees.
+    """Write a run's model in another form to the new folder `output`; the artifact's `parity` records the agreement.
 
     Args:
-        encoder: where the run's encoder lies now, if not where it lay in training.
+        encoder: path of the run's encoder, if it has moved since training.
         held_out: labelled texts for the parity gate (as data.path of an evaluation); None: the run's validation texts.
-        accept_loss: writes a model that does not pass the gate, and records that.
+        accept_loss: write a model that fails the gate, and record that.
 
-    Raises ArtifactError if the run's model is damaged or exported already, or `output` exists; MissingExtra without what
-    the form needs; DataError without held-out texts; ParityError if the gate is not passed; RoundTripError if a fresh
-    process does not give its outputs back. Then nothing is left at `output`.
+    Raises ArtifactError if the run's model is damaged or already exported, or if `output` exists; MissingExtra if a package
+    for the form is missing; DataError without held-out texts; ParityError if the model fails the gate; RoundTripError if
+    a fresh process does not reproduce its outputs. On any error nothing is left at `output`.
     """
     if to not in get_args(Form):
         raise ConfigError(f"to: {to!r} given, {', '.join(get_args(Form))} wanted")
@@ -78,7 +78,7 @@ def export_run(
         _need_onnx()
     keep_freed_memory()
     task = restore(artifact.task["name"], artifact.task["settings"])
-    plain = output.with_name(f".{output.name}.{os.getpid()}.plain.tmp")  # the model, before its check is known
+    plain = output.with_name(f".{output.name}.{os.getpid()}.plain.tmp")  # the model without artifact.json and check.npz
     with unwinding(f"stopped; {output} is not written"):
         try:
             plain.mkdir(parents=True)
@@ -102,56 +102,57 @@ def _export(
 ) -> Artifact:
     tokenizer = read_tokenizer(artifact.folder / "tokenizer.json")
     check = read_check(artifact.folder)
-    checked = task.tokenise(tokenizer, check.examples).rows
+    check_rows = task.tokenise(tokenizer, check.examples).rows
     merged = merged_network(artifact, encoder)
     original = TorchBackend(open_network(artifact, "fp32", CPU, encoder), "fp32", artifact.token_budget)
-    fp32 = run_rows(checked, original) / np.float32(artifact.temperature)
-    own = run_rows(checked, TorchBackend(merged, "fp32", artifact.token_budget))
-    check_agreement(fp32, own)
-    held = read_held_out(artifact, task, held_out)
-    rows = task.tokenise(tokenizer, held.examples.items).rows
-    wanted = run_rows(rows, original, label="parity: the fp32 original", lanes=True) / np.float32(artifact.temperature)
-    del original
+    unmerged_outputs = run_rows(check_rows, original) / np.float32(artifact.temperature)
+    merged_outputs = run_rows(check_rows, TorchBackend(merged, "fp32", artifact.token_budget))
+    check_agreement(unmerged_outputs, merged_outputs)
+    texts = read_held_out(artifact, task, held_out)
+    rows = task.tokenise(tokenizer, texts.examples.items).rows
+    outputs = run_rows(rows, original, label="parity: the fp32 original", lanes=True) / np.float32(artifact.temperature)
+    del original  # frees its memory
     if to == "merged":
         candidates = _write_merged(artifact, task, merged, plain, encoder)
     else:
-        calibration = task.tokenise(tokenizer, held.calibration).rows
+        calibration = task.tokenise(tokenizer, texts.calibration).rows
         candidates = _write_onnx(artifact, to, merged, plain, encoder, calibration)
-    parity = gate(task, held.name, task.targets(held.examples.items, tokenizer), rows, wanted, candidates, accept)
-    seen = seen_file(artifact.folder)
-    if seen:  # so that an evaluation still knows what was trained on
-        shutil.copyfile(seen, plain / SEEN)
+    targets = task.targets(texts.examples.items, tokenizer)
+    parity = gate(task, texts.name, targets, rows, outputs, candidates, accept)
+    hashes = seen_file(artifact.folder)
+    if hashes:  # so that an evaluation still recognises the training texts
+        shutil.copyfile(hashes, plain / SEEN)
     if parity["accepted_loss"]:
-        say(f"warning: {parity['default']} does not pass the parity gate; written as asked with --accept-loss")
+        say(f"warning: {parity['default']} does not pass the parity gate; written because of --accept-loss")
     precision = parity["default"].split()[1]
     backend = candidates[parity["default"]][0]()
-    written = dataclasses.replace(
+    exported = dataclasses.replace(
         artifact, weights="merged" if to == "merged" else "onnx", precision=precision, quantisation=None, agreement={},
         parity=parity, temperature=1.0, token_budget=artifact.token_budget, schema=Artifact.schema, distilora=__version__,
     )  # fmt: skip
-    answers = Check(check.examples, run_rows(checked, backend, written.token_budget), own)
-    unverified = plain.with_suffix(".new")  # it gets its name when a fresh process has given its outputs back
+    exported_check = Check(check.examples, run_rows(check_rows, backend, exported.token_budget), merged_outputs)
+    unverified = plain.with_suffix(".new")  # renamed once a fresh process has reproduced its outputs
     try:
-        written = write_artifact(unverified, written, lambda target: _move_all(plain, target), answers)
+        exported = write_artifact(unverified, exported, lambda target: _move_all(plain, target), exported_check)
         verify(unverified, task, "cpu")
         os.replace(unverified, output)
     finally:
         shutil.rmtree(unverified, ignore_errors=True)
-    written = dataclasses.replace(written, folder=output)
+    exported = dataclasses.replace(exported, folder=output)
     say(f"{output}: a fresh process gives back the outputs of {len(check.examples)} texts")
-    return written
+    return exported
 
 
 def _write_merged(artifact: Artifact, task: Task, merged: Network, plain: Path, encoder: str | None) -> Candidates:
     write_transformers(merged.model, artifact, plain, _special(artifact, encoder))
 
-    def opened(precision: Any) -> Callable[[], Backend]:
+    def opener(precision: Any) -> Callable[[], Backend]:
         return lambda: TorchBackend(
             load_merged(plain, task, precision=precision, device=CPU, attention=artifact.attention), precision
         )
 
     native = pick_precision("auto", CPU)
-    return {f"torch {precision}": (opened(precision), 1.0) for precision in dict.fromkeys(["fp32", native])}
+    return {f"torch {precision}": (opener(precision), 1.0) for precision in dict.fromkeys(["fp32", native])}
 
 
 def _write_onnx(
@@ -170,24 +171,24 @@ def _write_onnx(
     else:
         shutil.copyfile(artifact.folder / "tokenizer.json", plain / "tokenizer.json")
     say("writing the graph")
-    whole = folder / FILES["fp32"]
-    write_onnx(merged, whole)
+    fp32_graph = folder / FILES["fp32"]
+    write_onnx(merged, fp32_graph)
     precisions: list[InferencePrecision] = (
         ["int8"] if to == "onnx-int8" else ["fp32"] if to == "onnx" else ["fp32", "int8"]
     )
     if "int8" in precisions:
-        quantise(whole, folder / FILES["int8"], (feed(calibration.take([i])) for i in range(calibration.groups)))
+        quantise(fp32_graph, folder / FILES["int8"], (feed(calibration.take([i])) for i in range(calibration.groups)))
     if "fp32" not in precisions:
-        whole.unlink()
+        fp32_graph.unlink()
     for precision in precisions:
         fuse_attention(folder / FILES[precision], heads(merged))
     files = {file.relative_to(plain).as_posix(): "" for file in plain.rglob("*.onnx")}
-    lying = dataclasses.replace(artifact, folder=plain, files=files, weights="onnx")
+    unchecked = dataclasses.replace(artifact, folder=plain, files=files, weights="onnx")
 
-    def opened(precision: Any) -> Callable[[], Backend]:
-        return lambda: OnnxBackend(lying, precision)
+    def opener(precision: Any) -> Callable[[], Backend]:
+        return lambda: OnnxBackend(unchecked, precision)
 
-    return {f"onnx {precision}": (opened(precision), 1.0) for precision in precisions}
+    return {f"onnx {precision}": (opener(precision), 1.0) for precision in precisions}
 
 
 def _need_onnx() -> None:
@@ -202,8 +203,8 @@ def _special(artifact: Artifact, encoder: str | None) -> dict[str, str]:
     if artifact.weights == "merged":
         import json
 
-        held = json.loads((artifact.folder / "tokenizer_config.json").read_text("utf-8"))
-        return {role: value for role, value in held.items() if role.endswith("_token") and isinstance(value, str)}
+        settings = json.loads((artifact.folder / "tokenizer_config.json").read_text("utf-8"))
+        return {role: value for role, value in settings.items() if role.endswith("_token") and isinstance(value, str)}
     return special_tokens(
         find_encoder(encoder or artifact.encoder["name"], None if encoder else artifact.encoder["revision"])
     )
@@ -213,12 +214,12 @@ def _move_all(source: Path, target: Path) -> None:
     mode = _usual_mode(target)
     for file in source.iterdir():
         if file.is_file():
-            file.chmod(mode)  # safetensors keeps what it writes to its owner
+            file.chmod(mode)  # safetensors makes its files readable by their owner alone
         file.rename(target / file.name)
 
 
 def _usual_mode(folder: Path) -> int:
-    """The mode of a new file there. Asking for the umask itself would change it for a moment, for all threads."""
+    """Determine the mode of a new file in `folder`: os.umask cannot be read without changing it for all threads."""
     probe = folder / f".mode.{os.getpid()}.tmp"
     os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     mode = stat.S_IMODE(probe.stat().st_mode)

@@ -1,10 +1,9 @@
-"""From an artifact to one plain Transformers model: what training changed is added into the encoder's weights.
+"""Merging of an artifact into one plain Transformers model: the trained update is added to the encoder's weights.
 
-    W' = W + (alpha / r) B A        on a 4-bit base W is what the four bits say, widened to fp32: that is what was adapted
+    W' = W + (alpha / r) B A        on a 4-bit base W is dequantised to fp32: the weights that the adapter was trained on
 
-The last layer is divided by the temperature, so that any program's softmax gives calibrated probabilities. The folder
-loads with `from_pretrained` and `pipeline`, without the encoder, PEFT's adapter or bitsandbytes. `export/export.py` makes an
-artifact of it.
+The last layer is divided by the temperature, so that a plain softmax gives calibrated probabilities. The folder loads with
+`from_pretrained` and `pipeline`, without the encoder, PEFT or bitsandbytes. `export/export.py` makes an artifact of it.
 """
 
 import shutil
@@ -24,11 +23,11 @@ from distilora.model.quiet import quiet_libraries
 from distilora.model.weights import merge
 from distilora.tasks.registry import restore
 
-TOLERANCE = 1e-4  # of an fp32 output, relative to the largest: sums in another order, no more
+TOLERANCE = 1e-4  # relative to the largest fp32 output: leaves room for sums in another order only
 
 
 def merged_network(artifact: Artifact, encoder: str | None = None) -> Network:
-    """The artifact's network in fp32 on the CPU, without adapters, its outputs divided by the temperature.
+    """Open the artifact's network in fp32 on the CPU, with adapters merged and outputs divided by the temperature.
 
     Raises ArtifactError if merged weights are not finite.
     """
@@ -40,7 +39,7 @@ def merged_network(artifact: Artifact, encoder: str | None = None) -> Network:
 
 
 def check_agreement(unmerged: NDArray[np.float32], merged: NDArray[np.float32]) -> None:
-    """Raises RoundTripError if fp32 outputs [G, ...] differ by more than sums in another order do."""
+    """Raise RoundTripError if fp32 outputs [G, ...] differ by more than summation order explains."""
     difference = float(np.abs(unmerged - merged).max(initial=0.0))
     allowed = TOLERANCE * max(float(np.abs(unmerged).max(initial=0.0)), 1.0)
     if not difference <= allowed:
@@ -52,7 +51,7 @@ def check_agreement(unmerged: NDArray[np.float32], merged: NDArray[np.float32]) 
 def write_transformers(
     model: Any, artifact: Artifact, folder: Path, special: dict[str, str], weights: bool = True
 ) -> None:
-    """Writes config.json, the weights unless told not to, and the tokenizer with its `special` tokens by role."""
+    """Write config.json, the weights if `weights` is set, and the tokenizer with its `special` tokens by role."""
     with quiet_libraries():
         if weights:
             model.save_pretrained(folder, safe_serialization=True)
@@ -70,7 +69,7 @@ def _divide_last_layer(model: Any, family: Architecture, temperature: float) -> 
 
 
 def _write_tokenizer(source: Path, folder: Path, max_length: int, special: dict[str, str]) -> None:
-    """tokenizer.json as it is, truncation included, and what Transformers wants beside it."""
+    """Copy tokenizer.json unchanged, truncation included, and write the files that Transformers needs beside it."""
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 

@@ -1,12 +1,12 @@
-"""The parity gate: does an exported model still answer like the fp32 original, on texts it was not trained on?
+"""The parity gate: whether an exported model still answers like the fp32 original on texts it was not trained on.
 
     agreement   share of the texts with the same label          at least 99.5%
     lost        headline metric of the original minus its own    at most 0.2 points
 
-Measured on this processor, for every way of computing that the export offers; the fastest that passes becomes its default.
-The texts are the run's validation texts (a choice is made, so never a test split), or others with `--held-out`. The run's
-are read again from its data, and only taken if they are what they were: by the digest in its metrics.json, or, of a run
-without one, by seen_texts.npy and the validation rows of predictions.parquet.
+Every backend and precision that the export offers is measured on this processor; the fastest that passes becomes the default.
+The texts are the run's validation texts (a choice is made, so never a test split), or others with `--held-out`. Validation
+texts are read again from the run's data and used only if unchanged: by the digest in its metrics.json, or, for a run without
+one, by seen_texts.npy and the validation rows of predictions.parquet.
 """
 
 import json
@@ -39,58 +39,60 @@ from distilora.inference.regate import LEAST_AGREEMENT, LEAST_SHARE
 from distilora.progress import say
 from distilora.tasks.base import Task
 
-MOST_LOST = 0.2  # points, that is hundredths of the metric
-WANTED = 1000  # texts
-CALIBRATION = 32
+MOST_LOST = 0.2  # percentage points of the metric
+SAMPLE = 1000  # held-out texts to judge by
+CALIBRATION = 32  # texts to calibrate int8 on
 SETTING = re.compile(r"(?:--)?\bdata\.\w+(?:: )?")
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Labelled texts to judge by, and others, from the short to the long, to calibrate on."""
+    """Labelled texts to judge by, and others, from short to long, to calibrate on."""
 
     name: str
     examples: Examples
     calibration: list[Example]
 
 
-def read_held_out(artifact: Artifact, task: Task, given: str | None) -> HeldOut:
-    """Read the validation texts of the artifact's run again, or those of the source `given` that it has not seen.
+def read_held_out(artifact: Artifact, task: Task, path: str | None) -> HeldOut:
+    """Read the validation texts of the artifact's run again, or the unseen texts of the source at `path`.
 
-    Raises DataError if they cannot be read, if the run's data are no longer what it was trained on, or if it has seen all
-    of the texts given.
+    Raises DataError if they cannot be read, if the run's data have changed since training, or if the run has seen all of
+    the texts.
     """
-    if given:
-        return _from_source(artifact, task, given)
+    if path:
+        return _from_source(artifact, task, path)
     run = artifact.folder.parent
-    give = "; give labelled texts that it was not trained on with --held-out"
+    advice = "; give labelled texts that it was not trained on with --held-out"
     if not (run / "run.yaml").is_file():
-        raise DataError(f"--held-out: {artifact.folder} is not in its run's folder, whose validation texts tell{give}")
-    config_of_run = parse(RunConfig, (), read_recipe(str(run / "run.yaml")))
+        raise DataError(
+            f"--held-out: {artifact.folder} is not in its run's folder, which has the validation texts{advice}"
+        )
+    config = parse(RunConfig, (), read_recipe(str(run / "run.yaml")))
     try:
-        parts = read_parts(config_of_run.data, task)
+        parts = read_parts(config.data, task)
     except DistiloraError as error:
-        raise DataError(f"--held-out: the run's validation texts cannot be read ({error}){give}") from None
+        raise DataError(f"--held-out: the run's validation texts cannot be read ({error}){advice}") from None
     source = parts.summary["source"]
     changed = _difference(run, task, parts.validation)
     if changed:
-        raise DataError(f"--held-out: {source} is no longer what the run was trained on ({changed}){give}")
+        raise DataError(f"--held-out: {source} is no longer what the run was trained on ({changed}){advice}")
     trained = sorted(parts.train.items, key=lambda example: sum(map(len, example.texts)))
     chosen = np.unique(np.linspace(0, len(trained) - 1, CALIBRATION).round().astype(int))
-    return HeldOut(f"validation texts of {source}", _some(parts.validation), [trained[i] for i in chosen])
+    return HeldOut(f"validation texts of {source}", _sample(parts.validation), [trained[i] for i in chosen])
 
 
-def _from_source(artifact: Artifact, task: Task, given: str) -> HeldOut:
-    """The texts of a source, less those that the run has trained or chosen on; its validation split, whole, is taken."""
+def _from_source(artifact: Artifact, task: Task, path: str) -> HeldOut:
+    """Read a source without the texts that the run was trained or chosen on; the run's own validation split is kept whole."""
     try:
-        name, examples = _read_given(artifact, task, given)
+        name, examples = _read_source(artifact, task, path)
     except DistiloraError as error:
         raise DataError(_of_held_out(str(error), task)) from None
-    file = seen_file(artifact.folder)
-    if file is None:
-        say("note: nothing beside the model tells which texts it was trained on: make sure that these are others")
+    hashes = seen_file(artifact.folder)
+    if hashes is None:
+        say("note: no file beside the model records its training texts: make sure that these are others")
     elif examples_digest(examples, task.target_name) != _recorded(artifact.folder.parent).get("validation_digest"):
-        seen = seen_among(examples, file)
+        seen = seen_among(examples, hashes)
         if seen.all():
             raise DataError(f"--held-out: all {len(examples):,} texts of {name} were trained or chosen on; give others")
         if seen.any():
@@ -98,11 +100,11 @@ def _from_source(artifact: Artifact, task: Task, given: str) -> HeldOut:
                 f"note: {int(seen.sum()):,} of the {len(examples):,} held-out texts were trained or chosen on: left out"
             )
         examples = examples.take(np.flatnonzero(~seen))
-    return HeldOut(name, _some(examples), read_check(artifact.folder).examples)
+    return HeldOut(name, _sample(examples), read_check(artifact.folder).examples)
 
 
 def _recorded(run: Path) -> dict[str, Any]:
-    """What a run's metrics.json says of its data; empty where there is none."""
+    """Read the data section of a run's metrics.json; empty if there is none."""
     try:
         return dict(json.loads((run / "metrics.json").read_text("utf-8"))["data"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -110,40 +112,40 @@ def _recorded(run: Path) -> dict[str, Any]:
 
 
 def _difference(run: Path, task: Task, validation: Examples) -> str:
-    """How validation texts read again differ from those the run chose on; empty if they do not."""
+    """Say how validation texts read again differ from those the run chose on; return an empty string if they do not."""
     digest = _recorded(run).get("validation_digest")
     if digest is not None:
         return (
             "" if examples_digest(validation, task.target_name) == digest else "the validation texts or labels differ"
         )
-    seen, answers = run / SEEN, run / "predictions.parquet"
-    if not seen.is_file() or not answers.is_file():
-        return f"or that cannot be told: {SEEN} or predictions.parquet is missing"
-    new = int((~seen_among(validation, seen)).sum())
+    hashes, predictions = run / SEEN, run / "predictions.parquet"
+    if not hashes.is_file() or not predictions.is_file():
+        return f"or cannot be compared: {SEEN} or predictions.parquet is missing"
+    new = int((~seen_among(validation, hashes)).sum())
     if new:
         return f"{new:,} of {len(validation):,} validation texts are new"
-    # Places and labels pin the division: texts that are only trained on would stand elsewhere.
+    # Places and labels pin the split: a training text would have another place.
     then = [
         (Path(r.values["place"]).name, r.values["target"])
-        for r in read_table(answers)
+        for r in read_table(predictions)
         if r.values["split"] == "validation"
     ]
     now = [(Path(e.place).name, task.target_name(e.target)) for e in validation.items]
-    return "" if then == now else "other rows, or other labels, came to validation"
+    return "" if then == now else "validation has other rows or other labels"
 
 
-def _read_given(artifact: Artifact, task: Task, given: str) -> tuple[str, Examples]:
-    source = open_source(given, setting="--held-out")
+def _read_source(artifact: Artifact, task: Task, path: str) -> tuple[str, Examples]:
+    source = open_source(path, setting="--held-out")
     split = next((name for name in ("validation", "test") if name in source.splits), source.splits[0])
-    aligned, records = task.aligned_to(source, split, SourceConfig(path=given, split=split), [])
+    aligned, records = task.aligned_to(source, split, SourceConfig(path=path, split=split), [])
     clean = cleaning(artifact.cleaning["name"], artifact.cleaning["version"]).clean
     return f"{source.name}, {split}", read_examples(records, aligned.read, clean, split, False)
 
 
 def _of_held_out(message: str, task: Task) -> str:
-    """An error of reading labelled data, told of `--held-out`, which has no settings of `data.` to set.
+    """Reword an error of reading labelled data for `--held-out`, which has no `data.` settings.
 
-    What a message advises stands after its last semicolon; where it is such a setting, other advice takes its place.
+    A message's advice follows its last semicolon; advice on such a setting is replaced.
     """
     message = message.removeprefix("--held-out: ")
     if SETTING.search(message):
@@ -153,11 +155,11 @@ def _of_held_out(message: str, task: Task) -> str:
     return f"--held-out: {message}"
 
 
-def _some(examples: Examples) -> Examples:
-    """WANTED of them, drawn by a fixed seed; all where there are fewer, and that is said."""
-    if len(examples) < WANTED:
-        say(f"note: {len(examples):,} held-out texts instead of {WANTED:,}: what follows is known less well")
-    chosen = np.random.default_rng(0).permutation(len(examples))[:WANTED]
+def _sample(examples: Examples) -> Examples:
+    """Draw SAMPLE examples by a fixed seed; keep all, with a note, if there are fewer."""
+    if len(examples) < SAMPLE:
+        say(f"note: {len(examples):,} held-out texts instead of {SAMPLE:,}: the figures are less certain")
+    chosen = np.random.default_rng(0).permutation(len(examples))[:SAMPLE]
     return examples.take(np.sort(chosen))
 
 
@@ -170,52 +172,53 @@ def gate(
     candidates: Mapping[str, tuple[Callable[[], Backend], float]],
     accept_loss: bool,
 ) -> dict[str, Any]:
-    """What `parity` of the artifact holds: each candidate's agreement, loss and speed, and the default among them.
+    """Measure each candidate's agreement, loss and speed, and choose the default: the artifact's `parity`.
 
     Args:
-        source, targets, rows, original: of the held-out texts: where they are from, what `task.targets` gave, their rows, and
-            the fp32 original's outputs, [G, ...], temperature included.
-        candidates: ways to compute, by name, each with the temperature its outputs are yet to be divided by.
-        accept_loss: whether the fastest may be the default though none passes.
+        source: name of the held-out texts' source.
+        targets, rows, original: the held-out texts' targets from `task.targets`, their rows, and the fp32 original's outputs,
+            [G, ...], divided by the temperature.
+        candidates: by name, a function that opens a backend, and the temperature its outputs are still to be divided by.
+        accept_loss: whether to choose the fastest as default if none passes.
 
-    A task without labels has no agreement; there the largest difference counts, at most 1% of the largest output.
-    Raises ParityError if none passes and that is not accepted.
+    A task without labels has no agreement; its largest difference counts instead, at most 1% of the largest output.
+    Raises ParityError if none passes and `accept_loss` is not set.
     """
-    metric, reached = task.headline(original, targets)
-    found: dict[str, dict[str, Any]] = {}
-    for name, (opened, temperature) in candidates.items():
-        backend = opened()
-        run_rows(rows.take(range(min(rows.groups, 4))), backend)  # kernels are made at the first call
+    metric, original_value = task.headline(original, targets)
+    measured: dict[str, dict[str, Any]] = {}
+    for name, (open_candidate, temperature) in candidates.items():
+        backend = open_candidate()
+        run_rows(rows.take(range(min(rows.groups, 4))), backend)  # warm-up: kernels are compiled at the first call
         started = time.monotonic()
         outputs = run_rows(rows, backend, label=f"parity of {name}", lanes=True) / np.float32(temperature)
         seconds = time.monotonic() - started
-        agreed, value = task.agreement(outputs, original), task.headline(outputs, targets)[1]
-        difference, lost = float(np.abs(outputs - original).max()), 100 * (reached - value)
-        if agreed is None:
+        agreement, value = task.agreement(outputs, original), task.headline(outputs, targets)[1]
+        difference, lost = float(np.abs(outputs - original).max()), 100 * (original_value - value)
+        if agreement is None:
             passed = difference <= LEAST_SHARE * float(np.abs(original).max())
         else:
-            passed = agreed >= LEAST_AGREEMENT and lost <= MOST_LOST + 1e-9
-        found[name] = {
-            "agreement": agreed, metric: value, "lost_points": lost, "largest_difference": difference,
+            passed = agreement >= LEAST_AGREEMENT and lost <= MOST_LOST + 1e-9
+        measured[name] = {
+            "agreement": agreement, metric: value, "lost_points": lost, "largest_difference": difference,
             "texts_per_s": rows.groups / max(seconds, 1e-9), "passed": passed,
         }  # fmt: skip
-    passing = [name for name in found if found[name]["passed"]] or (list(found) if accept_loss else [])
+    passing = [name for name in measured if measured[name]["passed"]] or (list(measured) if accept_loss else [])
     if not passing:
-        name, worst = next(iter(found.items()))
+        name, failed = next(iter(measured.items()))
         raise ParityError(
-            f"--to: {name} gives {worst['agreement'] or 0:.2%} of {rows.groups:,} labels as the fp32 original (at least "
-            f"{LEAST_AGREEMENT:.1%} wanted) and loses {worst['lost_points']:.2f} points of {metric} (at most {MOST_LOST}); "
+            f"--to: {name} gives the fp32 original's label for {failed['agreement'] or 0:.2%} of {rows.groups:,} texts (at least "
+            f"{LEAST_AGREEMENT:.1%} wanted) and loses {failed['lost_points']:.2f} points of {metric} (at most {MOST_LOST}); "
             "nothing was written; --accept-loss writes it all the same"
         )
-    default = max(passing, key=lambda name: found[name]["texts_per_s"])
+    default = max(passing, key=lambda name: measured[name]["texts_per_s"])
     return {
         "held_out": source,
         "texts": rows.groups,
         "metric": metric,
-        "fp32": reached,
-        "candidates": found,
+        "fp32": original_value,
+        "candidates": measured,
         "default": default,
-        "accepted_loss": not found[default]["passed"],
+        "accepted_loss": not measured[default]["passed"],
         "processor": cpu_name(),
         "flags": flags(),
         "vnni": vnni(),

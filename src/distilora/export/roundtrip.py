@@ -1,6 +1,6 @@
-"""The round-trip guarantee: a fresh process reloads the artifact and must give back the outputs in check.npz.
+"""The round trip: a fresh process reloads the artifact and must give back the outputs in check.npz.
 
-In the run's precision and batches they must be equal, bit for bit; in fp32 they must be within 1e-5.
+In the run's precision and batches the outputs must be equal bit for bit; in fp32 they may differ by 1e-5.
 `python -m distilora.export.roundtrip MODEL_FOLDER` is that fresh process.
 """
 
@@ -24,13 +24,13 @@ TOLERANCE = 1e-5
 
 
 def verify(folder: Path, task: Task, device: Device) -> dict[str, Any]:
-    """Reloads `folder` in a fresh process, which computes under this one's settings of PyTorch.
+    """Reload `folder` in a fresh process, which computes under this one's PyTorch settings; return its comparison.
 
-    Returns what it measured; raises RoundTripError with what differs.
+    Raises RoundTripError with the difference.
     """
     from distilora.export.torch_settings import settings
 
-    done = run_fresh(
+    result = run_fresh(
         "distilora.export.roundtrip",
         str(folder),
         "--device",
@@ -39,16 +39,16 @@ def verify(folder: Path, task: Task, device: Device) -> dict[str, Any]:
         json.dumps(settings()),
         *as_words(task),
     )
-    if done.code:
-        raise RoundTripError(f"round trip: a fresh process does not give back the model's outputs: {done.error}")
-    measured: dict[str, Any] = json.loads(done.line)
-    return measured
+    if result.code:
+        raise RoundTripError(f"round trip: a fresh process does not give back the model's outputs: {result.error}")
+    comparison: dict[str, Any] = json.loads(result.line)
+    return comparison
 
 
 def compare(artifact: Artifact, device: Device = "auto") -> dict[str, Any]:
-    """Largest differences to check.npz, in the run's precision and in fp32.
+    """Measure the largest differences from check.npz, in the run's precision and in fp32.
 
-    Raises RoundTripError if the former is not 0 or the latter over 1e-5.
+    Raises RoundTripError if the former is not 0 or the latter exceeds 1e-5.
     """
     from distilora.batching.tokens import read_tokenizer
     from distilora.inference.backends import open_backend
@@ -58,33 +58,33 @@ def compare(artifact: Artifact, device: Device = "auto") -> dict[str, Any]:
     check = read_check(artifact.folder)
     task = restore(artifact.task["name"], artifact.task["settings"])
     rows = task.tokenise(read_tokenizer(artifact.folder / "tokenizer.json"), check.examples).rows
-    found = {}
+    comparison = {}
     checks: list[tuple[str, InferencePrecision, Any, float]] = [
         ("run_precision", artifact.precision, check.outputs, 0.0),
         ("fp32", "fp32", check.outputs_fp32, TOLERANCE),
     ]
-    for name, precision, wanted, allowed in checks[: 1 if artifact.weights == "onnx" else 2]:
+    for name, precision, expected, allowed in checks[: 1 if artifact.weights == "onnx" else 2]:
         outputs = run_rows(rows, open_backend(artifact, precision, device), artifact.token_budget)
-        if outputs.shape != wanted.shape:
-            raise RoundTripError(f"{name}: outputs of shape {outputs.shape}, check.npz has {wanted.shape}")
-        difference = np.nan_to_num(np.abs(outputs - wanted), nan=np.inf)
+        if outputs.shape != expected.shape:
+            raise RoundTripError(f"{name}: outputs of shape {outputs.shape}, check.npz has {expected.shape}")
+        difference = np.nan_to_num(np.abs(outputs - expected), nan=np.inf)
         largest = float(difference.max(initial=0.0))
         if largest > allowed:
-            place = int(difference.reshape(len(difference), -1).max(axis=1).argmax())
+            text = int(difference.reshape(len(difference), -1).max(axis=1).argmax())
             raise RoundTripError(
-                f"{name} ({precision}): outputs differ by {largest:.3g} (allowed {allowed:g}), most at text {place}: "
-                f"{outputs[place].tolist()} instead of {wanted[place].tolist()}"
+                f"{name} ({precision}): outputs differ by {largest:.3g} (allowed {allowed:g}), most at text {text}: "
+                f"{outputs[text].tolist()} instead of {expected[text].tolist()}"
             )
-        found[name] = {"precision": precision, "largest_difference": largest, "allowed": allowed}
-    return {"texts": len(check.examples), **found}
+        comparison[name] = {"precision": precision, "largest_difference": largest, "allowed": allowed}
+    return {"texts": len(check.examples), **comparison}
 
 
 def main() -> int:
-    """The fresh process: prints one line of JSON, or the difference on stderr."""
+    """Run the fresh process: print one line of JSON, or the difference on stderr."""
     parser = argparse.ArgumentParser(prog="python -m distilora.export.roundtrip", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--torch-settings", type=json.loads, default={}, help="settings of PyTorch to compute under")
+    parser.add_argument("--torch-settings", type=json.loads, default={}, help="PyTorch settings to compute under")
     add_task_file(parser)
     args = parser.parse_args()
     from distilora.export.torch_settings import compute_under

@@ -1,4 +1,4 @@
-"""From a trained network to a verified artifact: written, with its agreements measured, reloaded by a fresh process."""
+"""Saving of a trained network as a verified artifact: written, compared across bases, reloaded by a fresh process."""
 
 import shutil
 from pathlib import Path
@@ -40,29 +40,30 @@ def write_model(
     tokenizer: Tokenizer,
     temperature: float,
     validation: Rows,
-    answered: NDArray[np.float32],
+    outputs: NDArray[np.float32],
 ) -> Artifact:
-    """Writes `folder`/model.
+    """Write `folder`/model.
 
-    On either base that a qlora run's adapter may be put on, how far the outputs agree with those of the run itself
-    (`answered`, of the validation rows, in the run's precision) is measured and recorded.
+    For a qlora run, measure and record on either base of its adapter how far the outputs agree with the run's own
+    (`outputs`, of the validation rows, in the run's precision).
     """
     assert config.evaluation.token_budget is not None  # resolved
     budget, precision = config.evaluation.token_budget, config.training.precision
     method = METHODS[config.adapter.method]
     examples = check_examples(parts.validation.items)
     rows = task.tokenise(tokenizer, examples).rows
-    again = Copies(config, encoder, task, network)
+    copies = Copies(config, encoder, task, network)
     check = Check(
         examples,
         run_rows(rows, TorchBackend(network, precision, budget)),
-        run_rows(rows, TorchBackend(again.network("fp32"), "fp32", budget)),
+        run_rows(rows, TorchBackend(copies.network("fp32"), "fp32", budget)),
     )
-    agreed: dict[str, Any] = {}
+    agreements: dict[str, Any] = {}
     bases: tuple[Held, ...] = ("4bit", "full") if method.quantised else ()
     for base in bases:
-        other = TorchBackend(again.network(precision, base), precision, budget)
-        agreed[base] = agreement(task, answered, run_rows(validation, other, label=f"agreement on base {base}"))
+        backend = TorchBackend(copies.network(precision, base), precision, budget)
+        on_base = run_rows(validation, backend, label=f"agreement on base {base}")
+        agreements[base] = agreement(task, outputs, on_base)
 
     def write_files(target: Path) -> None:
         tokenizer.save(str(target / "tokenizer.json"))
@@ -80,20 +81,20 @@ def write_model(
         token_budget=budget,
         temperature=temperature,
         quantisation=quantisation.describe() if method.quantised else None,
-        agreement=agreed,
+        agreement=agreements,
         distilora=__version__,
     )
     return write_artifact(folder / "model", artifact, write_files, check)
 
 
 class Copies:
-    """The network again, from the encoder's own weights and the trained ones in memory, not through any saved file."""
+    """Copies of the network, made from the encoder's own weights and the trained ones in memory, not from a saved file."""
 
     def __init__(self, config: RunConfig, encoder: Encoder, task: Task, network: Network) -> None:
         self.config, self.encoder, self.task, self.original = config, encoder, task, network
 
     def network(self, precision: Precision, base: Held | None = None) -> Network:
-        """A copy in another precision, or on another base."""
+        """Build a copy in another precision, or on another base."""
         copy = new_network(
             self.encoder, self.task, self.config.adapter, precision=precision, device=self.original.device,
             attention=self.config.encoder.attention, dropout=0.0, base=base,
@@ -106,22 +107,24 @@ class Copies:
 
 
 def agreement(task: Task, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> dict[str, Any]:
-    """How far two sets of outputs [G, ...] of the same texts agree: `labels`, the share of equal answers of a task
-    with labels, and `largest_difference` of any output."""
-    found: dict[str, Any] = {"texts": len(ours), "largest_difference": float(np.abs(ours - theirs).max(initial=0.0))}
+    """Compare two sets of outputs [G, ...] of the same texts.
+
+    Returns `largest_difference` of any output and, for a task with labels, `labels`, the share of equal answers.
+    """
+    summary: dict[str, Any] = {"texts": len(ours), "largest_difference": float(np.abs(ours - theirs).max(initial=0.0))}
     labels = task.agreement(ours, theirs)
     if labels is not None:
-        found["labels"] = labels
-    return found
+        summary["labels"] = labels
+    return summary
 
 
 def verified(folder: Path, task: Task, device: Device) -> dict[str, Any]:
-    """The round trip of `folder`/model; one that fails is put aside as model.rejected, and RoundTripError raised."""
+    """Verify `folder`/model by a round trip; on RoundTripError the model is first renamed to model.rejected."""
     try:
-        found = verify(folder / "model", task, device)
+        comparison = verify(folder / "model", task, device)
     except RoundTripError:
         shutil.rmtree(folder / "model.rejected", ignore_errors=True)
         (folder / "model").rename(folder / "model.rejected")
         raise
-    say(f"round trip: a fresh process gives back the outputs of {found['texts']} texts")
-    return found
+    say(f"round trip: a fresh process gives back the outputs of {comparison['texts']} texts")
+    return comparison

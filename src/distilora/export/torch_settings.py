@@ -1,6 +1,6 @@
-"""The settings of PyTorch that change the last bits of a result: read in one process, set in another.
+"""PyTorch settings that change the last bits of a result: read in one process, set in another.
 
-A library user may have set any of them before training; the fresh process of the round trip must compute under the same.
+A library user may have changed any of them before training; the fresh process of the round trip must compute under the same.
 """
 
 from collections.abc import Callable
@@ -31,15 +31,15 @@ def _deterministic() -> str:
 def _matmul_precision() -> str | list[str]:
     try:
         return torch.get_float32_matmul_precision()
-    except RuntimeError:  # set by PyTorch's newer names, of which there is one for each library
+    except RuntimeError:  # set through PyTorch's newer names, one for each library
         return [library.matmul.fp32_precision for library in _libraries()]
 
 
-def _set_matmul_precision(wanted: str | list[str]) -> None:
-    if isinstance(wanted, str):
-        torch.set_float32_matmul_precision(wanted)
+def _set_matmul_precision(precisions: str | list[str]) -> None:
+    if isinstance(precisions, str):
+        torch.set_float32_matmul_precision(precisions)
         return
-    for library, precision in zip(_libraries(), wanted, strict=True):
+    for library, precision in zip(_libraries(), precisions, strict=True):
         library.matmul.fp32_precision = precision
 
 
@@ -66,12 +66,12 @@ _SETTINGS = {
 
 
 def settings() -> dict[str, Any]:
-    """This process's settings by name, as JSON values."""
+    """Read this process's settings by name, as JSON values."""
     return {name: setting.get() for name, setting in _SETTINGS.items()}
 
 
-def compute_under(wanted: dict[str, Any]) -> None:
-    """Sets this process's settings to those of another. Raises KeyError for a name that `settings` does not give."""
-    for name, value in wanted.items():
+def compute_under(other: dict[str, Any]) -> None:
+    """Set this process's settings to those of another process. Raises KeyError for a name unknown to `settings`."""
+    for name, value in other.items():
         if _SETTINGS[name].get() != value:
             _SETTINGS[name].set(value)

@@ -1,1 +1,1 @@
-"""Runs a whole training run: checked, resolved, trained, saved, measured, told."""
+"""Carries out a whole training run: checked, resolved, trained, saved, measured, reported."""

@@ -1,7 +1,7 @@
-"""A run that stops before its first update: what would be trained on what, the room on disk, and about how long.
+"""A dry run, which stops before the first update: data, training, disk space and estimated time of a run.
 
-Data are read and divided and the network is built as in the run itself, so its figures are those of the run; the time comes
-from passes over some of the training texts, made here and now. Nothing is written.
+The data are read and split and the network is built as in the run itself, so the counts are those of the run; the time is
+estimated from passes over some of the training texts. Nothing is written.
 """
 
 import time
@@ -22,17 +22,17 @@ from distilora.runs.preflight import COPIES, Checked
 from distilora.runs.run import Run
 from distilora.tasks.base import Task
 
-MEASURED_S = 4.0  # seconds of passes that a rate is measured on, at most one micro-batch more
+MEASURED_S = 4.0  # seconds of passes to measure a rate on; exceeded by at most one micro-batch
 
 
 def dry_run(config: RunConfig, checked: Checked, *, overwrite: bool = False, resume: bool = False) -> dict[str, str]:
-    """What a run would do, as lines for people: name -> text. `checked` is what `preflight.check_run` found.
+    """Describe what a run would do, in lines for people: name -> text. `checked` comes from `preflight.check_run`.
 
-    Raises as `train` does before it writes, ConfigError under torchrun or accelerate launch.
+    Raises what `train` raises before it writes, and ConfigError under torchrun or accelerate launch.
     """
     with Run(config, overwrite=overwrite, resume=resume, checked=checked) as run:
         if run.processes.count > 1:
-            raise ConfigError("--dry-run: is of one process; start it without torchrun or accelerate launch")
+            raise ConfigError("--dry-run: runs in one process; start it without torchrun or accelerate launch")
         run.read()
         run.build()
         return {**_data(run), **_training(run), "disk": _disk(run), "time": _time(run)}
@@ -50,9 +50,11 @@ def _data(run: Run) -> dict[str, str]:
         lines["test"] = f"heldout, {_counted(parts.read_test(), run.task)}"
     else:
         lines["test"] = f"{split} of {run.config.data.test_path or parts.summary['source']}; read at the end"
-    lengths, cut = run.train_tokens.rows.group_lengths, int(run.train_tokens.truncated.sum())
-    middle, high, most = (int(value) for value in np.quantile(lengths, [0.5, 0.95, 1.0], method="nearest"))
-    lines["tokens of a text"] = f"median {middle:,}, 95% up to {high:,}, longest {most:,}; {cut:,} texts are cut"
+    lengths, truncated = run.train_tokens.rows.group_lengths, int(run.train_tokens.truncated.sum())
+    median, high, longest = (int(value) for value in np.quantile(lengths, [0.5, 0.95, 1.0], method="nearest"))
+    lines["tokens per text"] = (
+        f"median {median:,}, 95% up to {high:,}, longest {longest:,}; {truncated:,} texts are truncated"
+    )
     return lines
 
 
@@ -62,11 +64,11 @@ def _counted(examples: Examples, task: Task) -> str:
 
 
 def _training(run: Run) -> dict[str, str]:
-    training, counted = run.config.training, run.parameters
+    training, counts = run.config.training, run.parameters
     updates = -(-len(run.parts.train) // training.update_size) * training.epochs
     return {
         "encoder": f"{run.encoder.name} ({run.encoder.config['model_type']}, {run.encoder.blocks} blocks)",
-        "method": f"{METHODS[run.config.adapter.method].phrase}, {counted['trained']:,} of {counted['total']:,} parameters",
+        "method": f"{METHODS[run.config.adapter.method].phrase}, {counts['trained']:,} of {counts['total']:,} parameters",
         "updates": f"{updates:,} of {training.update_size} texts, in {training.epochs} epochs; {training.validations} validations",
         "device": f"{training.device}, {training.precision}",
     }
@@ -85,46 +87,46 @@ def _disk(run: Run) -> str:
 
 
 def _time(run: Run) -> str:
-    """Training and validations, from the rates measured; what comes after them is not estimated."""
+    """Estimate the time of training and validations from measured rates; later stages are not included."""
     training, rows = run.config.training, run.train_tokens.rows
     assert training.token_budget is not None  # resolved
     rng = np.random.default_rng(0)
     batches = [batch for update in plan_batches(rows.group_lengths, training.token_budget, training.update_size, training.seed)
                for batch in update]  # fmt: skip
-    some = [batches[place] for place in rng.permutation(len(batches))]
-    there, updating = _rate(some, rows.group_lengths, lambda batch: _update(run, batch))
+    shuffled = [batches[i] for i in rng.permutation(len(batches))]
+    updates, updating = _rate(shuffled, rows.group_lengths, lambda batch: _update(run, batch))
     run.network.eval()
-    back, validating = _rate(some, rows.group_lengths, lambda batch: _predict(run, batch))
+    predictions, validating = _rate(shuffled, rows.group_lengths, lambda batch: _predict(run, batch))
     seconds = len(rows.ids) * training.epochs / updating
     seconds += len(run.validation_tokens.rows.ids) * training.validations / validating
     caches = run.network.computes_blocks and run.network.cut and training.epochs > 1
     text = f"{'at most ' if caches else ''}about {_clock(seconds)} of training and validation"
     return (
-        f"{text}, by {there + back} micro-batches run just now ({updating:,.0f} tokens/s in updates, {validating:,.0f} in "
+        f"{text}, estimated from {updates + predictions} micro-batches ({updating:,.0f} tokens/s in updates, {validating:,.0f} in "
         "validation)"
         + ("; the frozen-prefix cache shortens it" if caches else "")
-        + "; saving, test and report come on top"
+        + "; saving, test and report are not included"
     )
 
 
 def _rate(
     batches: list[NDArray[np.int64]], lengths: NDArray[np.int64], compute: Callable[[NDArray[np.int64]], None]
 ) -> tuple[int, float]:
-    """How many micro-batches were computed in MEASURED_S, and tokens per second; the first is not timed."""
+    """Compute micro-batches for MEASURED_S; return their number and the tokens per second, the first not timed."""
     compute(batches[0])
     tokens = count = 0
     started = time.monotonic()
-    for batch in _again(batches):
+    for batch in _cycle(batches):
         compute(batch)
         tokens += int(lengths[batch].sum())
         count += 1
-        spent = time.monotonic() - started
-        if spent > MEASURED_S or count >= max(len(batches), 3):
+        elapsed = time.monotonic() - started
+        if elapsed > MEASURED_S or count >= max(len(batches), 3):
             break
-    return count, tokens / max(spent, 1e-9)
+    return count, tokens / max(elapsed, 1e-9)
 
 
-def _again(batches: list[Any]) -> Iterable[Any]:
+def _cycle(batches: list[Any]) -> Iterable[Any]:
     while True:
         yield from batches
 

@@ -1,4 +1,4 @@
-"""Describes what a run ran on: versions, processor, threads and commit, for environment.json."""
+"""The environment of a run: versions, processor, threads and commit, recorded in environment.json."""
 
 import platform
 import subprocess
@@ -14,7 +14,7 @@ _PACKAGES = ("distilora", "torch", "transformers", "peft", "accelerate", "datase
 
 
 def environment() -> dict[str, Any]:
-    """Versions, processor, threads and commit, for environment.json."""
+    """Collect versions, processor, threads and commit for environment.json."""
     import torch
 
     versions: dict[str, str | None] = {}
@@ -38,9 +38,9 @@ def environment() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of the checkout this code lies in, with '+' if it was changed since; None where it is not part of one.
+    """Return the commit of the checkout that tracks this code, with '+' if there are changes; None without one.
 
-    A virtual environment may lie in somebody else's checkout, whose commit says nothing about this code.
+    A virtual environment may lie inside another project's checkout, whose commit says nothing about this code.
     """
     file = Path(__file__)
 

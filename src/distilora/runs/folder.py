@@ -1,8 +1,8 @@
-"""The run's folder: new, replaced, or gone on with; never written by two processes at once.
+"""The run's folder: new, replaced or resumed; never written by two processes at once.
 
-The process that writes holds `.lock` (files/locks.py). `.distilora` marks a folder as a run's. Only a folder with two marks is
-overwritten: run.yaml, and this or another file that nobody but distilora writes; and of what it holds only the files of a
-run (`FILES`) are removed.
+The writing process holds `.lock` (files/locks.py). `.distilora` marks a folder as a run's. A folder is only overwritten if it
+has two marks: run.yaml, and `.distilora` or another file that only distilora writes. Overwriting removes only the files of
+a run (`FILES`).
 """
 
 import json
@@ -20,21 +20,21 @@ from distilora.files.locks import LOCK, hold, is_held, let_go
 from distilora.progress import say
 from distilora.version import __version__
 
-LEFT = ".*.tmp"  # temporary names: what a killed process leaves
+LEFT = ".*.tmp"  # temporary names that a killed process leaves behind
 MARK = ".distilora"
 FILES = (
     "model", "model.rejected", "metrics.json", "predictions.parquet", "environment.json", "seen_texts.npy", "events",
     "report.html", "README.md", "checkpoints", "cache", "evaluations", "run.yaml",
 )  # fmt: skip
-_STAGES = {"output", "data", "encoder", "training"}  # settings that every run.yaml has had
+_STAGES = {"output", "data", "encoder", "training"}  # keys that run.yaml has had in every version
 _TEMPORARY = re.compile(r"\.(?P<name>.+?)\.\d+(\.old)?\.tmp")  # of `FILES`, and of a checkpoint
 
 
 def check_output(folder: Path, overwrite: bool, resume: bool) -> None:
-    """Raises ConfigError if a run may not be written to `folder`, OutputError if another process is writing one."""
+    """Raise ConfigError if a run may not be written to `folder`, OutputError if another process is writing one there."""
     ours = _is_run(folder)
     if ours and not is_held(folder):
-        hold(folder)  # only to see whether it can be had
+        hold(folder)  # raises if another process holds it
         let_go(folder)
     if resume or not folder.exists():
         return
@@ -45,22 +45,22 @@ def check_output(folder: Path, overwrite: bool, resume: bool) -> None:
     if overwrite:
         _check_overwriting(folder, ours)
         return
-    more = (
+    choices = (
         f", --overwrite, or --resume {shlex.quote(str(folder))}"
         if (folder / "checkpoints").is_dir()
         else " or --overwrite"
     )
-    raise ConfigError(f"output: {folder} is not empty; give another --output{more if ours else ''}")
+    raise ConfigError(f"output: {folder} is not empty; give another --output{choices if ours else ''}")
 
 
 def _check_overwriting(folder: Path, ours: bool) -> None:
-    """Raises ConfigError for a folder that is never emptied, whatever lies in it, or that is not a run's."""
-    place = folder.resolve()
-    held = [(Path.cwd(), "the working directory"), (Path(os.path.expanduser("~")), "your home")]  # noqa: PTH111 - Path.home() raises where there is none
-    for path, what in ((path.resolve(), what) for path, what in held):
-        if path.is_relative_to(place):
-            is_it = "is" if path == place else "holds"
-            raise ConfigError(f"output: {folder} {is_it} {what} and is never overwritten; give another folder")
+    """Raise ConfigError for a folder that must never be emptied, or that is not a run's."""
+    resolved = folder.resolve()
+    protected = [(Path.cwd(), "the working directory"), (Path(os.path.expanduser("~")), "your home")]  # noqa: PTH111 - Path.home() raises where there is none
+    for path, what in ((path.resolve(), what) for path, what in protected):
+        if path.is_relative_to(resolved):
+            relation = "is" if path == resolved else "holds"
+            raise ConfigError(f"output: {folder} {relation} {what} and is never overwritten; give another folder")
     if (folder / ".git").exists():
         raise ConfigError(f"output: {folder} holds a .git and is never overwritten; give another folder")
     if not ours:
@@ -70,45 +70,45 @@ def _check_overwriting(folder: Path, ours: bool) -> None:
 
 
 def claim(folder: Path, overwrite: bool, resume: bool) -> None:
-    """Makes the folder, locks and marks it, and clears what a former run (`overwrite`) or a killed process left in it.
+    """Create, lock and mark the folder, and remove what a former run (`overwrite`) or a killed process left in it.
 
-    What is not of a run stays, and that is said. Raises ConfigError or OutputError as `check_output` does: another
+    Files that are not part of a run stay, with a note. Raises ConfigError or OutputError as `check_output` does: another
     process may have come first.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"output: {folder} cannot be made ({error.strerror}); give another --output") from None
+        raise OutputError(f"output: {folder} cannot be created ({error.strerror}); give another --output") from None
     hold(folder)
     check_output(folder, overwrite, resume)
     for path in [*folder.glob(LEFT), *folder.glob(f"checkpoints/{LEFT}")]:
         if _is_temporary(path):
             _remove(path)
-    # First the mark: a process killed while it removes the rest leaves a folder that is still known.
+    # The mark comes first: a process killed while removing the rest then leaves a folder still recognised as a run's.
     (folder / MARK).write_text(json.dumps({"distilora": __version__, "holds": "run"}) + "\n", "utf-8")
     if overwrite and not resume:
-        for name in FILES:  # run.yaml is the last
+        for name in FILES:  # run.yaml, a mark, comes last
             _remove(folder / name)
-        stay = sorted(path.name for path in folder.iterdir() if path.name not in (LOCK, MARK))
-        if stay:
-            say(f"note: {folder}: {', '.join(stay)}: not of a run, left as it is")
+        foreign = sorted(path.name for path in folder.iterdir() if path.name not in (LOCK, MARK))
+        if foreign:
+            say(f"note: {folder}: {', '.join(foreign)}: not part of a run, left unchanged")
 
 
 @contextmanager
 def writing_run(folder: Path) -> Iterator[None]:
-    """Turn a full disk into an OutputError that says to resume the run, or to start it again if nothing of it is there."""
+    """Turn a full disk into an OutputError that says to resume the run, or to start it again if nothing was written."""
 
-    def go_on() -> str:
+    def advice() -> str:
         if (folder / "run.yaml").is_file():
             return f"go on from the last whole checkpoint with: distilora train --resume {shlex.quote(str(folder))}"
         return "start the run again"
 
-    with writing(folder, go_on):
+    with writing(folder, advice):
         yield
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether the folder has two marks of a run, or is one that an overwriting process was killed in."""
+    """Tell whether the folder has two marks of a run, or was left by a process killed while overwriting."""
     if _is_marked(folder):
         return _has_settings(folder) or not any((folder / name).exists() for name in FILES)
     return _has_settings(folder) and (
@@ -125,7 +125,7 @@ def _is_marked(folder: Path) -> bool:
 
 
 def _has_settings(folder: Path) -> bool:
-    """Whether run.yaml holds what a run writes there; of any version, so the stages alone are looked at."""
+    """Tell whether run.yaml is a run's, of any version: only the names of the stages are checked."""
     import yaml
 
     try:
@@ -144,7 +144,7 @@ def _has_versions(folder: Path) -> bool:
 
 
 def _is_temporary(path: Path) -> bool:
-    """Whether a run writes its files under such a name first."""
+    """Tell whether the name is one that a run writes a file under before renaming it."""
     match = _TEMPORARY.fullmatch(path.name)
     return match is not None and (match["name"] in FILES or match["name"].rstrip("+").isdigit())
 

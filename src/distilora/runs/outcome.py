@@ -1,4 +1,4 @@
-"""What a run leaves for people and other programs: metrics.json, predictions, report and model card."""
+"""The outcome of a run, written for people and programs: metrics.json, predictions, report and model card."""
 
 import io
 import re
@@ -32,7 +32,7 @@ _FILMS = re.compile("imdb|rotten.?tomatoes", re.IGNORECASE)  # sources of film r
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that a run has found out. `measured` has the final test first, where there is one."""
+    """Everything that a run has produced. `measured` has the final test first, if there is one."""
 
     config: RunConfig
     encoder: Encoder
@@ -50,7 +50,7 @@ class Outcome:
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> dict[str, Any]:
-    """Writes predictions.parquet, report.html, README.md and, last, metrics.json; returns what the last holds."""
+    """Write predictions.parquet, report.html, README.md and, last, metrics.json; return the contents of metrics.json."""
     summary = _summary(outcome)
     splits = [measured.metrics for measured in outcome.measured]
     write_table(folder / "predictions.parquet", [row for measured in outcome.measured for row in measured.predictions])
@@ -84,21 +84,21 @@ def write_outcome(folder: Path, outcome: Outcome) -> dict[str, Any]:
 
 
 def notes_for(config: RunConfig, parts: Parts) -> list[str]:
-    """Sentences on what the figures mean, and where they flatter."""
+    """Write sentences on what the figures mean, and where they flatter."""
     notes = [parts.summary["note"]] if parts.summary["note"] else []
     if parts.summary["test_split"] == "heldout":
         film = _FILMS.search(Path(parts.summary["source"]).name)
-        together, shared = ("reviews of one film", "the film") if film else ("several by one author", "what they share")
-        apart = (
+        related, shared = ("reviews of one film", "the film") if film else ("several by one author", "what they share")
+        caveat = (
             f"no value of {config.data.group_column} is on both sides."
             if config.data.group_column
-            else f"but texts that belong together, such as {together}, may fall on both sides, so the figure is a "
-            f"little high where they do (--data.group_column prevents that where a column names {shared})."
+            else f"but texts that belong together, such as {related}, may be on both sides, which makes the figure a "
+            f"little high (--data.group_column prevents that if a column names {shared})."
         )
         share = f"{config.data.heldout:.{0 if config.data.heldout >= 0.01 else 1}%}"
         notes.append(
             f"The final test is not an official test split: it is {share} of the training examples, stratified, "
-            f"held out before anything was chosen. Exact and near copies are kept on one side; {apart}"
+            f"held out before anything was chosen. Exact and near copies are kept on one side; {caveat}"
         )
     elif parts.read_test is None:
         notes.append(
@@ -158,27 +158,27 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
 
 
 def _facts(outcome: Outcome, summary: dict[str, Any]) -> dict[str, str]:
-    """The report's table on the run."""
-    data, costs, counted = summary["data"], summary["costs"], summary["parameters"]
+    """Fill the report's table on the run."""
+    data, costs, counts = summary["data"], summary["costs"], summary["parameters"]
     training = outcome.config.training
     return {
-        "examples": f"{data['train']:,} to train on, {data['validation']:,} to choose on",
+        "examples": f"{data['train']:,} for training, {data['validation']:,} for validation",
         "read": f"{data['read']:,} records, {data['blank_skipped']} blank skipped, {data['exact_copies_dropped']} exact copies "
         f"dropped, {data['near_copies_kept_together']} pairs of near copies kept together",
         "method": METHODS[outcome.config.adapter.method].phrase,
-        "trained parameters": f"{counted['trained']:,} of {counted['total']:,} ({counted['share']:.2%})",
+        "trained parameters": f"{counts['trained']:,} of {counts['total']:,} ({counts['share']:.2%})",
         "best checkpoint": f"after update {outcome.fitted.state.best_update:,} of {outcome.fitted.updates:,}, by validation loss",
         "time": f"{costs['wall_s'] / 60:.1f} minutes ({costs['cpu_s'] / 60:.1f} CPU minutes), of which training and validation "
         f"{outcome.fitted.state.seconds / 60:.1f}",
         **dict(memory_rows(costs)),
-        "memory of training": _memory(summary["memory"], training.device),
+        "training memory": _memory(summary["memory"], training.device),
         "device and precision": f"{training.device}, {training.precision}",
-        "round trip": f"{summary['round_trip']['texts']} texts given back by a fresh process",
+        "round trip": f"{summary['round_trip']['texts']} texts reproduced by a fresh process",
     }
 
 
 def memory_rows(costs: dict[str, Any]) -> list[tuple[str, str]]:
-    """(name, figure) of what a run held in memory and on disk, for the terminal and the report."""
+    """List the memory and disk space that a run took as pairs (name, figure), for the terminal and the report."""
     if costs.get("peak_anonymous_mb") is None:  # not Linux
         rows = [("peak memory, mapped files included", f"{costs['peak_resident_mb'] or float('nan'):,.0f} MB")]
     else:
@@ -191,14 +191,16 @@ def memory_rows(costs: dict[str, Any]) -> list[tuple[str, str]]:
 def _memory(measured: dict[str, float | None], device: str) -> str:
     names = {"weights_mb": "weights", "gradients_mb": "gradients", "optimizer_mb": "optimiser",
              "activations_mb": "activations of the largest micro-batch"}  # fmt: skip
-    held = ", ".join(f"{name} {measured[key]:,.1f} MB" for key, name in names.items() if measured.get(key) is not None)
+    figures = ", ".join(
+        f"{name} {measured[key]:,.1f} MB" for key, name in names.items() if measured.get(key) is not None
+    )
     peak = measured.get("peak_mb")
     kind = "allocated on the GPU" if device == "cuda" else "anonymous memory above its value after imports"
-    return held + (f"; peak {peak:,.0f} MB ({kind})" if peak is not None else "")
+    return figures + (f"; peak {peak:,.0f} MB ({kind})" if peak is not None else "")
 
 
 def _finite(value: Any) -> Any:
-    """The value with floats that JSON cannot hold as null."""
+    """Replace floats that JSON cannot represent by None."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

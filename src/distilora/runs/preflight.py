@@ -1,8 +1,7 @@
-"""Checks before a run begins: whatever can be known to be wrong without torch and without the encoder's weights.
+"""Checks before a run begins: every error that can be found without torch and without the encoder's weights.
 
-task -> output -> tracker, method -> encoder, lengths, layers -> columns and labels of every split -> room on the disk. Of
-the test split nothing is looked at but whether its records can be read and have labels that a model could answer with;
-nothing of it is kept.
+task -> output -> tracker, method -> encoder, lengths, layers -> columns and labels of every split -> disk space. The test
+split is only checked for records that can be read and labels that the model has; nothing of it is kept.
 """
 
 import os
@@ -26,14 +25,14 @@ from distilora.tasks.base import Task
 from distilora.tasks.file import check_task
 from distilora.tasks.registry import find_task
 
-# Trained numbers of 4 bytes on disk at once: three checkpoints (two are kept until the next is whole) of weights, two moments
-# and the best weights; the model, and the one that it replaces.
+# Copies of the trained parameters, 4 bytes each, on disk at once: three checkpoints (two are kept until the next is complete)
+# of weights, two moments and the best weights; the model, and the one that it replaces.
 COPIES = 3 * (1 + 2 + 1) + 2
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What the checks found: the settings with absolute paths, the encoder, the task, and the room that the run takes."""
+    """Results of the checks: the settings with absolute paths, the encoder, the task and the disk space for the run."""
 
     config: RunConfig
     encoder: Encoder
@@ -42,11 +41,11 @@ class Checked:
 
 
 def check_run(config: RunConfig, task: Task | None = None, *, overwrite: bool = False, resume: bool = False) -> Checked:
-    """Checks all that a run needs; nothing is written. Arguments are those of `train`.
+    """Check everything a run needs without writing anything. Arguments are those of `train`.
 
     Raises ConfigError, DataError, EncoderError, OutputError or MissingExtra naming the field (and row) at fault.
     """
-    if os.environ.get("RANK", "0") != "0":  # one of several processes; the first speaks and writes
+    if os.environ.get("RANK", "0") != "0":  # one of several processes, of which only the first prints and writes
         quiet()
     elif task is not None:
         check_task(task)
@@ -66,16 +65,16 @@ def check_run(config: RunConfig, task: Task | None = None, *, overwrite: bool = 
 
 
 def check_data(config: DataConfig, task: Task | type[Task]) -> Task:
-    """Look at the columns and labels of all splits; return the task, set up from the training split where a class is given.
+    """Check the columns and labels of all splits; return the task, set up from the training split if given as a class.
 
-    Of a split whose source declares its labels only the first record is read. Raises DataError or ConfigError naming the
+    Only the first record is read of a split whose source declares its labels. Raises DataError or ConfigError naming the
     field and the record at fault.
     """
     source = open_source(config.path, config.name, config.revision, separator=config.separator)
     test_source, test_split = find_test(config, source)
-    given = isinstance(task, Task)
+    is_set_up = isinstance(task, Task)
     task = task if isinstance(task, Task) else task.from_source(config, source)
-    if given or config.labels is not None:  # else every label was found in the data
+    if is_set_up or config.labels is not None:  # else the labels come from the data
         _check_split(source, config.train_split, "data.train_split", task, config, config.group_column)
     else:
         _check_first(source, config.train_split, "data.train_split", task, config.group_column)
@@ -88,7 +87,7 @@ def check_data(config: DataConfig, task: Task | type[Task]) -> Task:
 
 
 def trained_numbers(config: RunConfig, encoder: Encoder, task: Task) -> int:
-    """About how many numbers are trained, from the shapes in the encoder's files: exact but for the head's biases."""
+    """Count the trainable parameters by the shapes in the encoder's files: exact but for the head's biases."""
     adapter, family, method = config.adapter, encoder.architecture, METHODS[config.adapter.method]
     count = encoder.width * (encoder.width + task.outputs)  # of the head
     first = 0 if adapter.last_blocks is None else encoder.blocks - adapter.last_blocks
@@ -111,7 +110,7 @@ def _check_first(source: Source, split: str, setting: str, task: Task, group_col
 def _check_split(
     source: Source, split: str, setting: str, task: Task, config: DataConfig, group_column: str | None = None
 ) -> None:
-    """Reads every record as the run will, or the first alone where the source declares its labels."""
+    """Read every record as the run will, or only the first if the source declares its labels."""
     _check_first(source, split, setting, task, group_column)
     if task.declared(source):
         return
@@ -137,14 +136,14 @@ def _check_record(record: Record, task: Task, setting: str, group_column: str | 
 
 
 def _check_room(folder: Path, needed: int, replaces: bool) -> None:
-    """Raises OutputError if the disk has no room; what a former run holds there, if this one replaces it, is room."""
-    place = folder.absolute()
-    while not place.is_dir():
-        place = place.parent
-    room = shutil.disk_usage(place).free
+    """Raise OutputError if the disk has too little room; files of a former run that this one replaces count as room."""
+    existing = folder.absolute()
+    while not existing.is_dir():
+        existing = existing.parent
+    room = shutil.disk_usage(existing).free
     if replaces and folder.is_dir():
-        held = [path for name in FILES for path in [folder / name, *(folder / name).rglob("*")]]
-        room += sum(path.lstat().st_size for path in held if path.is_file())
+        replaced = [path for name in FILES for path in [folder / name, *(folder / name).rglob("*")]]
+        room += sum(path.lstat().st_size for path in replaced if path.is_file())
     if room < needed:
         raise OutputError(
             f"output: {folder} cannot be written: its disk has room for {room / 1e6:,.1f} MB, checkpoints and model take "

@@ -1,4 +1,4 @@
-"""Decides what a run's settings leave open, for this machine, checks them against the encoder, and says what is used."""
+"""Resolution of a run's settings: nulls decided for this machine, checked against the encoder, and reported."""
 
 import dataclasses
 import importlib.util
@@ -18,9 +18,9 @@ from distilora.progress import say
 
 
 def resume_config(folder: str | Path, threads: int | None = None) -> RunConfig:
-    """The settings of an unfinished run, from its run.yaml, on other threads if a number is given.
+    """Read the settings of an unfinished run from its run.yaml, with another number of `threads` if given.
 
-    Raises ConfigError if there is none or it is finished.
+    Raises ConfigError if there is no run or it is finished.
     """
     folder = Path(folder)
     if (folder / "metrics.json").is_file():
@@ -34,14 +34,14 @@ def resume_config(folder: str | Path, threads: int | None = None) -> RunConfig:
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """The settings with the files and folders they name by absolute paths, so that a run can be resumed from anywhere."""
+    """Make the paths in the settings absolute, so that a run can be resumed from any working directory."""
 
     def absolute(name: str | None) -> str | None:
         if not name or name == EMBEDDED:
             return name
         try:
             path = Path(name).expanduser()
-            return str(path.absolute()) if path.exists() else name  # a name of the Hub's
+            return str(path.absolute()) if path.exists() else name  # a name on the Hub
         except (OSError, RuntimeError, ValueError):  # a name too long, an unknown user, a null character
             return name
 
@@ -53,7 +53,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def resolve(config: RunConfig) -> RunConfig:
-    """The settings with every null that the run decides decided for this machine."""
+    """Decide for this machine every setting that may be left null or auto."""
     training, encoder = config.training, config.encoder
     device = hardware.pick_device(training.device)
     precision = hardware.pick_precision(training.precision, device)
@@ -81,11 +81,11 @@ def resolve(config: RunConfig) -> RunConfig:
 
 
 def check_given(config: RunConfig, flags: Collection[str], recipe: dict[str, Any]) -> None:
-    """Raises ConfigError for a setting of low-rank updates given to a method that has none.
+    """Raise ConfigError for a setting of `adapter` that the run's method does not read.
 
     Args:
-        flags: dotted names of the settings given as flags; any of them is refused.
-        recipe: the recipe's settings; one that says the default is not refused, so that a run.yaml is a recipe, too.
+        flags: dotted names of the settings given as flags; an unused one is refused whatever its value.
+        recipe: the recipe's settings; default values are accepted, so that a run.yaml can serve as a recipe.
     """
     METHODS[config.adapter.method].check(config.adapter)
     default = type(config.adapter)()
@@ -104,9 +104,9 @@ def unused_settings(config: RunConfig) -> list[str]:
 
 
 def check_adapter(config: RunConfig, encoder: Encoder) -> None:
-    """Raises ConfigError for layers or blocks that the encoder does not have, MissingExtra if the method lacks a package.
+    """Raise ConfigError for layers or blocks that the encoder does not have, MissingExtra if the method lacks a package.
 
-    The layers are known by the names of the matrices in the encoder's files.
+    The layers are identified by the names of the matrices in the encoder's files.
     """
     adapter, family = config.adapter, encoder.architecture
     if METHODS[adapter.method].quantised and importlib.util.find_spec("bitsandbytes") is None:
@@ -119,18 +119,18 @@ def check_adapter(config: RunConfig, encoder: Encoder) -> None:
         return
     layers = {name.removesuffix(".weight") for name, shape in weight_shapes(encoder).items() if len(shape) == 2}
     for target in adapter.targets:
-        # A name may lack what comes before it, in the setting or in a file that holds the base model alone.
+        # Either name may lack its prefix: in the setting, or in a file of the base model alone.
         if target not in family.head_layers and not any(
             f".{layer}".endswith(f".{target}") or target.endswith(f".{layer}") for layer in layers
         ):
             raise ConfigError(
-                f"adapter.targets: {target!r} given, but {encoder.name} has no such layer; name some of "
+                f"adapter.targets: {target!r} given, but {encoder.name} has no such layer; choose from "
                 f"{', '.join(family.targets('all'))}"
             )
 
 
 def check_lengths(config: RunConfig, encoder: Encoder) -> None:
-    """Raises ConfigError for more tokens than the encoder reads."""
+    """Raise ConfigError for more tokens than the encoder reads."""
     if config.data.max_length > encoder.max_length:
         raise ConfigError(
             f"data.max_length: {config.data.max_length} given, but {encoder.name} reads {encoder.max_length} tokens; give fewer"
@@ -138,14 +138,14 @@ def check_lengths(config: RunConfig, encoder: Encoder) -> None:
 
 
 def check_tracker(config: RunConfig) -> None:
-    """Raises ConfigError if the tracker is not installed."""
+    """Raise ConfigError if the tracker is not installed."""
     tracker = config.training.tracker
     if tracker != "none" and importlib.util.find_spec(tracker) is None:  # Accelerate would only warn, and log nothing
         raise ConfigError(f"training.tracker: {tracker} is not installed; pip install {tracker}, or set it to none")
 
 
 def say_if_on_other_threads(folder: Path) -> None:
-    """A note where the run in the folder was begun on another number of threads than PyTorch has now."""
+    """Note that the run in the folder was begun on another number of threads than PyTorch has now."""
     file = folder / "environment.json"
     if not file.is_file():  # stopped before its first update
         return
@@ -153,12 +153,12 @@ def say_if_on_other_threads(folder: Path) -> None:
 
     before, now = json.loads(file.read_text("utf-8")).get("threads"), torch.get_num_threads()
     if before != now:
-        say(f"note: this run was begun with threads: {before} and goes on with {now}: the last bits of its weights may differ; "
+        say(f"note: this run was begun with threads: {before} and continues with {now}: the last bits of its weights may differ; "
             f"--threads {before} keeps them")  # fmt: skip
 
 
 def say_what_is_used(config: RunConfig, encoder: Encoder) -> None:
-    """Encoder, device, precision, and what a user may not expect of them."""
+    """Print the encoder, device and precision, and warn of what a user may not expect of them."""
     say(f"encoder: {encoder.name} ({encoder.source}, {encoder.config['model_type']})")
     if not encoder.architecture.attention_registry:
         say(f"note: {encoder.config['model_type']} does not honour Transformers' attention registry: rows stay padded")
@@ -168,8 +168,8 @@ def say_what_is_used(config: RunConfig, encoder: Encoder) -> None:
     threads = f", {torch.get_num_threads()} threads" if training.device == "cpu" else ""
     say(f"device: {training.device}{threads}, precision {training.precision}, attention {config.encoder.attention}")
     if method.quantised:
-        say("note: qlora holds the blocks' weights in 4 bits, which on an encoder this small is little of what training takes, "
-            "and widens them at each use: expect it to be slower than lora, not faster")  # fmt: skip
+        say("note: qlora keeps the blocks' weights in 4 bits, which on an encoder this small saves little of the training memory, "
+            "and dequantises them at each use: expect it to be slower than lora, not faster")  # fmt: skip
     default = type(config.adapter)()
     unused = [name for name in unused_settings(config) if getattr(config.adapter, name) != getattr(default, name)]
     if unused:

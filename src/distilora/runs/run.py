@@ -1,15 +1,15 @@
 """A whole run, top to bottom: data, tokens, network, training, artifact, round trip, evaluation, report.
 
-What it leaves in the run's folder:
+It writes to the run's folder:
 
-    model/               the artifact, all that travels
-    run.yaml             settings, resolved
+    model/               the artifact, which is all that prediction needs
+    run.yaml             resolved settings
     metrics.json         figures, data counts, costs
     predictions.parquet  every answer on validation and test
     environment.json     versions, processor, commit
-    seen_texts.npy       hashes of the texts trained and chosen on, by which `evaluate` knows them again
+    seen_texts.npy       hashes of the texts trained and chosen on, by which `evaluate` recognises them
     events/              curves for TensorBoard
-    report.html          for people
+    report.html          figures and plots for people
     README.md            model card
     checkpoints/         the last two; removed when the run is finished
 """
@@ -68,20 +68,20 @@ def train(
     resume: bool = False,
     checked: Checked | None = None,
 ) -> dict[str, Any]:
-    """Runs everything and returns what metrics.json holds; nothing where another process of the run writes it.
+    """Carry out a whole run; return the contents of metrics.json, or {} in a process of the run that does not write it.
 
     Args:
-        config: the settings; nulls are decided here and written to run.yaml.
-        task: None: the one that `config.task` names, set up for the data.
-        overwrite: replace what a former run left in `config.output`.
-        resume: go on from that folder's latest checkpoint.
-        checked: what `preflight.check_run` found for the same arguments; None: it is called here.
+        config: the settings; nulls are resolved and written to run.yaml.
+        task: the task to train; None: the one that `config.task` names, set up for the data.
+        overwrite: replace the files of a former run in `config.output`.
+        resume: continue from that folder's latest checkpoint.
+        checked: result of `preflight.check_run` for the same arguments; None: it is called here.
 
-    For the whole process, and from then on, glibc keeps freed memory (hardware.py). Random numbers, threads and an
-    Accelerator of the caller's stay as they were.
+    From this call on, glibc keeps freed memory in the whole process (hardware.py). The caller's random state, threads and
+    Accelerator are restored.
 
-    Raises ConfigError, DataError, EncoderError or MissingExtra for what is asked for and cannot be had, before
-    anything is written; OutputError if another process writes the folder or the disk is full; Interrupted when stopped;
+    Raises ConfigError, DataError, EncoderError or MissingExtra for impossible settings or data, before anything is
+    written; OutputError if another process writes the folder or the disk is full; Interrupted when stopped;
     RoundTripError if the saved model does not give back its outputs.
     """
     with Run(config, task, overwrite=overwrite, resume=resume, checked=checked) as run:
@@ -95,11 +95,11 @@ def train(
             run.evaluate()
             return run.finish()
         except KeyboardInterrupt:
-            again = f"continue with: distilora train --resume {shlex.quote(str(run.folder))}"
-            raise Interrupted(f"stopped; {again}", signal.SIGINT) from None
+            command = f"distilora train --resume {shlex.quote(str(run.folder))}"
+            raise Interrupted(f"stopped; continue with: {command}", signal.SIGINT) from None
 
 
-_LEFT_BY = {
+_STAGE_OF = {  # attribute -> the stage that sets it
     "parts": "read", "tokenizer": "read", "train_tokens": "read", "validation_tokens": "read", "network": "build",
     "parameters": "build", "fitted": "fit", "temperature": "save", "artifact": "save", "round_trip": "save",
     "measured": "evaluate",
@@ -107,10 +107,10 @@ _LEFT_BY = {
 
 
 class Run:
-    """A run, stage by stage; `train` goes through them all. Each stage leaves its results in the attributes below.
+    """A run, stage by stage; `train` goes through all of them. Each stage sets some of the attributes below.
 
-    The constructor checks what can be checked (`preflight.check_run`) and decides what is null in the settings; nothing is
-    written before `fit`.
+    The constructor checks everything that `preflight.check_run` can and resolves nulls in the settings; nothing is written
+    before `fit`.
     """
 
     parts: Parts
@@ -122,7 +122,7 @@ class Run:
     temperature: float
     artifact: Artifact
     round_trip: dict[str, Any]
-    measured: list[Measured]  # the final test first, where there is one
+    measured: list[Measured]  # the final test first, if there is one
 
     def __init__(
         self,
@@ -155,13 +155,13 @@ class Run:
         if resume and self.config.training.device == "cpu":
             say_if_on_other_threads(self.folder)
         self._above = memory.after_imports_mb()
-        self._peak = memory.Peak(torch.device("cpu"), every_s=0.05)  # the whole run's, of the host
+        self._peak = memory.Peak(torch.device("cpu"), every_s=0.05)  # host memory over the whole run
         self._peak.__enter__()
 
     def __getattr__(self, name: str) -> Any:
-        """Says which stage leaves what is not there yet."""
-        if name in _LEFT_BY:
-            raise AttributeError(f"{name}: is there after {_LEFT_BY[name]}(); call that first")
+        """Raise AttributeError; for a result that is not there yet it names the stage to call."""
+        if name in _STAGE_OF:
+            raise AttributeError(f"{name}: is there after {_STAGE_OF[name]}(); call that first")
         raise AttributeError(name)
 
     def __enter__(self) -> Self:
@@ -171,13 +171,13 @@ class Run:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the folder and of its threads; a run that was not finished can be gone on with by `resume`."""
+        """Release the folder and the threads; an unfinished run can be continued with `resume`."""
         self._peak.stop()
         self._while_open.close()
         let_go(self.folder)
 
     def read(self) -> Parts:
-        """Reads, cleans and divides the data, and tokenises what is trained and chosen on."""
+        """Read, clean and split the data, and tokenise the training and validation texts."""
         self.parts = read_parts(self.config.data, self.task)
         data = self.config.data
         self.tokenizer = with_truncation(load_tokenizer(self.encoder), data.max_length, data.truncation_side)
@@ -185,15 +185,15 @@ class Run:
         self.validation_tokens = self.task.tokenise(
             self.tokenizer, self.parts.validation.items, "tokenising validation"
         )
-        strange = unknown_only(self.tokenizer, self.train_tokens.rows)
-        if strange:
-            say(f"warning: of {strange:,} of {len(self.parts.train):,} training texts the tokenizer knows no word (emoji, another "
-                "script): they are all alike to the encoder; take one that reads them")  # fmt: skip
+        unknown = unknown_only(self.tokenizer, self.train_tokens.rows)
+        if unknown:
+            say(f"warning: the tokenizer knows no word of {unknown:,} of {len(self.parts.train):,} training texts (emoji, another "
+                "script): the encoder cannot tell them apart; choose one that reads them")  # fmt: skip
         self._clock.mark("data")
         return self.parts
 
     def build(self) -> Network:
-        """The network to train: the encoder, what the method injects, a fresh head."""
+        """Build the network to train: the encoder, the adapter that the method injects, a fresh head."""
         training = self.config.training
         self.network = new_network(
             self.encoder, self.task, self.config.adapter, precision=training.precision, device=self.device,
@@ -206,7 +206,7 @@ class Run:
         return self.network
 
     def fit(self) -> Fitted:
-        """Trains; the network then holds the best weights. Claims the folder."""
+        """Claim the folder and train; the network then has the best weights."""
         network, parts = self.network, self.parts
         with writing_run(self.folder):
             if self.processes.first:
@@ -231,7 +231,7 @@ class Run:
         return self.fitted
 
     def save(self) -> Artifact:
-        """Fits the temperature, writes model/, and has a fresh process give its outputs back."""
+        """Fit the temperature, write model/ and verify it by a round trip."""
         self.temperature = self.task.fit_temperature(self.fitted.outputs, self._validation_targets())
         with writing_run(self.folder):
             self.artifact = write_model(
@@ -243,25 +243,25 @@ class Run:
         return self.artifact
 
     def evaluate(self) -> list[Measured]:
-        """Measures validation and then, once, the test split."""
+        """Measure the validation split and then, once, the test split."""
         self.measured = [self._measure(self.parts.validation, self.validation_tokens, self.fitted.outputs)]
-        sets = {"train": self.parts.train, "validation": self.parts.validation}
+        splits = {"train": self.parts.train, "validation": self.parts.validation}
         if self.parts.read_test is not None:
-            test = sets["test"] = self.parts.read_test()
+            test = splits["test"] = self.parts.read_test()
             tokens = self.task.tokenise(self.tokenizer, test.items, f"tokenising {test.split}")
             backend = TorchBackend(self.network, self.config.training.precision, _budget(self.config))
             outputs = run_rows(tokens.rows, backend, label=f"predicting {test.split}")
             self.measured.insert(0, self._measure(test, tokens, outputs))
-        self.parts.summary["copies_between_splits"] = shared_copies(sets)
+        self.parts.summary["copies_between_splits"] = shared_copies(splits)
         self._clock.mark("evaluation")
         return self.measured
 
     def finish(self) -> dict[str, Any]:
-        """Writes the report and all other outcomes, and lets go of the folder; returns what metrics.json holds."""
-        padding = self.tokenizer.id_to_token(int(self.encoder.config.get("pad_token_id") or 0)) or "[PAD]"
+        """Write the report and all other outcomes, and release the folder; return the contents of metrics.json."""
+        pad_token = self.tokenizer.id_to_token(int(self.encoder.config.get("pad_token_id") or 0)) or "[PAD]"
         trained_on = [*self.parts.train.items, *self.parts.validation.items]
         outcome = Outcome(
-            self.config, self.encoder, self.artifact, padding, self.task, self.parts, len(self.train_tokens.rows.ids),
+            self.config, self.encoder, self.artifact, pad_token, self.task, self.parts, len(self.train_tokens.rows.ids),
             self.parameters, self.fitted, self.round_trip, self.measured,
             fingerprints([" ".join(e.texts) for e in trained_on]), {**self._clock.costs(), **self._memory()},
         )  # fmt: skip
@@ -272,7 +272,7 @@ class Run:
         return summary
 
     def _memory(self) -> dict[str, float]:
-        """Of this process: `peak_anonymous_mb` is its own, without what is mapped from files, such as the cache."""
+        """Collect the peak memory of this process; `peak_anonymous_mb` excludes mapped files such as the prefix cache."""
         return {
             "peak_anonymous_mb": round(self._peak.mb, 1),
             "cache_on_disk_mb": round(self.fitted.prefix["bytes"] / 1e6, 1),
@@ -290,7 +290,7 @@ class Run:
 
 
 class _Clock:
-    """Seconds of each stage."""
+    """Stopwatch for the seconds of each stage."""
 
     def __init__(self) -> None:
         self.start = self.last = time.monotonic()

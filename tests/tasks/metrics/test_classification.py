@@ -74,7 +74,7 @@ def test_auroc_of_each_class() -> None:
 
 
 def test_intervals_are_the_quantiles_of_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distilora.tasks.metrics.bootstrap.HELD", 70 * 30)  # resamples of 70 examples in chunks of 30
+    monkeypatch.setattr("distilora.tasks.metrics.bootstrap.CHUNK", 70 * 30)  # resamples of 70 examples in chunks of 30
     probabilities, targets = drawn(70, 3)
     found = classification_metrics(probabilities, targets, resamples=100)
     rng, again = np.random.default_rng(0), []

@@ -1,12 +1,12 @@
-"""Attention in an ONNX graph by ONNX Runtime's own operator, without a mask where nothing is padded.
+"""Fused attention in an ONNX graph: ONNX Runtime's own operator, without a mask where there is no padding.
 
     q, k, v -> scores + padding -> softmax -> sum        becomes
 
     If(attention_mask all 1)   MultiHeadAttention(q, k, v)          in blocks that stay in the cache (flash attention)
     else                       MultiHeadAttention(q, k, v, mask)
 
-The operator with a mask writes every score out, the one without does not and takes two thirds of the time (LOG.md). So texts
-that run alone, or beside others of their length, gain.
+With a mask the operator materialises every score; without one it does not and takes two thirds of the time (LOG.md). This
+speeds up texts that run alone or beside others of their length.
 """
 
 from pathlib import Path
@@ -17,73 +17,73 @@ DOMAIN = "com.microsoft"
 
 
 def fuse_attention(path: Path, heads: int) -> int:
-    """Replaces the attention of blocks as export/onnx/graph.py writes them, in the file; returns how many.
+    """Replace, in the file, the attention of blocks as export/onnx/graph.py writes them; return how many were replaced.
 
-    The queries are scaled already. Attention that is written otherwise stays as it is.
+    The queries are scaled already. Attention in any other form is left unchanged.
     """
     import onnx
     from onnx import helper
 
     model = onnx.load(str(path))
     graph = model.graph
-    made_by = {name: node for node in graph.node for name in node.output}
-    read_by: dict[str, list[Any]] = {}
+    producers = {name: node for node in graph.node for name in node.output}
+    consumers: dict[str, list[Any]] = {}
     for node in graph.node:
         for name in node.input:
-            read_by.setdefault(name, []).append(node)
-    found: dict[int, list[Any]] = {}  # place of the node that gave the result -> what gives it now
+            consumers.setdefault(name, []).append(node)
+    replacements: dict[int, list[Any]] = {}  # index of the node that produced the result -> its replacement
     for softmax in [node for node in graph.node if node.op_type == "Softmax"]:
-        joined, last = _source(softmax, made_by), _result(softmax, read_by)
+        joined, last = _source(softmax, producers), _result(softmax, consumers)
         if joined is None or last is None:
             continue
         name = last.output[0]
         parts = [f"{name}.{part}" for part in ("queries", "keys", "values")]
-        found[list(graph.node).index(last)] = [
+        replacements[list(graph.node).index(last)] = [
             helper.make_node("Split", [joined], parts, axis=2, num_outputs=3, name=f"{name}.split"),
             _either(helper, name, parts, heads),
         ]
-    if not found:
+    if not replacements:
         return 0
     nodes = [
         helper.make_node("ReduceMin", [MASK], ["mask.least"], keepdims=0, name="mask.least.node"),
         helper.make_node("Cast", ["mask.least"], ["mask.full"], to=9, name="mask.full.node"),  # bool
         helper.make_node("Cast", [MASK], ["mask.int32"], to=6, name="mask.int32.node"),
     ]
-    for place, node in enumerate(graph.node):
-        nodes += found.get(place, [node])
+    for index, node in enumerate(graph.node):
+        nodes += replacements.get(index, [node])
     _keep_needed(graph, nodes)
     need_domain(model)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
-    return len(found)
+    return len(replacements)
 
 
 def need_domain(model: Any) -> None:
-    """Declares ONNX Runtime's own operators."""
+    """Declare the domain of ONNX Runtime's own operators."""
     from onnx import helper
 
-    if all(known.domain != DOMAIN for known in model.opset_import):
+    if all(opset.domain != DOMAIN for opset in model.opset_import):
         model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
 
 
-def _source(softmax: Any, made_by: dict[str, Any]) -> str | None:
-    """The queries, keys and values side by side, [batch, sequence, 3 D], that a softmax over scores comes from."""
-    node = made_by.get(softmax.input[0])
+def _source(softmax: Any, producers: dict[str, Any]) -> str | None:
+    """Find the queries, keys and values side by side, [batch, sequence, 3 D], that a softmax over scores comes from."""
+    node = producers.get(softmax.input[0])
     for kinds in (("Add",), ("MatMul",), ("Squeeze",), ("Slice",), ("Transpose",), ("Reshape",)):
         if node is None or node.op_type not in kinds:
             return None
-        before, node = node, made_by.get(node.input[0])
-    return str(before.input[0])
+        first, node = node, producers.get(node.input[0])
+    return str(first.input[0])
 
 
-def _result(softmax: Any, read_by: dict[str, list[Any]]) -> Any | None:
-    """The node that gives the attended values, [batch, sequence, D]."""
+def _result(softmax: Any, consumers: dict[str, list[Any]]) -> Any | None:
+    """Find the node that produces the attended values, [batch, sequence, D]."""
     node = softmax
     for kind in ("MatMul", "Transpose", "Reshape"):
-        readers = read_by.get(node.output[0], [])
-        if len(readers) != 1 or readers[0].op_type != kind:
+        following = consumers.get(node.output[0], [])
+        if len(following) != 1 or following[0].op_type != kind:
             return None
-        node = readers[0]
+        node = following[0]
     return node
 
 
@@ -102,18 +102,18 @@ def _either(helper: Any, name: str, parts: list[str], heads: int) -> Any:
 
 
 def _keep_needed(graph: Any, nodes: list[Any]) -> None:
-    """Sets the graph's nodes to those of `nodes` that its outputs come from."""
-    wanted = {output.name for output in graph.output}
-    kept = []
+    """Set the graph's nodes to those of `nodes` that its outputs depend on."""
+    needed = {output.name for output in graph.output}
+    needed_nodes = []
     for node in reversed(nodes):
-        if wanted & set(node.output):
-            kept.append(node)
-            wanted |= set(node.input)
+        if needed & set(node.output):
+            needed_nodes.append(node)
+            needed |= set(node.input)
             for attribute in node.attribute:
                 for inner in attribute.g.node:
-                    wanted |= set(inner.input)
-    weights = [tensor for tensor in graph.initializer if tensor.name in wanted]
-    for field, values in ((graph.node, kept[::-1]), (graph.initializer, weights)):
+                    needed |= set(inner.input)
+    weights = [tensor for tensor in graph.initializer if tensor.name in needed]
+    for field, values in ((graph.node, needed_nodes[::-1]), (graph.initializer, weights)):
         del field[:]
         field.extend(values)
     del graph.value_info[:]

@@ -1,11 +1,11 @@
-"""A merged network as an ONNX graph, by torch.onnx.
+"""Writing of a merged network as an ONNX graph, by torch.onnx.
 
-    input_ids       int64 [batch, sequence]   as the folder's tokenizer.json gives them, padded with any id
+    input_ids       int64 [batch, sequence]   from the folder's tokenizer.json, padded with any id
     attention_mask  int64 [batch, sequence]   1 where there is a token, 0 where there is padding
-    logits          fp32  [batch, labels]     divided by the temperature already: their softmax is calibrated
+    logits          fp32  [batch, labels]     already divided by the temperature: their softmax is calibrated
 
-Post-norm families (model/encoders/families.py) are written out block by block, the last one for the first token alone, as
-model/packed/attention.py has it; other families go through Transformers' own forward pass.
+Post-norm families (model/encoders/families.py) are written block by block, the last one for the first token alone, as in
+model/packed/attention.py; other families are traced through Transformers' own forward pass.
 """
 
 import logging
@@ -23,13 +23,13 @@ from distilora.model.network import Network
 OPSET = 20
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "logits"
-HIDDEN = -10_000.0  # added to a score that padding would have; exp() of it is 0
+HIDDEN = -10_000.0  # added to the scores of padding, whose exp() is then 0
 
 
 def write_onnx(network: Network, path: Path) -> None:
-    """Writes `network` (merged, fp32, on the CPU) as one ONNX file.
+    """Write `network` (merged, fp32, on the CPU) as one ONNX file.
 
-    Raises MissingExtra without onnx and onnxscript, ArtifactError for a task or family that cannot be written.
+    Raises MissingExtra without onnx and onnxscript, ArtifactError for a task or family that cannot be exported.
     """
     import importlib.util
 
@@ -38,16 +38,16 @@ def write_onnx(network: Network, path: Path) -> None:
             raise MissingExtra(package, "export")
     if network.task.output_kind != "label":
         raise ArtifactError(
-            f"--to: task {network.task.name} has a head of its own, which onnx does not take; use merged"
+            f"--to: task {network.task.name} has a head of its own, which onnx does not support; use merged"
         )
-    module = (_Written(network) if _can_be_written(network) else _Whole(network)).eval()
+    module = (_BlockGraph(network) if _has_known_blocks(network) else _WholeGraph(network)).eval()
     ids = torch.ones(3, 12, dtype=torch.int64)
     mask = torch.ones_like(ids)
     mask[1, 7:] = 0
     sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence", max=network.most_tokens)}
-    quiet = logging.getLogger("torch.onnx")
-    before = quiet.level
-    quiet.setLevel(logging.ERROR)
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")
@@ -55,28 +55,28 @@ def write_onnx(network: Network, path: Path) -> None:
                 module, (ids, mask), input_names=list(INPUTS), output_names=[OUTPUT], opset_version=OPSET, dynamo=True,
                 dynamic_shapes=(sizes, sizes), verbose=False,
             )  # fmt: skip
-    except Exception as error:  # the exporter raises many kinds
+    except Exception as error:  # the exporter raises errors of many types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ArtifactError(
-            f"--to: a {network.architecture.model_type} encoder cannot be written as onnx ({reason}); use merged"
+            f"--to: a {network.architecture.model_type} encoder cannot be exported to onnx ({reason}); use merged"
         ) from None
     finally:
-        quiet.setLevel(before)
+        logger.setLevel(level)
     assert program is not None
     program.save(str(path), external_data=False)
 
 
 def heads(network: Network) -> int:
-    """The number of attention heads of a block."""
+    """Return the number of attention heads of a block."""
     config = network.model.config
     return int(getattr(config, "n_heads", None) or config.num_attention_heads)
 
 
-def _can_be_written(network: Network) -> bool:
+def _has_known_blocks(network: Network) -> bool:
     return network.architecture.parts is not None and network.blocks is not None and network.pooling != "mean"
 
 
-class _Whole(nn.Module):
+class _WholeGraph(nn.Module):
     """Transformers' own forward pass."""
 
     def __init__(self, network: Network) -> None:
@@ -85,12 +85,12 @@ class _Whole(nn.Module):
         self.model.set_attn_implementation("eager")
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Logits [batch, labels]."""
+        """Compute logits [batch, labels]."""
         return self.model(input_ids=input_ids, attention_mask=attention_mask).logits  # type: ignore[no-any-return]
 
 
-class _Written(nn.Module):
-    """Embeddings, blocks, head."""
+class _BlockGraph(nn.Module):
+    """Embeddings, blocks and head, written out with fused projections."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -100,11 +100,11 @@ class _Written(nn.Module):
         self.project = getattr(base, "embeddings_project", None)  # ELECTRA's
         self.first_position = network.padding_id + 1 if network.architecture.reserved_positions else 0  # RoBERTa's
         parts = network.architecture.parts
-        found = list(base.get_submodule(network.architecture.blocks))
-        self.blocks = nn.ModuleList(_Block(block, parts, heads(network), block is found[-1]) for block in found)
+        blocks = list(base.get_submodule(network.architecture.blocks))
+        self.blocks = nn.ModuleList(_Block(block, parts, heads(network), block is blocks[-1]) for block in blocks)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Logits [batch, labels]."""
+        """Compute logits [batch, labels]."""
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None] + self.first_position
         x = self.embeddings(input_ids=input_ids, position_ids=positions)
         x = x if self.project is None else self.project(x)
@@ -115,7 +115,7 @@ class _Written(nn.Module):
 
 
 class _Block(nn.Module):
-    """One block; the last one gives [batch, D], the first tokens' states."""
+    """One transformer block; the last one returns [batch, D], the states of the first tokens."""
 
     def __init__(self, block: Any, parts: Any, heads: int, last: bool) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class _Block(nn.Module):
         )
 
     def forward(self, x: Tensor, padding: Tensor) -> Tensor:
-        """[batch, sequence, D] to the same, or to [batch, D]."""
+        """Map states [batch, sequence, D] to the same shape, or to [batch, D] in the last block."""
         start, attended = (x[:, 0], self._first(x, padding)) if self.last else (x, self._all(x, padding))
         h = self.norm1(self.out(attended) + start)
         return self.norm2(self.lin2(functional.gelu(self.lin1(h))) + h)  # type: ignore[no-any-return]
@@ -145,7 +145,7 @@ class _Block(nn.Module):
         return cast(Tensor, (p @ v).transpose(1, 2).reshape(batch, length, self.width))
 
     def _first(self, x: Tensor, padding: Tensor) -> Tensor:
-        """Without keys and values, see model/packed/attention.py."""
+        """Attend from the first token without forming keys and values, see model/packed/attention.py."""
         q = (self.query(x[:, 0]) * self.scale).view(-1, self.heads, 1, self.width // self.heads)
         keys, values = (layer.weight.view(1, self.heads, -1, self.width) for layer in (self.key, self.value))
         p = torch.softmax((q @ keys).squeeze(2) @ x.transpose(1, 2) + padding[:, 0], -1)  # [batch, heads, sequence]
@@ -156,7 +156,7 @@ class _Block(nn.Module):
 
 
 def _joined(layers: list[nn.Linear], scales: list[float]) -> nn.Linear:
-    """The layers side by side, each multiplied by its scale."""
+    """Concatenate the layers' outputs, each multiplied by its scale, in one layer."""
     with torch.no_grad():
         weight = torch.cat([layer.weight * scale for layer, scale in zip(layers, scales, strict=True)])
         biases = [torch.zeros(len(layer.weight)) if layer.bias is None else layer.bias for layer in layers]

@@ -1,15 +1,16 @@
-"""An ONNX graph's linear layers in 8 bits: weights once and for all, inputs row by row as they come.
+"""Quantisation of an ONNX graph's linear layers to int8: weights statically, inputs dynamically, row by row.
 
     x W  ~  s_x (x_q W_q) s_W       x_q = round(x / s_x) with s_x = max|x| / 127 of each token      (dynamic, per row)
                                     W_q = round(W / s_W) with s_W = max|W| / 127 of each output     (static, per channel)
 
-No token's scale depends on another token, so an answer does not depend on what else is in the batch. A single scale for a
-whole tensor, static or dynamic, changed 1 to 2% of the labels here (LOG.md). Two things more keep the rounding small:
+No token's scale depends on another token, so an answer does not depend on the rest of its batch. A single scale for a whole
+tensor, static or dynamic, changed 1 to 2% of the labels here (LOG.md). Two more measures keep the rounding error small:
 
-- The norms before a layer give a few channels ten times the others' size, and such a channel would set the scale of its
-  row. x / m and m W are multiplied instead, m = max|x|^a / max|W|^(1 - a) for each channel, the maxima of x taken on real
-  reviews (SmoothQuant, Xiao et al. 2023).
-- gelu is never below -0.17: gelu + 0.17 uses all 256 steps instead of half of them, 0.17 times W's column sums go off again.
+- The layer norms make a few channels ten times as large as the others, and such a channel would set the scale of its row.
+  x / m and m W are multiplied instead, m = max|x|^a / max|W|^(1 - a) for each channel, with the maxima of x over
+  calibration texts (SmoothQuant, Xiao et al. 2023).
+- gelu is never below -0.17: gelu + 0.17 uses all 256 steps instead of half of them; 0.17 times the column sums of W is
+  subtracted afterwards.
 
 Attention, norms and the few rows of the last block and the head stay in fp32.
 """
@@ -25,14 +26,14 @@ from distilora.export.onnx.attention import DOMAIN, need_domain
 
 SMOOTHING = 0.65  # a
 GELU_LEAST = 0.17  # gelu(x) >= -0.16997
-LEAST_WIDTH = 16  # narrower layers stay as they are
+LEAST_WIDTH = 16  # narrower layers stay in fp32
 F32 = NDArray[np.float32]
 
 
 def quantise(source: Path, target: Path, texts: Iterable[dict[str, NDArray[np.int64]]]) -> dict[str, Any]:
-    """Writes the fp32 graph `source` with int8 linear layers to `target`; `texts` are inputs to calibrate on.
+    """Write the fp32 graph `source` with int8 linear layers to `target`; `texts` are inputs to calibrate on.
 
-    Returns what was done: layers in int8, smoothing, number of inputs.
+    Returns a summary: number of int8 layers, kinds of scales, smoothing, number of calibration texts.
     """
     import onnx
 
@@ -49,7 +50,7 @@ def quantise(source: Path, target: Path, texts: Iterable[dict[str, NDArray[np.in
 
 
 def _layers(model: Any) -> list[Any]:
-    """MatMul nodes with a constant matrix."""
+    """List the MatMul nodes with a constant matrix."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     return [
         node
@@ -63,27 +64,27 @@ def _layers(model: Any) -> list[Any]:
 def _largest_inputs(
     source: Path, names: list[str], texts: Iterable[dict[str, NDArray[np.int64]]]
 ) -> tuple[dict[str, F32], int]:
-    """max|x| of each channel of the named tensors, and over how many inputs."""
+    """Compute max|x| of each channel of the named tensors, and count the inputs it was taken over."""
     import onnx
     import onnxruntime
 
     model = onnx.load(str(source))
     model.graph.output.extend(onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    found: dict[str, F32] = {}
+    largest: dict[str, F32] = {}
     count = 0
     for feed in texts:
         for name, x in zip(names, session.run(names, feed), strict=True):
-            here = np.abs(x.reshape(-1, x.shape[-1])).max(0)
-            found[name] = np.maximum(found.get(name, here), here)
+            of_text = np.abs(x.reshape(-1, x.shape[-1])).max(0)
+            largest[name] = np.maximum(largest.get(name, of_text), of_text)
         count += 1
     if not count:
         raise ValueError("no texts to calibrate on")
-    return found, count
+    return largest, count
 
 
 class _Rewriting:
-    """Takes the nodes over, one by one, quantised where asked for."""
+    """Rewriter of a graph, node by node, with chosen linear layers in int8."""
 
     def __init__(self, model: Any, largest: dict[str, F32]) -> None:
         from onnx import numpy_helper
@@ -92,19 +93,20 @@ class _Rewriting:
         self.to_array = numpy_helper.to_array
         self.from_array = numpy_helper.from_array
         self.constants = {tensor.name: tensor for tensor in self.graph.initializer}
-        self.made_by = {node.output[0]: node.op_type for node in self.graph.node}
+        self.producers = {node.output[0]: node.op_type for node in self.graph.node}
         self.nodes: list[Any] = []
-        self.inputs: dict[str, F32 | None] = {}  # those quantised already, and what they were divided by
+        self.inputs: dict[str, F32 | None] = {}  # inputs quantised so far -> their smoothing, if any
 
-    def run(self, wanted: set[str]) -> None:
+    def run(self, layers: set[str]) -> None:
+        """Rewrite the graph in place, with the named layers in int8."""
         for node in self.graph.node:
-            if node.name in wanted:
+            if node.name in layers:
                 self._layer(node)
             else:
                 self.nodes.append(node)
         used = {name for node in self.nodes for name in node.input}
-        kept = [tensor for name, tensor in self.constants.items() if name in used]
-        for field, values in ((self.graph.node, self.nodes), (self.graph.initializer, kept)):
+        constants = [tensor for name, tensor in self.constants.items() if name in used]
+        for field, values in ((self.graph.node, self.nodes), (self.graph.initializer, constants)):
             del field[:]
             field.extend(values)
         del self.graph.value_info[:]
@@ -112,7 +114,7 @@ class _Rewriting:
 
     def _layer(self, node: Any) -> None:
         x, weight = node.input[0], np.asarray(self.to_array(self.constants[node.input[1]]), np.float32)
-        shifted = self.made_by.get(x) == "Gelu"
+        shifted = self.producers.get(x) == "Gelu"
         if x not in self.inputs:
             self.inputs[x] = self._input(x, weight, shifted)
         smoothing = self.inputs[x]
@@ -130,31 +132,31 @@ class _Rewriting:
             self._add("Mul", [product, f"{x}.max"], node.output[0])
             return
         scaled = self._add("Mul", [product, f"{x}.max"], f"{name}.scaled")
-        off = -GELU_LEAST * (rounded.astype(np.float64) * scale).sum(0)
-        self._add("Add", [scaled, self._constant(f"{name}.off", off.astype(np.float32))], node.output[0])
+        offset = -GELU_LEAST * (rounded.astype(np.float64) * scale).sum(0)
+        self._add("Add", [scaled, self._constant(f"{name}.off", offset.astype(np.float32))], node.output[0])
 
     def _input(self, x: str, weight: F32, shifted: bool) -> F32 | None:
-        """Adds x.q, x.max and x.zero; returns what the channels were divided by."""
+        """Add nodes for x.q, x.max and x.zero; return the smoothing that divides the channels, if any."""
         smoothing: F32 | None = None
-        given = x
+        tensor = x
         if shifted:
-            given = self._add("Add", [x, self._constant("q.least", np.float32(GELU_LEAST))], f"{x}.shifted")
-            size = given
+            tensor = self._add("Add", [x, self._constant("q.least", np.float32(GELU_LEAST))], f"{x}.shifted")
+            size = tensor
         else:
-            if self.made_by.get(x) == "LayerNormalization":
+            if self.producers.get(x) == "LayerNormalization":
                 least = np.float32(1e-5)
                 sizes = np.maximum(self.largest[x], least), np.maximum(np.abs(weight).max(1), least)
                 smoothing = np.asarray(sizes[0] ** SMOOTHING / sizes[1] ** (1 - SMOOTHING), np.float32)
-                given = self._add("Mul", [x, self._constant(f"{x}.smoothing", 1 / smoothing)], f"{x}.smooth")
-            size = self._add("Abs", [given], f"{x}.abs")
+                tensor = self._add("Mul", [x, self._constant(f"{x}.smoothing", 1 / smoothing)], f"{x}.smooth")
+            size = self._add("Abs", [tensor], f"{x}.abs")
         top, zero = (255, 0) if shifted else (127, 128)
         self._constant(f"{x}.zero", np.asarray(zero, np.uint8))
         last = self._constant("q.last", np.asarray([-1], np.int64))
         largest = self._add("ReduceMax", [size, last], f"{x}.largest", keepdims=1)
-        # an empty row would divide by nothing
+        # a row of zeros would be divided by 0
         largest = self._add("Max", [largest, self._constant("q.tiny", np.float32(1e-12))], f"{x}.max")
         inverse = self._add("Div", [self._constant(f"q.{top}", np.float32(top)), largest], f"{x}.inverse")
-        scaled = self._add("Mul", [given, inverse], f"{x}.scaled")
+        scaled = self._add("Mul", [tensor, inverse], f"{x}.scaled")
         self._add("QuantizeLinear", [scaled, self._constant("q.one", np.float32(1)), f"{x}.zero"], f"{x}.q")
         return smoothing
 

@@ -1,1 +1,1 @@
-"""Computes figures and their intervals from probabilities; no torch."""
+"""Computes metrics and their intervals from probabilities, without torch."""

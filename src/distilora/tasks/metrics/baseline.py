@@ -1,4 +1,4 @@
-"""The majority baseline: what always answering the most frequent class of training would reach, and whether a model does better.
+"""The majority baseline: the metrics of always answering the most frequent training class, and whether a model beats them.
 
 baseline accuracy = share of that class among the examples; its macro F1 is that of the same constant answer.
 """
@@ -10,7 +10,7 @@ import numpy as np
 
 from distilora.tasks.metrics.classification import macro_f1
 
-THESE = "these examples"  # where the run's own counts are not known
+THESE = "these examples"  # where the counts of training are unknown
 
 
 def majority_baseline(classes: Sequence[Mapping[str, Any]], trained: Mapping[str, int] | None) -> dict[str, Any]:
@@ -18,8 +18,8 @@ def majority_baseline(classes: Sequence[Mapping[str, Any]], trained: Mapping[str
 
     Args:
         classes: the measured classes, each with `label` and `support`.
-        trained: examples of each label in training. Without it the most frequent of the measured examples is taken,
-            the strongest constant answer there is, and `of` says so.
+        trained: number of training examples of each label. Without it the most frequent class of the measured examples
+            is taken, the strongest constant answer there is, and `of` says so.
     """
     support = np.asarray([row["support"] for row in classes])
     labels = [row["label"] for row in classes]
@@ -38,12 +38,12 @@ def majority_baseline(classes: Sequence[Mapping[str, Any]], trained: Mapping[str
 def verdict(
     metrics: Mapping[str, Mapping[str, Any]], classes: Sequence[Mapping[str, Any]], baseline: Mapping[str, Any]
 ) -> str:
-    """Say in one sentence that the model is no better than the baseline; empty where it is.
+    """Say in one sentence that the model is no better than the baseline; return an empty string if it is better.
 
-    The rule, with 95% intervals: where that of the Matthews correlation reaches down to 0, the answers are no better than
-    the constant one in any sense. Where it does not, but the accuracy's does not lie above the baseline's accuracy, the
-    model tells the classes apart and yet answers no more often right; the sentence then says both. Examples of a single
-    class cannot tell, and are not judged.
+    The rule uses 95% intervals. If the interval of the Matthews correlation includes 0, the answers are no better than
+    the constant one in any sense. Otherwise, if the interval of the accuracy does not lie above the baseline's accuracy,
+    the model tells the classes apart and yet is right no more often; the sentence then says both. Examples of a single
+    class allow no judgement and get none.
     """
     if sum(row["support"] > 0 for row in classes) < 2 or not {"mcc", "accuracy"} <= set(metrics):
         return ""
@@ -51,12 +51,12 @@ def verdict(
     always = f"always answering {baseline['label']!r}"
     count = sum(row["support"] for row in classes)
     if _low(correlation) <= 0:
-        answered = [row["label"] for row in classes if row["predicted"]]
-        one = f"; it answers {answered[0]!r} to everything" if len(answered) == 1 else ""
+        predicted = [row["label"] for row in classes if row["predicted"]]
+        constant = f"; it answers {predicted[0]!r} to everything" if len(predicted) == 1 else ""
         return (
             f"As far as these {count:,} examples tell, this model is no better than {always}: accuracy "
             f"{accuracy['value']:.2%} against {baseline['accuracy']:.2%}, "
-            f"Matthews correlation {correlation['value']:.3f}{_interval(correlation)}{one}."
+            f"Matthews correlation {correlation['value']:.3f}{_interval(correlation)}{constant}."
         )
     if _low(accuracy) <= baseline["accuracy"]:
         f1 = metrics["macro_f1"]["value"]

@@ -3,11 +3,11 @@
 ECE = sum over 15 bins b of n_b / N |accuracy(b) - confidence(b)|, equal-width bins of the top probability
       (Guo et al., ICML 2017)
 Brier = mean over examples of sum over classes (p - y)^2, from 0 to 2 (Brier, 1950)
-AUROC of two classes is that of the second; of more, the macro mean of one against the rest
+AUROC of two classes is that of the second; of more, the macro mean of one versus the rest
 intervals: percentile bootstrap over examples (tasks/metrics/bootstrap.py)
 
-Beyond SHOWN classes the arrays for the report stay bounded: the confusion matrix is kept by its cells that are not
-empty, and ROC curves are those of the CURVES classes with the lowest AUROC.
+Beyond SHOWN classes the arrays for the report stay bounded: of the confusion matrix only the non-empty cells are kept, and
+of the ROC curves only those of the CURVES classes with the lowest AUROC.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from distilora.errors import MissingExtra
 
 ECE_BINS = 15
-SHOWN = 20  # classes that a confusion matrix on a page still has room for
+SHOWN = 20  # most classes that a confusion matrix has room for on a page
 CURVES = 10
 CURVE_POINTS = 200
 Probabilities = NDArray[np.float64]
@@ -28,33 +28,33 @@ Indices = NDArray[np.int64]
 def classification_metrics(probabilities: Probabilities, targets: Indices, resamples: int = 0) -> dict[str, Any]:
     """Compute all metrics, accuracy first, and under `figures` the arrays that the report draws.
 
-    A metric that the examples do not define (AUROC of one class) has the value None.
+    A metric that is undefined for the examples (AUROC of one class) has the value None.
     """
     from distilora.tasks.metrics.bootstrap import intervals
 
     count, classes = probabilities.shape
     predicted = probabilities.argmax(axis=1)
-    support, answered = (np.bincount(indices, minlength=classes) for indices in (targets, predicted))
+    support, predictions = (np.bincount(indices, minlength=classes) for indices in (targets, predicted))
     hits = np.bincount(targets[predicted == targets], minlength=classes)
     onehot = np.eye(classes)[targets]
     areas = class_auroc(probabilities, targets)
-    found = intervals(probabilities, targets, resamples) if resamples else {}
+    bounds = intervals(probabilities, targets, resamples) if resamples else {}
     values: dict[str, float | None] = {
         "accuracy": float(np.mean(predicted == targets)),
-        "macro_f1": float(macro_f1(hits, support, answered)),
-        "mcc": float(mcc(hits, support, answered)),
+        "macro_f1": float(macro_f1(hits, support, predictions)),
+        "mcc": float(mcc(hits, support, predictions)),
         "auroc": _auroc(areas),
         "log_loss": float(-np.mean(np.log(np.maximum(probabilities[np.arange(count), targets], 1e-300)))),
         "brier": float(np.mean(((probabilities - onehot) ** 2).sum(axis=1))),
         "ece": ece(probabilities, targets),
     }
     measured: dict[str, Any] = {
-        name: {"value": value, "low": found.get(name, (None, None))[0], "high": found.get(name, (None, None))[1]}
+        name: {"value": value, "low": bounds.get(name, (None, None))[0], "high": bounds.get(name, (None, None))[1]}
         for name, value in values.items()
     }
     measured["figures"] = {
         **_confusion(predicted, targets, classes),
-        "per_class": _per_class(hits, support, answered),
+        "per_class": _per_class(hits, support, predictions),
         "reliability": _reliability(probabilities, targets),
         "confidence": np.histogram(probabilities.max(axis=1), bins=20, range=(0, 1))[0].tolist(),
         "roc": _roc(probabilities, targets, areas),
@@ -63,7 +63,7 @@ def classification_metrics(probabilities: Probabilities, targets: Indices, resam
 
 
 def _confusion(predicted: Indices, targets: Indices, classes: int) -> dict[str, Any]:
-    """`confusion`, the matrix [true][predicted]; beyond SHOWN classes `confusion_cells`, its cells that are not empty."""
+    """Count `confusion`, the matrix [true][predicted]; beyond SHOWN classes `confusion_cells`, its non-empty cells."""
     if classes <= SHOWN:
         cells = np.bincount(targets * classes + predicted, minlength=classes * classes)
         return {"confusion": cells.reshape(classes, classes).tolist()}
@@ -77,26 +77,26 @@ def _confusion(predicted: Indices, targets: Indices, classes: int) -> dict[str, 
     }
 
 
-def _per_class(hits: Indices, support: Indices, answered: Indices) -> list[dict[str, Any]]:
-    """Precision, recall and F1 of each class; None where a class was never answered, or never the target."""
+def _per_class(hits: Indices, support: Indices, predictions: Indices) -> list[dict[str, Any]]:
+    """Compute precision, recall and F1 of each class; None if a class was never predicted, or never the target."""
 
-    def share(part: int, whole: int) -> float | None:
-        return part / whole if whole else None
+    def ratio(part: int, total: int) -> float | None:
+        return part / total if total else None
 
     return [
         {
-            "precision": share(hit, said),
-            "recall": share(hit, true),
-            "f1": share(2 * hit, true + said),
+            "precision": ratio(hit, predicted),
+            "recall": ratio(hit, true),
+            "f1": ratio(2 * hit, true + predicted),
             "support": true,
-            "predicted": said,
+            "predicted": predicted,
         }
-        for hit, true, said in zip(hits.tolist(), support.tolist(), answered.tolist(), strict=True)
+        for hit, true, predicted in zip(hits.tolist(), support.tolist(), predictions.tolist(), strict=True)
     ]
 
 
 def ece(probabilities: Probabilities, targets: Indices) -> float:
-    """Expected calibration error with 15 bins."""
+    """Compute the expected calibration error with 15 bins."""
     rows = _reliability(probabilities, targets)
     total = sum(row["count"] for row in rows)
     return float(sum(row["count"] * abs(row["accuracy"] - row["confidence"]) for row in rows) / max(total, 1))
@@ -123,18 +123,18 @@ def _reliability(probabilities: Probabilities, targets: Indices) -> list[dict[st
 
 
 def class_auroc(probabilities: Probabilities, targets: Indices) -> NDArray[np.float64]:
-    """Compute each class's AUROC against the rest, [C]; NaN for a class that is the target of none, or of all.
+    """Compute each class's AUROC versus the rest, [C]; NaN for a class that is the target of no example, or of all.
 
-    AUROC = (sum of the positives' ranks - P (P + 1) / 2) / (P Q), of P positives and Q others, ties at their mean rank
+    AUROC = (sum of the positives' ranks - P (P + 1) / 2) / (P Q), of P positives and Q negatives, ties at their mean rank
     (Mann and Whitney 1947).
     """
     count, classes = probabilities.shape
     support = np.bincount(targets, minlength=classes)
     areas = np.full(classes, np.nan)
     for c in np.flatnonzero((support > 0) & (support < count)):
-        _, place, ties = np.unique(probabilities[:, c], return_inverse=True, return_counts=True)
+        _, inverse, ties = np.unique(probabilities[:, c], return_inverse=True, return_counts=True)
         mean_rank = np.cumsum(ties) - (ties - 1) / 2
-        total = mean_rank[place[targets == c]].sum()
+        total = mean_rank[inverse[targets == c]].sum()
         areas[c] = (total - support[c] * (support[c] + 1) / 2) / (support[c] * (count - support[c]))
     return areas
 
@@ -146,7 +146,7 @@ def _auroc(areas: NDArray[np.float64]) -> float | None:
 
 
 def _roc(probabilities: Probabilities, targets: Indices, areas: NDArray[np.float64]) -> list[dict[str, Any]]:
-    """Points of one curve for the second of two classes, or one for each of more; at most about 200 points each."""
+    """Compute the ROC curve of the second of two classes, or one per class of more; at most 200 points each."""
     classes = len(areas)
     curves = []
     for c in [1] if classes == 2 else range(classes) if classes <= SHOWN else np.sort(np.argsort(areas)[:CURVES]):
@@ -162,17 +162,17 @@ def _roc(probabilities: Probabilities, targets: Indices, areas: NDArray[np.float
     return curves
 
 
-def macro_f1(hits: NDArray[Any], support: NDArray[Any], answered: NDArray[Any]) -> NDArray[np.float64]:
-    """Compute macro F1 over classes that occur as target or answer, [...]; the counts are [..., C]."""
-    sums = support + answered
+def macro_f1(hits: NDArray[Any], support: NDArray[Any], predictions: NDArray[Any]) -> NDArray[np.float64]:
+    """Compute macro F1 over classes that occur as target or prediction, [...]; the counts are [..., C]."""
+    sums = support + predictions
     scores = np.where(sums > 0, 2 * hits / np.maximum(sums, 1), np.nan)
     return np.asarray(np.nanmean(scores, axis=-1))
 
 
-def mcc(hits: NDArray[Any], support: NDArray[Any], answered: NDArray[Any]) -> NDArray[np.float64]:
+def mcc(hits: NDArray[Any], support: NDArray[Any], predictions: NDArray[Any]) -> NDArray[np.float64]:
     """Compute the multi-class Matthews correlation (Gorodkin 2004), [...]; 0 where undefined. The counts are [..., C]."""
-    true, said = np.asarray(support, np.float64), np.asarray(answered, np.float64)
+    true, predicted = np.asarray(support, np.float64), np.asarray(predictions, np.float64)
     total = true.sum(axis=-1)
-    above = np.asarray(hits).sum(axis=-1) * total - (true * said).sum(axis=-1)
-    below = np.sqrt((total**2 - (said**2).sum(axis=-1)) * (total**2 - (true**2).sum(axis=-1)))
-    return np.asarray(np.divide(above, below, out=np.zeros_like(above), where=below > 0))
+    numerator = np.asarray(hits).sum(axis=-1) * total - (true * predicted).sum(axis=-1)
+    denominator = np.sqrt((total**2 - (predicted**2).sum(axis=-1)) * (total**2 - (true**2).sum(axis=-1)))
+    return np.asarray(np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0))

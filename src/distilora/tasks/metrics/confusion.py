@@ -1,4 +1,4 @@
-"""What of a confusion matrix fits on a page: all of it, or the classes that most mistakes lie between."""
+"""The part of a confusion matrix that fits on a page: all of it, or the classes with the most mistakes."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from distilora.tasks.metrics.classification import SHOWN
 
 
 class View(NamedTuple):
-    """A confusion matrix [true][predicted] of `classes`, in the task's order; the caption says what it leaves out."""
+    """A confusion matrix [true][predicted] of `classes`, in the task's order, with a caption that says what it omits."""
 
     classes: list[int]
     matrix: list[list[int]]
@@ -18,7 +18,7 @@ class View(NamedTuple):
 
 
 class Cells(NamedTuple):
-    """The cells of a confusion matrix that are not empty, [M] each."""
+    """The non-empty cells of a confusion matrix, [M] each."""
 
     true: NDArray[np.int64]
     predicted: NDArray[np.int64]
@@ -26,7 +26,7 @@ class Cells(NamedTuple):
 
 
 def cells_of(figures: Mapping[str, Any]) -> Cells | None:
-    """The cells of `classification_metrics`' figures; None where there is no confusion matrix."""
+    """Return the cells in the figures of `classification_metrics`; None if there is no confusion matrix."""
     if "confusion" in figures:
         matrix = np.asarray(figures["confusion"], np.int64)
         true, predicted = np.nonzero(matrix)
@@ -39,7 +39,7 @@ def cells_of(figures: Mapping[str, Any]) -> Cells | None:
 
 
 def confusion_view(figures: Mapping[str, Any], classes: int) -> View | None:
-    """Choose the classes to draw: all, or, beyond SHOWN, those with the most mistakes, as true or as answered."""
+    """Choose the classes to draw: all, or, beyond SHOWN, those with the most mistakes, as target or as prediction."""
     if "confusion" in figures:
         matrix = figures["confusion"]
         return View(list(range(len(matrix))), matrix, "Confusion matrix: rows are the true class")
@@ -50,11 +50,11 @@ def confusion_view(figures: Mapping[str, Any], classes: int) -> View | None:
     mistakes = np.bincount(cells.true, wrong, classes) + np.bincount(cells.predicted, wrong, classes)
     support = np.bincount(cells.true, cells.counts, classes)
     chosen = np.sort(np.lexsort((-support, -mistakes))[:SHOWN])
-    place = np.full(classes, -1)
-    place[chosen] = np.arange(len(chosen))
-    inside = (place[cells.true] >= 0) & (place[cells.predicted] >= 0)
+    position = np.full(classes, -1)
+    position[chosen] = np.arange(len(chosen))
+    inside = (position[cells.true] >= 0) & (position[cells.predicted] >= 0)
     matrix = np.zeros((len(chosen), len(chosen)), np.int64)
-    matrix[place[cells.true[inside]], place[cells.predicted[inside]]] = cells.counts[inside]
+    matrix[position[cells.true[inside]], position[cells.predicted[inside]]] = cells.counts[inside]
     caption = (
         f"Confusion matrix of the {len(chosen)} classes with the most mistakes, of {classes}: rows are the true class; "
         f"{int(wrong[inside].sum()):,} of all {int(wrong.sum()):,} mistakes lie between these classes. All cells are in "
@@ -64,7 +64,7 @@ def confusion_view(figures: Mapping[str, Any], classes: int) -> View | None:
 
 
 def frequent_confusions(figures: Mapping[str, Any], labels: list[str], most: int = SHOWN) -> list[dict[str, Any]]:
-    """The pairs of classes most often taken one for the other: true, predicted, count, most frequent first."""
+    """List the pairs of classes confused most often: true, predicted, count, most frequent first."""
     cells = cells_of(figures)
     if cells is None:
         return []

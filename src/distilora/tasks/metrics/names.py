@@ -1,4 +1,4 @@
-"""Names and formats of the metrics, for the report, the model card and the terminal."""
+"""Names and formats of the metrics for the report, the model card and the terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,12 +15,12 @@ METRICS = {
 
 
 def metric_name(name: str) -> str:
-    """A metric's name for people."""
+    """Return a metric's display name."""
     return METRICS.get(name, (name.replace("_", " "), ""))[0]
 
 
 def metric_text(name: str, measured: Mapping[str, Any]) -> str:
-    """A metric with its interval, as '88.12% (86.80 to 89.36)'."""
+    """Format a metric with its interval, as '88.12% (86.80 to 89.36)'."""
     pattern = METRICS.get(name, ("", "{:.4g}"))[1]
     if measured["value"] is None:
         return "undefined"
@@ -32,5 +32,5 @@ def metric_text(name: str, measured: Mapping[str, Any]) -> str:
 
 
 def share_text(share: float | None) -> str:
-    """A share as '88.1%', or a dash where it is undefined."""
+    """Format a share as '88.1%', or a dash if it is undefined."""
     return "\N{EN DASH}" if share is None else f"{share:.1%}"

@@ -1,0 +1,103 @@
+"""Evaluation of a finished run on other labelled data, written to a folder of its own."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from distilora.artifact.format import Artifact, read_artifact
+from distilora.config.schema import MeasureConfig
+from distilora.data.examples import Examples, read_examples
+from distilora.data.overlap import examples_digest, seen_among, seen_file
+from distilora.data.sources import open_source
+from distilora.evaluation.folder import (
+    choose_folder,
+    data_name,
+    evaluation_identity,
+    make_folder,
+    refuse_what_is_no_evaluation,
+)
+from distilora.evaluation.measure import measure
+from distilora.files.atomic import write_json
+from distilora.files.full_disk import writing
+from distilora.files.tables import write_table
+from distilora.progress import say
+
+
+def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Path]:
+    """Measure a finished run on other labelled data; return the metrics and the folder with the report.
+
+    Raises DataError naming the field (and row) at fault, ArtifactError if the run is incomplete, ConfigError if the output
+    folder holds something else.
+    """
+    from distilora.evaluation.report import write_report
+    from distilora.inference.lanes import run_rows
+    from distilora.inference.predictor import Predictor, load
+
+    if config.output:
+        refuse_what_is_no_evaluation(Path(config.output))
+    artifact = read_artifact(run)
+    source = open_source(config.data.path, config.data.name, config.data.revision, separator=config.data.separator)
+    split = name = config.data.split
+    if len(source.splits) == 1 and Path(config.data.path).is_file():
+        split, name = source.splits[0], Path(config.data.path).stem
+    predictor: Predictor = load(run, config.precision, config.device, config.encoder, config.base)
+    notes = [source.note] if source.note else []
+    task, records = predictor.task.aligned_to(source, split, config.data, notes)
+    examples = read_examples(records, task.read, predictor.clean, name, config.data.strict)
+    precision = predictor.backend.precision
+    digest = examples_digest(examples, task.target_name)
+    identity = evaluation_identity(artifact, config, source.name, name, digest, precision)
+    in_run = (artifact.folder.parent / "run.yaml").is_file()  # else a merged model, whose folder is left unchanged
+    home = artifact.folder.parent if in_run else artifact.folder
+    evaluations = home / "evaluations" if in_run else home.with_name(f"{home.name}-evaluations")
+    folder = choose_folder(config, evaluations, data_name(config, split), identity)
+    tokens = task.tokenise(predictor.tokenizer, examples.items, f"tokenising {name}")
+    outputs = run_rows(tokens.rows, predictor.backend, config.evaluation.token_budget, f"predicting {name}", True)
+    trained = _trained_classes(home) if in_run else None
+    measured = measure(
+        task, examples, tokens, outputs, artifact.temperature, config.evaluation, predictor.tokenizer, trained
+    )
+    notes += _seen_in_training(artifact, examples)
+    summary = {
+        "run": str(run),
+        "task": task.name,
+        "source": source.name,
+        "encoder": artifact.encoder,
+        "precision": precision,
+        "base": config.base,
+        "identity": identity,
+        "notes": notes,
+        "evaluation": measured.metrics,
+    }
+    make_folder(folder)
+    title = f"{Path(run).name} on {source.name}, {name}"
+    facts = {"encoder": artifact.encoder["name"], "precision": precision}
+    facts |= {"base": identity["base"]} if identity["base"] else {}
+    with writing(folder, "evaluate again"):
+        write_table(folder / "predictions.parquet", measured.predictions)
+        write_report(folder / "report.html", title, task, [measured.metrics], notes=notes, facts=facts)
+        write_json(folder / "metrics.json", summary)
+    return summary, folder
+
+
+def _trained_classes(folder: Path) -> dict[str, int] | None:
+    """Read the number of training examples of each label from a run's metrics.json; None if it did not record them."""
+    try:
+        counts = json.loads((folder / "metrics.json").read_text("utf-8"))["data"]["train_classes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return counts or None
+
+
+def _seen_in_training(artifact: Artifact, examples: Examples) -> list[str]:
+    """Note how many of the texts the run was trained or chosen on; no note if none were, or its folder has no record."""
+    hashes = seen_file(artifact.folder)
+    count = int(seen_among(examples, hashes).sum()) if hashes else 0
+    if not count:
+        return []
+    note = (
+        f"{count:,} of these {len(examples):,} texts were trained or chosen on: their figures show how well they were "
+        "learnt, not how well the model predicts."
+    )
+    say(f"warning: {note}")
+    return [note]
