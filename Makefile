@@ -38,7 +38,7 @@ check-types: $(VENV)/.check
 
 # and the reference page
 check-claims: $(VENV)/.check
-	$(BIN)/python bench/check.py
+	$(BIN)/python -m bench.harness.check
 
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix src tests bench
@@ -46,32 +46,32 @@ format: $(VENV)/.check
 
 # Figures of README: results/NAME.json, from cells in results/NAME/cells that a restart skips. Leave the machine alone.
 bench-main: $(VENV)/.test
-	$(BIN)/python bench/main.py $(ARGS)
+	$(BIN)/python -m bench.main $(ARGS)
 
 bench-first-answer: $(VENV)/.test
-	$(BIN)/python bench/first_answer.py $(ARGS)
+	$(BIN)/python -m bench.first_answer $(ARGS)
 
 bench-qlora: $(VENV)/.test
-	$(BIN)/python bench/qlora.py $(ARGS)
+	$(BIN)/python -m bench.qlora $(ARGS)
 
 bench-kill-resume: $(VENV)/.test
-	$(BIN)/python bench/kill_resume.py $(ARGS)
+	$(BIN)/python -m bench.kill_resume $(ARGS)
 
 # and docs/DistBert_QLoRA.html
 bench-notebook: $(VENV)/.test
-	$(BIN)/python bench/notebook.py $(ARGS)
+	$(BIN)/python -m bench.notebook $(ARGS)
 
 # hours where the curves of the contenders are not there yet; also results/speed.md and .png
 bench-speed: $(VENV)/.test
-	cd bench && ../$(BIN)/python -m speed $(ARGS)
+	$(BIN)/python -m bench.speed $(ARGS)
 
 # half an hour, and 10 minutes of training without INFERENCE_RUN; also results/inference.md and .png
 bench-inference: $(VENV)/.test
-	cd bench && ../$(BIN)/python -m inference $(ARGS)
+	$(BIN)/python -m bench.inference $(ARGS)
 
 # a million rows: minutes
 bench-score-memory: $(VENV)/.test
-	$(BIN)/python bench/score_memory.py $(ARGS)
+	$(BIN)/python -m bench.score_memory $(ARGS)
 
 # the reference page from the config classes, then the site in site/, warnings as errors
 docs: $(VENV)/.docs

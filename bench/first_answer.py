@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from claims import ROOT, Rows, run_cells, timed
+from bench.harness.claims import ROOT, Rows, run_cells, timed
 
 CALLS = 11
 TEXT = "A slow start, but the last hour is superb."

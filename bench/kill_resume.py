@@ -26,7 +26,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from claims import RESULTS, ROOT, Rows, run_cells
+from bench.harness.claims import RESULTS, ROOT, Rows, run_cells
 
 KILLS = 20
 PHASES = ("cache", "step", "validation", "checkpoint", "saving")
@@ -67,7 +67,13 @@ def ended(folder: Path) -> dict[str, str]:
 
 def live(words: list[str], die: dict[str, Any] | None, log: Path) -> int:
     """One life of the run, in a process of its own: its exit code, -9 if it was killed."""
-    command = [sys.executable, __file__, "--life", json.dumps({"words": words, "die": die, "log": str(log)})]
+    command = [
+        sys.executable,
+        "-m",
+        "bench.kill_resume",
+        "--life",
+        json.dumps({"words": words, "die": die, "log": str(log)}),
+    ]
     return subprocess.run(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL).returncode
 
 

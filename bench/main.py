@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from claims import run_cells, timed
+from bench.harness.claims import run_cells, timed
 
 SEEDS = (0, 1, 2)
 

@@ -5,13 +5,11 @@ One cell, an otherwise idle machine. The kernel starts in an empty folder, and t
 
 import os
 import re
-import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
-from claims import ROOT, Rows, run_cells
+from bench.harness.claims import ROOT, Rows, run_cells
 
 NOTEBOOK = ROOT / "DistBert_QLoRA.ipynb"
 PAGE = ROOT / "docs" / "DistBert_QLoRA.html"
@@ -58,5 +56,4 @@ def page(notebook: Any) -> str:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     run_cells("notebook", {"quick": quick}, compute, "make bench-notebook", __doc__)

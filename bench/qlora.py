@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from claims import RESULTS, Rows, run_cells, timed
+from bench.harness.claims import RESULTS, Rows, run_cells, timed
 
 METHODS = ("qlora", "lora", "full", "head")
 RATES = ("5e-5", "2e-4")
@@ -148,7 +148,9 @@ def memory(method: str) -> dict[str, Any]:
     wall, cpu, _ = 0.0, 0.0, 0.0
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "memory.json"
-        wall, cpu, _ = timed([sys.executable, __file__, "--memory", method, str(out)], stderr=subprocess.DEVNULL)
+        wall, cpu, _ = timed(
+            [sys.executable, "-m", "bench.qlora", "--memory", method, str(out)], stderr=subprocess.DEVNULL
+        )
         return {"method": method, "wall_s": wall, "cpu_s": cpu, **json.loads(out.read_text("utf-8"))}
 
 

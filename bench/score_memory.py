@@ -18,7 +18,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from claims import ROOT, Rows, run_cells
+from bench.harness.claims import ROOT, Rows, run_cells
 
 ROWS = (10_000, 100_000, 1_000_000)
 EVERY_S = 0.05
@@ -47,7 +47,7 @@ def texts(count: int) -> Iterator[str]:
 def tiny_run() -> tempfile.TemporaryDirectory[str]:
     """A finished run of the tests' tiny model in run/, with its encoder beside it; removed when this process ends."""
     sys.path.insert(0, str(ROOT / "tests"))
-    from conftest import tiny_config, tiny_reviews, write_csv, write_tiny_encoder
+    from support.tiny import tiny_config, tiny_reviews, write_csv, write_tiny_encoder
 
     from distilora.runs.run import train
 

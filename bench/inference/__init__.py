@@ -1,6 +1,6 @@
 """Bench of prediction: distilora against what people run, on real held-out IMDB reviews, one process after the other.
 
-`python -m inference` in bench/ (`make bench-inference`) runs the cells that are missing:
+`python -m bench.inference` (`make bench-inference`) runs the cells that are missing:
 
     model           a run of 12,000 reviews at 512 tokens (or INFERENCE_RUN, a finished one) and its exports, with their gates
     search          the fastest way to call `pipeline`, and the fastest batch for plain ONNX Runtime, on the first 96 reviews

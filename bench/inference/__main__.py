@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from claims import RESULTS, ROOT, run_cells, timed
-from inference import OURS, Row, compute, tables
-from inference.contender import CONTENDERS, FP32, INT8, MERGED, PLAIN
-from inference.picture import draw
-from speed.data import prepare
+from bench.harness.claims import RESULTS, ROOT, run_cells, timed
+from bench.inference import OURS, Row, compute, tables
+from bench.inference.contender import CONTENDERS, FP32, INT8, MERGED, PLAIN
+from bench.inference.picture import draw
+from bench.speed.data import prepare
 
 HERE = Path(__file__).parent
 WORK = Path(os.environ.get("INFERENCE_WORK", tempfile.gettempdir())) / "distilora-bench-inference"
@@ -33,7 +33,7 @@ DISTILORA = [sys.executable, "-m", "distilora", "--quiet"]
 
 def environment() -> dict[str, str]:
     """bench/ importable, no network."""
-    path = f"{HERE.parent}:{os.environ.get('PYTHONPATH', '')}"
+    path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
     return {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
 
 
@@ -63,7 +63,7 @@ def make_model() -> Row:
         if not (WORK / form).is_dir():
             do(*DISTILORA, "export", str(run), "--to", form, "--output", str(WORK / form))
     if not (WORK / PLAIN).is_file():
-        do(sys.executable, "-m", "inference.plain", str(WORK / MERGED), str(WORK / PLAIN))
+        do(sys.executable, "-m", "bench.inference.plain", str(WORK / MERGED), str(WORK / PLAIN))
     gates = {
         form: json.loads((WORK / form / "artifact.json").read_text("utf-8"))["parity"] for form in (MERGED, FP32, INT8)
     }
@@ -72,7 +72,17 @@ def make_model() -> Row:
 
 def contend(name: str, start: int, take: int, how: Row | None = None) -> Row:
     """A contender on some of the reviews."""
-    words = ["-m", "inference.contender", name, str(WORK), str(REVIEWS), "--start", str(start), "--take", str(take)]
+    words = [
+        "-m",
+        "bench.inference.contender",
+        name,
+        str(WORK),
+        str(REVIEWS),
+        "--start",
+        str(start),
+        "--take",
+        str(take),
+    ]
     return python(*words, "--how", json.dumps(how or {}))
 
 
@@ -140,8 +150,8 @@ def peak() -> Row:
     """Operations a second of square products, and those that the reviews of each round need of the encoder."""
     import torch
 
+    from bench.speed.roofline import peak as measured
     from distilora import load
-    from speed.roofline import peak as measured
 
     started, used = time.monotonic(), time.process_time()
     cpu = torch.device("cpu")

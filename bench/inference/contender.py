@@ -1,4 +1,4 @@
-"""One contender on the reviews of a JSON-lines file: python -m inference.contender NAME WORK REVIEWS [--how JSON] [--take N]
+"""One contender on the reviews of a JSON-lines file: python -m bench.inference.contender NAME WORK REVIEWS [--how JSON] [--take N]
 
 Prints one line of JSON: seconds (without loading), labels, targets, how.
 """

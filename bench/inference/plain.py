@@ -1,4 +1,4 @@
-"""The Transformers model as torch.onnx writes it: python -m inference.plain FOLDER FILE"""
+"""The Transformers model as torch.onnx writes it: python -m bench.inference.plain FOLDER FILE"""
 
 import sys
 import warnings

@@ -1,8 +1,8 @@
 """Bench of training speed: distilora against what people run, on real IMDB, on this machine, one process after the other.
 
-Every contender is a short script of its own: config/reference.py, tuned.py (also full fine-tuning), few.py (SetFit),
+Every contender is a short script of its own: reference.py, tuned.py (also full fine-tuning), few.py (SetFit),
 distilora's command.
-`python -m speed` in bench/ (`make bench-speed`) runs the cells that are missing, in this order:
+`python -m bench.speed` (`make bench-speed`) runs the cells that are missing, in this order:
 
     curve-NAME          accuracy by reviews of reference and tuned (curve.py), as far as --limit says; hours
     final-NAME          held-out reviews that the last weights of the curve get right

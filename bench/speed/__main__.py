@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from claims import RESULTS, ROOT, run_cells, timed
-from speed import Row, compute
-from speed.data import prepare
+from bench.harness.claims import RESULTS, ROOT, run_cells, timed
+from bench.speed import Row, compute
+from bench.speed.data import prepare
 
 HERE = Path(__file__).parent
 WORK = Path(os.environ.get("SPEED_WORK", tempfile.gettempdir())) / "distilora-bench-speed"
@@ -46,7 +46,7 @@ def python(*words: str) -> tuple[float, float, Row]:
 
 def offline(**more: str) -> dict[str, str]:
     """The environment, bench/ importable, no network."""
-    return {**os.environ, "PYTHONPATH": f"{HERE.parent}:{os.environ.get('PYTHONPATH', '')}", "HF_HUB_OFFLINE": "1",
+    return {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}", "HF_HUB_OFFLINE": "1",
             "HF_DATASETS_CACHE": str(WORK / "cache"), **more}  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def run_curve(name: str) -> Row:
     """Goes on with the curve from results/speed/curves/NAME.safetensors, if it is there."""
     output = RESULTS / "speed" / "curves" / name
     output.parent.mkdir(parents=True, exist_ok=True)
-    words = ["-m", "speed.curve", name, str(prepare(DATA)), str(output), "--limit", str(LIMITS[name])]
+    words = ["-m", "bench.speed.curve", name, str(prepare(DATA)), str(output), "--limit", str(LIMITS[name])]
     subprocess.run([sys.executable, *words], check=True, env=offline())
     points = [json.loads(line) for line in output.with_suffix(".jsonl").read_text("utf-8").splitlines()]
     wall = sum(point["wall_s"] for point in points)
@@ -64,7 +64,7 @@ def run_curve(name: str) -> Row:
 def run_final(name: str) -> Row:
     """Held-out reviews right by the curve's last weights."""
     output = RESULTS / "speed" / "curves" / name
-    wall, cpu, row = python("-m", "speed.curve", name, str(prepare(DATA)), str(output), "--heldout")
+    wall, cpu, row = python("-m", "bench.speed.curve", name, str(prepare(DATA)), str(output), "--heldout")
     return {**row, "wall_s": wall, "cpu_s": cpu}
 
 
@@ -78,13 +78,13 @@ def run_rate(contender: str) -> Row:
         metrics = found["metrics"]
         return {"reviews_per_s": metrics["training"]["examples_per_s"], "reviews": reviews, "epochs": epochs,
                 "startup_s": metrics["costs"]["stages_s"]["data"], "wall_s": wall, "cpu_s": cpu}  # fmt: skip
-    script = HERE / ("reference.py" if contender == "reference" else "tuned.py")
+    script = f"bench.speed.{'reference' if contender == 'reference' else 'tuned'}"
     more = {
         "tuned": ["--dropout", "0"],
         "tuned_16": ["--dropout", "0", "--batch", "16"],
         "full": ["--full", "--dropout", "0"],
     }.get(contender, [])
-    wall, cpu, row = python(str(script), data, "--reviews", str(reviews), *more)
+    wall, cpu, row = python("-m", script, data, "--reviews", str(reviews), *more)
     return {"reviews_per_s": reviews / sum(row["step_s"]), "reviews": reviews, **row, "wall_s": wall, "cpu_s": cpu}
 
 
@@ -138,9 +138,9 @@ def run_memory(contender: str) -> Row:
     data = prepare(DATA)
     if contender == "full":
         words = ("--full", "--dropout", "0", "--tokens", "2048", "--reviews", "96")
-        wall, cpu, row = python(str(HERE / "tuned.py"), str(data), *words)
+        wall, cpu, row = python("-m", "bench.speed.tuned", str(data), *words)
         return {"peak_mb": row["peak_mb"], "resident_mb": row["resident_mb"], "wall_s": wall, "cpu_s": cpu}
-    from speed.scale import long_reviews
+    from bench.speed.scale import long_reviews
 
     file = long_reviews(data / "train.jsonl", WORK / "long.jsonl")
     words = [
@@ -163,13 +163,13 @@ def run_memory(contender: str) -> Row:
 
 def run_roofline() -> Row:
     """The rounds of roofline.py."""
-    wall, cpu, row = python("-m", "speed.roofline", str(prepare(DATA)))
+    wall, cpu, row = python("-m", "bench.speed.roofline", str(prepare(DATA)))
     return {**row, "wall_s": wall, "cpu_s": cpu}
 
 
 def run_scale(corpus: str | None, count: int) -> Row:
     """Reviews/s and memory of `count` reviews, 64 tokens, one trained block."""
-    from speed.scale import made_up
+    from bench.speed.scale import made_up
 
     prepare(DATA)
     file = made_up(corpus, DATA / "train.jsonl", WORK / f"scale-{count}.jsonl", count)
@@ -214,9 +214,9 @@ def main() -> None:
     interpreter = os.environ.get("SPEED_SETFIT", "")
     if interpreter or (RESULTS / "speed" / "cells" / "few.json").exists():
         cells["few"] = partial(run_few, interpreter)
-    run_cells("speed", cells, compute, COMMAND, sys.modules["speed"].__doc__ or "")
+    run_cells("speed", cells, compute, COMMAND, sys.modules["bench.speed"].__doc__ or "")
     if (RESULTS / "speed.json").exists():
-        from speed.picture import write_picture, write_table
+        from bench.speed.picture import write_picture, write_table
 
         held = json.loads((RESULTS / "speed.json").read_text("utf-8"))
         write_table(held, RESULTS / "speed.md")

@@ -2,7 +2,7 @@
 
     python curve.py reference|tuned DATA OUTPUT [--limit REVIEWS]
 
-What padding costs is measured by config/reference.py and tuned.py; here the rows of a batch stand one after the other, attended to
+What padding costs is measured by reference.py and tuned.py; here the rows of a batch stand one after the other, attended to
 each by itself (distilora's attention for Transformers' modules), which changes no result but the dropout's random
 draws. Validation is in bf16 after every 1,008 (reference) or 1,024 (tuned) reviews. Restarted, it goes on where it was.
 """

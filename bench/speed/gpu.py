@@ -1,4 +1,4 @@
-"""Training on a GPU, wherever there is one:  python -m speed.gpu [--reviews 22500]        (in bench/)
+"""Training on a GPU, wherever there is one:  python -m bench.speed.gpu [--reviews 22500]
 
 Three figures, as one line of JSON each:
 
@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, DistilBertConfig, DistilBertModel
 
-from speed.__main__ import DATA, HERE, distilora, python
-from speed.data import prepare
+from bench.speed.__main__ import DATA, distilora, python
+from bench.speed.data import prepare
 
 
 def random_base(folder: Path, tokenizer: Path) -> Path:
@@ -46,11 +46,11 @@ def main() -> None:
         encoder = random_base(Path(work) / "base", data / "encoder")
         for length in (256, 512):
             words = ["--device", args.device, "--encoder", str(encoder), "--length", str(length), "--rounds", "3"]
-            found = python("-m", "speed.roofline", str(data), *words)[2]
+            found = python("-m", "bench.speed.roofline", str(data), *words)[2]
             say("share", length=length, rounds=found["rounds"])
     for batch in (32, 128):
         words = ["--dropout", "0", "--batch", str(batch), "--reviews", str(args.reviews)]
-        wall, _, row = python(str(HERE / "tuned.py"), str(data), *words)
+        wall, _, row = python("-m", "bench.speed.tuned", str(data), *words)
         say("tuned", batch=batch, reviews_per_s=args.reviews / sum(row["step_s"]), wall_s=wall)
     size = str(args.reviews)
     wall, _, found = distilora(

@@ -4,7 +4,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from speed import TARGET, contender_seconds
+from bench.speed import TARGET, contender_seconds
 
 
 def write_table(held: dict[str, Any], file: Path) -> None:

@@ -1,14 +1,15 @@
 """The recipe people copy: Trainer + PEFT, fp32, everything padded to 512, default dropout. Not the best the peers can do.
 
-python config/reference.py DATA [--reviews N]        DATA as data/parts.py writes it; with --reviews, only the speed on N of them
+python -m bench.speed.reference DATA [--reviews N]        DATA as data.py writes it; with --reviews, only the speed on N of them
 """
 
 import argparse
 
 from datasets import load_dataset
-from measure import Stopwatch, accuracy, finish
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
+
+from bench.speed.measure import Stopwatch, accuracy, finish
 
 parser = argparse.ArgumentParser()
 parser.add_argument("data")

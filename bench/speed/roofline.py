@@ -1,6 +1,6 @@
 """How near a training step comes to the processor's ceiling: operations it must do / (its time x the measured peak).
 
-    python -m speed.roofline DATA [--rounds 5] [--length 256] [--device cuda] [--encoder FOLDER]        (in bench/)
+    python -m bench.speed.roofline DATA [--rounds 5] [--length 256] [--device cuda] [--encoder FOLDER]
 
 The peak is that of square matrix products in the precision used, 1,024 and 2,048 wide, the faster one; peak and step are
 measured in turns. Operations (a multiplication and an addition are two) of a row of L tokens, width D, feed-forward F,

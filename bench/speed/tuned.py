@@ -9,7 +9,6 @@ import argparse
 
 import torch
 from datasets import load_dataset
-from measure import Stopwatch, accuracy, finish
 from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForSequenceClassification,
@@ -18,6 +17,8 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
+
+from bench.speed.measure import Stopwatch, accuracy, finish
 
 parser = argparse.ArgumentParser()
 parser.add_argument("data")

@@ -3,23 +3,20 @@
 import importlib
 import json
 import os
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-BENCH = Path(__file__).parents[2] / "bench"
+from bench import main
+from bench.harness import check as module
+from bench.harness import claims
 
 
 @pytest.fixture
 def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """bench/check.py, looking at results and a README of its own."""
-    monkeypatch.syspath_prepend(str(BENCH))
-    for name in ("check", "claims", "main"):
-        sys.modules.pop(name, None)
-    main, claims, module = (importlib.import_module(name) for name in ("main", "claims", "check"))
+    """bench/harness/check.py, looking at results and a README of its own."""
     seeds = [
         {"cell": f"train-seed{i}", "machine": "here", "commit": "abc", "wall_s": 300.0 + i, "cpu_s": 500.0,
          "peak_anonymous_mb": 900.0, "accuracy": 0.9 + i / 100} for i in range(3)
@@ -104,8 +101,7 @@ def test_the_ends_of_a_spread(check: ModuleType, tmp_path: Path) -> None:
 
 
 def test_kills_in_a_run_that_ended_otherwise_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCH))
-    compute = importlib.import_module("kill_resume").compute
+    compute = importlib.import_module("bench.kill_resume").compute
     same = {"adapter_sha256": "a", "metrics_sha256": "m"}
     rows = [
         {"cell": "untouched", **same},
@@ -118,8 +114,7 @@ def test_kills_in_a_run_that_ended_otherwise_do_not_count(monkeypatch: pytest.Mo
 
 
 def test_methods_are_compared_review_by_review(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCH))
-    bench = importlib.import_module("qlora")
+    bench = importlib.import_module("bench.qlora")
     correct = {"qlora": "1100", "lora": "1110", "full": "1111", "head": "1000"}
     rows = [{"cell": f"accuracy-{method}", "method": method, "correct": bits} for method, bits in correct.items()]
     rows += [
@@ -138,8 +133,7 @@ def test_methods_are_compared_review_by_review(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_memory_of_scoring_is_compared_with_that_of_the_fewest_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCH))
-    bench = importlib.import_module("score_memory")
+    bench = importlib.import_module("bench.score_memory")
     peaks = {1_000_000: 168.0, 10_000: 160.0, 100_000: 176.0}
     rows = [{"cell": f"rows-{rows}", "rows": rows, "peak_mb": peak} for rows, peak in peaks.items()]
     growth, peak = bench.compute(rows)
@@ -151,9 +145,7 @@ def test_memory_of_scoring_is_compared_with_that_of_the_fewest_rows(monkeypatch:
 
 
 def test_speed_is_compared_round_by_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCH))
-    monkeypatch.delitem(sys.modules, "speed", raising=False)
-    bench = importlib.import_module("speed")
+    bench = importlib.import_module("bench.speed")
     rates = {
         "reference": 1.0,
         "tuned": 8.0,
@@ -198,9 +190,7 @@ def test_speed_is_compared_round_by_round(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_operations_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCH))
-    monkeypatch.delitem(sys.modules, "speed", raising=False)
-    roofline = importlib.import_module("speed.roofline")
+    roofline = importlib.import_module("bench.speed.roofline")
     forward = 8 * 4**2 + 4 * 4 * 16 + 4 * 4  # of one token alone, width 4, inner 16
     adapters = 4 * 2 * (4 * 8 + 2 * 20)
     last = 12 * 2 * 4  # two heads

@@ -1,21 +1,17 @@
 """A gate: distilora trains faster than the tuned Trainer does, both measured here and now, each a process of its own."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-BENCH = Path(__file__).parents[2] / "bench"
 FLOOR = 1.8  # of the ratio, which bench-speed has found at 3 and more
 TRIES = 3
 
 
 @pytest.mark.slow
 def test_faster_than_the_tuned_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCH))
     monkeypatch.setenv("OMP_NUM_THREADS", "2")  # the tests' one thread is not what is compared
-    monkeypatch.delitem(sys.modules, "speed", raising=False)
-    import speed.__main__ as bench
+    import bench.speed.__main__ as bench
 
     monkeypatch.setattr(bench, "DATA", tmp_path / "data")
     monkeypatch.setattr(bench, "REVIEWS", {"tuned": 96, "distilora_3_epochs": 128})

@@ -1,7 +1,7 @@
 """Claims: each a function of a bench's raw rows, so that anyone can compute it again.
 
-`results/NAME.json` is {"rows": [...], "claims": [...]}; `bench/NAME.py` has `compute(rows)`, giving for each claim its
-value, unit, goal, spread and n. `bench/check.py` computes all of them again.
+`results/NAME.json` is {"rows": [...], "claims": [...]}; `bench.NAME` has `compute(rows)`, giving for each claim its
+value, unit, goal, spread and n. `bench.harness.check` computes all of them again.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 Rows = list[dict[str, Any]]
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
 FIELDS = ("name", "value", "unit", "goal", "spread", "n", "command", "machine", "commit", "wall_s", "cpu_s")
 

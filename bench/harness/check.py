@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from claims import FIELDS, RESULTS, ROOT
+from bench.harness.claims import FIELDS, RESULTS, ROOT
 
 FIGURE = re.compile(r"<!-- claim (\w+)\.(\w+(?:\.low|\.high)?) (\{[^}]*\}\S*) -->(.*?)<!-- /claim -->", re.DOTALL)
 
@@ -24,7 +24,9 @@ def check_results() -> tuple[list[str], dict[tuple[str, str], float]]:
     for path in sorted(RESULTS.glob("*.json")):
         held = json.loads(path.read_text("utf-8"))
         faults += check_cells(path.stem, held["rows"])
-        computed = {claim["name"]: claim for claim in importlib.import_module(path.stem).compute(held["rows"])}
+        computed = {
+            claim["name"]: claim for claim in importlib.import_module(f"bench.{path.stem}").compute(held["rows"])
+        }
         if set(computed) != {claim["name"] for claim in held["claims"]}:
             faults.append(
                 f"{path.name}: claims {sorted(c['name'] for c in held['claims'])}, computed {sorted(computed)}"
