@@ -63,7 +63,7 @@ class Measurement:
     outputs: Outputs  # divided by the temperature
     answers: Sequence[Mapping[str, Any]]  # what `decode` made of them
     metrics: Mapping[str, Any]
-    figures: Mapping[str, Any]  # the arrays that came with the metrics
+    figures: dict[str, Any]  # the arrays that came with the metrics; what a task takes out is not kept with them
     trained: Mapping[str, int] | None  # what `Task.counts` gave for the training examples; None: not known
     mistakes: int  # most to list
 

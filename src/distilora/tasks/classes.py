@@ -49,7 +49,7 @@ def _examples(count: int) -> str:
 
 def class_findings(labels: Sequence[str], measurement: Measurement) -> dict[str, Any]:
     """Find `classes` (figures of each), `baseline`, `verdict` and `mistakes` of a split, as JSON values."""
-    rows = measurement.figures["per_class"]
+    rows = measurement.figures.pop("per_class")  # kept as `classes`, with their labels
     classes = [{"label": label, **row} for label, row in zip(labels, rows, strict=True)]
     baseline = majority_baseline(classes, measurement.trained)
     return {
