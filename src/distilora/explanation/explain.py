@@ -25,7 +25,8 @@ from distilora.inference.predictor import STREAM, Predictor
 Method = Literal["leave-one-out", "integrated-gradients", "gradient-x-input"]
 Level = Literal["word", "sentence"]
 
-# Points of integrated gradients by precision: 512 tokens take under 2 s on two cores with the embedded encoder (LOG.md)
+# Points of integrated gradients by precision: 512 tokens take under 2 s on two cores with the embedded encoder
+# (LOG.md: What an explanation costs)
 STEPS = {"fp32": 7, "bf16": 14}
 MOST_STEPS = 1000
 _WORD = re.compile(r"\S+")

@@ -4,8 +4,8 @@
     lane 2   batch 1 -----> batch 3 ------> ...             one thread each; no lane waits for another
 
 On a CPU two threads on one micro-batch wait for each other after every operation; one micro-batch on each core does not
-(LOG.md). A single micro-batch gets all threads. The last digits of a float may depend on the number of threads, so what
-must be repeated bit for bit (`export/roundtrip.py`) runs without lanes.
+(LOG.md: One micro-batch on each core). A single micro-batch gets all threads. The last digits of a float may depend on the
+number of threads, so what must be repeated bit for bit (`export/roundtrip.py`) runs without lanes.
 """
 
 from collections import deque

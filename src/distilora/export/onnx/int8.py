@@ -4,7 +4,8 @@
                                     W_q = round(W / s_W) with s_W = max|W| / 127 of each output     (static, per channel)
 
 No token's scale depends on another token, so an answer does not depend on the rest of its batch. A single scale for a whole
-tensor, static or dynamic, changed 1 to 2% of the labels here (LOG.md). Two more measures keep the rounding error small:
+tensor, static or dynamic, changed 1 to 2% of the labels here (LOG.md: Which 8 bits). Two more measures keep the
+rounding error small:
 
 - The layer norms make a few channels ten times as large as the others, and such a channel would set the scale of its row.
   x / m and m W are multiplied instead, m = max|x|^a / max|W|^(1 - a) for each channel, with the maxima of x over

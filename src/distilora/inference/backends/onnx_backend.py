@@ -15,7 +15,8 @@ from distilora.errors import ArtifactError
 from distilora.hardware import InferencePrecision, threads
 from distilora.inference.backends import graphs
 
-# Padded tokens a call: a long text runs alone and needs no mask, short ones share one pass over the weights (LOG.md).
+# Padded tokens a call: a long text runs alone and needs no mask, short ones share one pass over the weights
+# (LOG.md: One micro-batch on each core).
 BUDGET = 512
 
 

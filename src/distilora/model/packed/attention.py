@@ -24,7 +24,7 @@ from distilora.model.packed.layout import Group, Packed
 from distilora.progress import say
 
 REGISTERED = "distilora_packed"
-NEAR = 2 << 20  # bytes of probabilities computed at a time: about a core's second-level cache (LOG.md)
+NEAR = 2 << 20  # bytes of probabilities computed at a time: about a core's second-level cache (LOG.md: Attention by chunks)
 
 
 def attend(qkv: Tensor, packed: Packed, heads: int) -> Tensor:

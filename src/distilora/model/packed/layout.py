@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distilora.batching.rows import Rows
 
-# Matrix kernels are made anew for each new shape, and on a CPU their making costs more than the padding (LOG.md).
+# Matrix kernels are made anew for each new shape, and on a CPU their making costs more than the padding (LOG.md: Shapes, again).
 STRIDE = 128  # tokens of a packed sequence are a multiple of this, of 32 below 512
 ROUND = 32  # lengths within a group
 ALIKE = 0.8  # a row joins a group if it is at least this share of the longest in it
