@@ -24,7 +24,8 @@ from distilora.model.packed.layout import Group, Packed
 from distilora.progress import say
 
 REGISTERED = "distilora_packed"
-NEAR = 2 << 20  # bytes of probabilities computed at a time: about a core's second-level cache (LOG.md: Attention by chunks)
+# Bytes of probabilities computed at a time: about a core's second-level cache (LOG.md: Attention by chunks).
+NEAR = 2 << 20
 
 
 def attend(qkv: Tensor, packed: Packed, heads: int) -> Tensor:
