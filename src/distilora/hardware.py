@@ -121,8 +121,8 @@ def keep_freed_memory() -> str | None:
     """Tell glibc to keep freed memory instead of returning it to the system; return its new setting, or None without glibc.
 
     A step allocates and frees the same large tensors over and over. By default each of them is mapped anew and all its
-    pages faulted in again: attention over 8 x 256 tokens took 47 ms that way, and 5.5 ms otherwise
-    (LOG.md: The allocator). The setting holds for the rest of the process, the caller's own work included; glibc cannot be asked for the former one.
+    pages faulted in again: attention over 8 x 256 tokens took 47 ms that way, and 5.5 ms otherwise (LOG.md: The allocator).
+    The setting holds for the rest of the process, the caller's own work included; glibc cannot be asked for the former one.
     """
     global _allocator
     if _allocator is None and sys.platform == "linux":
