@@ -4,8 +4,9 @@ Copies (exact and near) and groups never straddle the parts carved here. Copies 
 counted by `overlap.shared_copies` and reported, not removed: the official test split stays as it is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,86 +38,127 @@ class Parts:
 
 
 def read_parts(config: DataConfig, task: Reader) -> Parts:
-    """Read the training split by `task` and carve the parts out of it.
+    """Read the training split by `task` and carve the parts out of it: held-out examples, validation, training.
 
     Raises DataError or ConfigError naming the field (and row) at fault.
     """
     source = open_source(config.path, config.name, config.revision, separator=config.separator)
     test_source, test_split = find_test(config, source)
     say(f"data: {source.name}, split {config.train_split}")
-    step = cleaning(config.cleaning)
+    read = _SplitReader(config, task, source)
 
-    notes: list[str] = []
-
-    def read(origin: Source, split: str, field: str, name: str, group_column: str | None = None) -> Examples:
-        records = task.records(origin, split, field, notes, config if origin is source else None)
-        return read_examples(records, task.read, step.clean, name, config.strict, group_column)
-
-    everything = read(source, config.train_split, "data.train_split", config.train_split, config.group_column)
-    summary: dict[str, Any] = {
-        "source": source.name,
-        "note": source.note,
-        "read": len(everything) + everything.skipped,
-        "blank_skipped": everything.skipped,
-        "exact_copies_dropped": 0,
-        "group_column": config.group_column,
-    }
-    if config.deduplicate:
-        everything, dropped = _without_copies(everything)
-        summary["exact_copies_dropped"] = dropped
-        if dropped:
-            say(f"{config.train_split}: dropped {dropped:,} exact copies")
+    # all labelled examples of the training split, each text once
+    everything = read(source, config.train_split, "data.train_split", group_column=config.group_column)
+    records = len(everything) + everything.skipped
+    everything, dropped = _without_copies(everything) if config.deduplicate else (everything, 0)
+    if dropped:
+        say(f"{config.train_split}: dropped {dropped:,} exact copies")
     task.check(everything)
-    carving = test_split == "heldout" or config.validation_split is None
-    clusters, pairs = _clusters(everything) if carving else (np.arange(len(everything)), 0)
-    summary["near_copies_kept_together"] = pairs
 
-    rest = np.arange(len(everything))
-    strata = task.strata(everything.targets)
-
-    def take(size: int, field: str) -> NDArray[np.int64]:
-        nonlocal rest
-        size = min(size, len(rest) - 1)
-        kept, carved = carve([strata[i] for i in rest], clusters[rest], size, config.seed, field)
-        if not len(carved):
-            raise ConfigError(_none_to_spare(config, field, len(rest), heldout is not None))
-        if not size / 2 <= len(carved) <= size:
-            say(f"note: {field}: {len(carved):,} examples instead of {size:,}: copies and groups stay together")
-        carved, rest = rest[carved], rest[kept]
-        return carved
-
-    heldout = None
-    if test_split == "heldout":
-        size = max(round(config.heldout * len(everything)), 1)
-        heldout = everything.take(take(size, "data.heldout"), "heldout")
+    # carve: first what is measured on at the end, then what is chosen on; training keeps the rest
+    pool = _Pool(config, everything, task.strata(everything.targets), test_split)
+    heldout = pool.carve_heldout() if test_split == "heldout" else None
     if config.validation_split is not None:
-        validation = read(source, config.validation_split, "data.validation_split", config.validation_split)
+        validation = read(source, config.validation_split, "data.validation_split")
     else:
-        size = min(config.validation_size, max(len(rest) // 5, 2))
-        if size < config.validation_size:
-            say(
-                f"note: {size:,} examples to validate on instead of {config.validation_size:,}: no more than a fifth is taken"
-            )
-        validation = everything.take(take(size, "data.validation_size"), "validation")
-    if config.train_size is not None:
-        rest = rest[sample([strata[i] for i in rest], config.train_size, config.seed, "data.train_size")]
-    train = everything.take(rest, "train")
-    summary |= {"train": len(train), "validation": len(validation), "test_split": test_split}
+        validation = pool.carve_validation()
+    train = pool.rest()
     say(f"data: {len(train):,} to train on, {len(validation):,} to validate on, test split: {test_split}")
-    remarks = task.remarks([train, validation] if heldout is None else [train, validation, heldout])
-    for remark in remarks:
+    for remark in (remarks := task.remarks([train, validation, *([heldout] if heldout else [])])):
         say(f"warning: {remark}")
-    notes += remarks
+    read.notes += remarks
 
     read_test: Callable[[], Examples] | None = None
     if heldout is not None:
-        carved_test = heldout
-        read_test = lambda: carved_test  # noqa: E731 - the same interface as a split that is read late
+        read_test = partial(_same, heldout)
     elif test_source is not None:
-        late_source = test_source
         name = "test" if test_split in ("train", "validation") else test_split  # those are the names of other parts
-        read_test = lambda: read(late_source, test_split, "data.test_split", name)  # noqa: E731
-    return Parts(step, train, validation, read_test, summary, notes)
+        read_test = partial(read, test_source, test_split, "data.test_split", name)
+    summary = {
+        "source": source.name,
+        "note": source.note,
+        "read": records,
+        "blank_skipped": everything.skipped,
+        "exact_copies_dropped": dropped,
+        "group_column": config.group_column,
+        "near_copies_kept_together": pool.near_copies,
+        "train": len(train),
+        "validation": len(validation),
+        "test_split": test_split,
+    }
+    return Parts(read.cleaning, train, validation, read_test, summary, read.notes)
+
+
+class _SplitReader:
+    """Reads splits of any source by the run's task and cleaning; gathers notes on what a reader should know."""
+
+    def __init__(self, config: DataConfig, task: Reader, source: Source) -> None:
+        self.config, self.task, self.source = config, task, source
+        self.cleaning = cleaning(config.cleaning)
+        self.notes: list[str] = []
+
+    def __call__(
+        self, source: Source, split: str, field: str, name: str | None = None, group_column: str | None = None
+    ) -> Examples:
+        """Read a split as the part `name` (None: the split's own name); `field` names it in errors."""
+        training = self.config if source is self.source else None
+        records = self.task.records(source, split, field, self.notes, training)
+        return read_examples(
+            records, self.task.read, self.cleaning.clean, name or split, self.config.strict, group_column
+        )
+
+
+class _Pool:
+    """Examples that parts are carved out of: stratified, and without dividing clusters of copies and groups."""
+
+    def __init__(self, config: DataConfig, examples: Examples, strata: list[Hashable], test_split: str) -> None:
+        self.config, self.examples, self.strata = config, examples, strata
+        self._left = np.arange(len(examples))
+        self._held_out = False
+        if test_split == "heldout" or config.validation_split is None:
+            self.clusters, self.near_copies = _clusters(examples)
+        else:  # nothing is carved
+            self.clusters, self.near_copies = np.arange(len(examples)), 0
+
+    def carve_heldout(self) -> Examples:
+        """Carve out the share that is measured on at the end."""
+        size = max(round(self.config.heldout * len(self.examples)), 1)
+        heldout = self._carve(size, "data.heldout", "heldout")
+        self._held_out = True
+        return heldout
+
+    def carve_validation(self) -> Examples:
+        """Carve out the examples to validate on, at most a fifth of what is left."""
+        size = min(self.config.validation_size, max(len(self._left) // 5, 2))
+        if size < self.config.validation_size:
+            say(
+                f"note: {size:,} examples to validate on instead of {self.config.validation_size:,}: no more than a fifth is "
+                "taken"
+            )
+        return self._carve(size, "data.validation_size", "validation")
+
+    def rest(self) -> Examples:
+        """Give what is left to train on, or a stratified sample of it."""
+        left = self._left
+        if self.config.train_size is not None:
+            strata = [self.strata[i] for i in left]
+            left = left[sample(strata, self.config.train_size, self.config.seed, "data.train_size")]
+        return self.examples.take(left, "train")
+
+    def _carve(self, size: int, field: str, name: str) -> Examples:
+        left = self._left
+        size = min(size, len(left) - 1)
+        kept, carved = carve([self.strata[i] for i in left], self.clusters[left], size, self.config.seed, field)
+        if not len(carved):
+            raise ConfigError(_none_to_spare(self.config, field, len(left), self._held_out))
+        if not size / 2 <= len(carved) <= size:
+            say(f"note: {field}: {len(carved):,} examples instead of {size:,}: copies and groups stay together")
+        self._left = left[kept]
+        return self.examples.take(left[carved], name)
+
+
+def _same(examples: Examples) -> Examples:
+    return examples
 
 
 def find_test(config: DataConfig, source: Source) -> tuple[Source | None, str]:
