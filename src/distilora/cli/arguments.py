@@ -23,7 +23,7 @@ EVERYWHERE = {
 TRAIN_OPTIONS = {
     "RECIPE.yaml": "settings as YAML, `stage: {field: value}`; options win over it; recipes/ holds commented examples",
     "--overwrite": "replace the run that the output folder holds",
-    "--dry-run": "check everything, estimate what would be trained and for how long; train and write nothing",
+    "--dry-run": "check everything and estimate the cost of training; train and write nothing",
     "--resume RUN": "continue a run that was stopped, with the settings in its folder",
     "--threads N": "short for --training.threads N",
     "--quiet": EVERYWHERE["--quiet"],
@@ -164,7 +164,7 @@ def add_loading(parser: Parser) -> None:
 
 
 def add_answering(parser: Parser) -> None:
-    """Add the options `load` accepts and when the model abstains."""
+    """Add the options `load` accepts, the threshold of abstention included."""
     add_loading(parser)
     parser.add_argument("--abstain-below", metavar="P", type=float, default=0.0,
                         help="mark answers less probable than P as abstentions (default: 0)")  # fmt: skip

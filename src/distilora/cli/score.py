@@ -16,7 +16,8 @@ def score_command(words: Sequence[str]) -> int:
     parser.add_argument(
         "source",
         metavar="INPUT",
-        help="parquet, csv, tsv, jsonl, json, xlsx or txt: a file, a folder, a glob in quotes, or an address such as s3://bucket/in/*.csv",
+        help="parquet, csv, tsv, jsonl, json, xlsx or txt: a file, a folder, a glob in quotes, "
+        "or an address such as s3://bucket/in/*.csv",
     )
     parser.add_argument(
         "--output",
