@@ -3,7 +3,7 @@
 import pytest
 
 from distilora.cli.arguments import Parser, add_answering, add_run, take_everywhere
-from distilora.errors import ConfigError
+from distilora.errors import ConfigError, DataError
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,43 @@ def test_texts_that_look_like_options(parser: Parser) -> None:
 def test_what_argparse_objects_to_is_one_line(parser: Parser) -> None:
     with pytest.raises(ConfigError, match=r"^the following arguments are required: --output; see distilora x --help$"):
         parser.parse_args(["RUN", "a text"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--backend", "jax"], "--backend: 'jax' given, auto, torch, onnx wanted"),
+        (["--abstain-below", "half"], "--abstain-below: 'half' given, a number wanted; see distilora x --help"),
+        (["--limit", "1.5"], "--limit: '1.5' given, a whole number wanted; see distilora x --help"),
+        (["--limit"], "--limit: nothing given, a value wanted; see distilora x --help"),
+        (["--backend=jax", "--limit", "x"], "--backend: 'jax' given, auto, torch, onnx wanted"),
+    ],
+)
+def test_an_objection_names_the_option_and_what_it_accepts(words: list[str], message: str, parser: Parser) -> None:
+    parser.add_argument("--limit", type=int)
+    for parse in (parser.parse_args, parser.parse_intermixed_args):
+        with pytest.raises(ConfigError) as caught:
+            parse(["RUN", "--output", "y", *words])
+        assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("message", "named"),
+    [
+        ("abstain_below: 2 given", "--abstain-below: 2 given"),
+        ("text-column: no column 'y'", "--text-column: no column 'y'"),
+        ("x.device: there is none", "--device: there is none"),
+        ("data.label_column: there is none", "data.label_column: there is none"),
+        ("--device: there is none", "--device: there is none"),
+        ("output: no such run", "output: no such run"),  # a folder of that name
+        ("limit: no option of x", "limit: no option of x"),
+        ("text 1: the text is blank", "text 1: the text is blank"),
+    ],
+)
+def test_a_field_is_named_as_the_option_it_is_given_by(message: str, named: str, parser: Parser) -> None:
+    with pytest.raises(DataError) as caught, parser.naming_options(["output", "a text", "--output", "y"]):
+        raise DataError(message)
+    assert str(caught.value) == named
 
 
 def test_help_has_the_options_of_every_command(parser: Parser) -> None:

@@ -8,28 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
-from support.tiny import tiny_config, tiny_reviews, write_csv
+from support.command import failed
+from support.tiny import tiny_reviews, write_csv
 
 import distilora
 from distilora.cli.main import USAGE, main
-from distilora.config.parse import to_tree
 from distilora.errors import ConfigError
 from distilora.files.tables import read_table
 from distilora.inference.predictor import load
 
 Captured = pytest.CaptureFixture[str]
 TEXTS = [text for text, _ in tiny_reviews(6, 9)]
-
-
-def failed(words: list[str], capsys: Captured, code: int = 2) -> str:
-    """The one line on stderr of a command that fails."""
-    assert main(words) == code
-    found = capsys.readouterr()
-    assert found.out == ""
-    (line,) = found.err.splitlines()
-    assert line.startswith("distilora: ")
-    return line.removeprefix("distilora: ")
 
 
 def test_help_is_quick() -> None:
@@ -143,8 +132,9 @@ def test_predict_standard_input(
         (["RUN", "--input", "missing.csv", "--output", "b.csv"], "--input: no such file: missing.csv"),
         (["RUN", "--input", "-", "--output", "b.txt"], "b.txt: predictions are tables"),
         (["RUN", "--input", "a.doc", "--output", "b.csv"], "a.doc: unknown kind of file"),
-        (["RUN", "text", "--precision", "int4"], "argument --precision: invalid choice"),
+        (["RUN", "text", "--precision", "int4"], "--precision: 'int4' given, auto, bf16, fp32, int8 wanted"),
         (["RUN", "fine", " ", "--strict"], "text 2: the text is blank"),
+        (["RUN", "text", "--abstain-below", "2"], "--abstain-below: 2.0 given, a probability from 0 to 1 wanted"),
         (
             ["RUN", "text", "--presision", "int8"],
             "--presision: distilora predict has no such option; did you mean --prec",
@@ -169,129 +159,13 @@ def test_predict_does_not_write_over_its_input(finished: Path, tmp_path: Path, c
     assert source.read_bytes() == before
 
 
-def test_evaluate_writes_its_folder(finished: Path, tmp_path: Path, capsys: Captured) -> None:
-    data = write_csv(tmp_path / "other.csv", tiny_reviews(50, 4), ("review", "sentiment"))
-    folder = tmp_path / "measured"
-    words = [
-        "evaluate",
-        str(finished),
-        "--data.path",
-        str(data),
-        "--output",
-        str(folder),
-        "--evaluation.bootstrap",
-        "100",
-    ]
-    assert main([*words, "--precision", "fp32"]) == 2
-    assert "--data.label_column" in capsys.readouterr().err
-    assert not folder.exists()
-    assert main([*words, "--precision", "fp32", "--data.label_column", "sentiment"]) == 0
-    out = capsys.readouterr().out
-    assert sorted(path.name for path in folder.iterdir()) == ["metrics.json", "predictions.parquet", "report.html"]
-    measured = json.loads((folder / "metrics.json").read_text())
-    accuracy = measured["evaluation"]["metrics"]["accuracy"]
-    assert measured["precision"] == "fp32"
-    assert measured["evaluation"]["examples"] == 50
-    assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
-    assert f"{accuracy['value']:.2%}" in out
-    assert "always 'neg', the most frequent of training: accuracy 50.00%, macro F1 33.33%" in out
-    for row in measured["evaluation"]["classes"]:
-        assert (
-            f"  {row['label']:<5}  {row['precision']:>9.1%}  {row['recall']:>6.1%}  {row['f1']:>6.1%}         25" in out
-        )
-    assert measured["notes"] == [
-        "Texts are read from column 'review'; in training it was 'text'.",
-        "Labels are read from column 'sentiment'; in training it was 'label'.",
-    ]
-    assert f"The report: {folder}/report.html" in out
-    rows = [record.values for record in read_table(folder / "predictions.parquet")]
-    assert sum(row["target"] == row["label"] for row in rows) / 50 == pytest.approx(accuracy["value"])
-
-
-def test_evaluate_warns_of_what_was_trained_on(finished: Path, reviews: Path, tmp_path: Path, capsys: Captured) -> None:
-    words = ["evaluate", str(finished), "--data.path", str(reviews), "--output", str(tmp_path / "measured")]
-    assert main([*words, "--evaluation.bootstrap=100"]) == 0
-    # 30 of the 300 were held out; the other 270 are known again by content, under whatever name the file goes
-    assert "warning: 270 of these 300 texts were trained or chosen on" in capsys.readouterr().err
-    assert "270 of these 300 texts" in (tmp_path / "measured" / "report.html").read_text()
-
-
-@pytest.mark.parametrize(
-    ("words", "named"),
-    [
-        ([], "RUN: the run's folder comes first"),
-        (["--data.path", "x.csv"], "RUN: the run's folder comes first"),
-        (["RUN"], "data.path: nothing given"),
-        (["RUN", "--data.path", "missing.csv"], "data.path: no such file or folder: missing.csv"),
-        (["RUN", "--data.pth", "x.csv"], "--data.pth: there is no such setting; did you mean --data.path?"),
-        (["nowhere", "--data.path", "x.csv"], "nowhere: no such run"),
-        (
-            ["RUN", "my reviews.csv"],
-            "my reviews.csv: say what it is; labelled data is given with --data.path 'my reviews.csv'",
-        ),
-    ],
-)
-def test_evaluate_refuses(finished: Path, words: list[str], named: str, capsys: Captured) -> None:
-    said = failed(["evaluate", *(str(finished) if word == "RUN" else word for word in words)], capsys)
-    assert said.startswith(named)
-
-
-@pytest.mark.parametrize(
-    ("words", "named"),
-    [
-        (["missing.yaml"], "recipe: cannot read missing.yaml"),
-        (["--training.epoch", "3"], "--training.epoch: there is no such setting; did you mean --training.epochs?"),
-        (["--lr", "3e-4"], "--lr: there is no such setting; did you mean --training.learning_rate?"),
-        (["--training.lr", "3e-4"], "--training.lr: there is no such setting; did you mean --training.learning_rate?"),
-        (["--overwrit"], "--overwrit: there is no such setting; did you mean --overwrite?"),
-        (["--threads", "2", "--training.threads", "3"], "--threads: given beside --training.threads"),
-        (["--threads", "none"], "--threads: none given, a whole number from 1 to 1024 wanted"),
-        (["--resume"], "argument --resume: expected one argument"),
-        (["--resume", "nowhere"], "--resume: nowhere holds no run"),
-    ],
-)
-def test_train_refuses(words: list[str], named: str, capsys: Captured) -> None:
-    assert failed(["train", *words], capsys).startswith(named)
-
-
-def test_train_leaves_what_is_there(
-    finished: Path, encoder: Path, reviews: Path, tmp_path: Path, capsys: Captured
-) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(to_tree(tiny_config(finished, reviews, encoder))))
-    said = failed(["train", str(recipe)], capsys)
-    assert said == f"output: {finished} is not empty; give another --output or --overwrite"
-    assert failed(["train", "--resume", str(finished)], capsys).endswith("is finished; see its report.html")
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    said = failed(["train", str(recipe), "--output", str(tmp_path / "mine"), "--overwrite"], capsys)
-    assert "holds something other than a run and is not overwritten" in said
-    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
-
-
-def test_encoder_embedded(tmp_path: Path, capsys: Captured) -> None:
-    output = tmp_path / "minilm"
-    assert main(["encoder", "embedded", "--output", str(output)]) == 0
-    assert capsys.readouterr().out.startswith(f"{output}: DistilBERT layout")
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in output.iterdir()}
-    assert json.loads((output / "config.json").read_text())["model_type"] == "distilbert"
-    assert failed(["encoder", "embedded", "--output", str(output)], capsys).endswith(
-        "exists already; give another folder"
-    )
-
-
-@pytest.mark.parametrize("words", [[], ["other", "--output", "x"], ["embedded"]])
-def test_encoder_refuses(words: list[str], capsys: Captured) -> None:
-    assert "see distilora encoder --help" in failed(["encoder", *words], capsys)
-
-
 COMMANDS = {  # words, and what does the work
     "train": (["--output", "x"], "distilora.runs.preflight.check_run"),
     "evaluate": (["RUN", "--data.path", "x.csv"], "distilora.evaluation.evaluate.evaluate"),
     "predict": (["RUN", "a text"], "distilora.inference.predictor.load"),
     "explain": (["RUN", "a text"], "distilora.inference.predictor.load"),
     "score": (["RUN", "x.csv", "--output", "x"], "distilora.scoring.score.score"),
-    "export": (["RUN", "--to", "merged", "--output", "x"], "distilora.export.export.export_run"),
+    "export": (["RUN", "--to", "merged", "--output", "x"], "distilora.export.preflight.check_export"),
     "encoder": (["embedded", "--output", "x"], "distilora.model.encoders.find.write_embedded"),
 }
 
@@ -340,20 +214,6 @@ def test_threads_are_set_before_what_has_threads_is_loaded() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr[:28]) == (2, "distilora: nowhere: no such ")
     assert sorted(done.stdout.splitlines()) == ["numpy 3 3 3 3", "tokenizers 3 3 3 3"]
-
-
-def test_resuming_on_other_threads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from distilora import hardware
-    from distilora.runs import preflight, run
-
-    monkeypatch.setattr(preflight, "check_run", lambda config, **more: None)
-    (tmp_path / "run.yaml").write_text("training: {threads: 2}")
-    seen = []
-    monkeypatch.setattr(run, "train", lambda config, **more: seen.append(config.training.threads) or {})
-    with hardware.threads_for(1):
-        assert main(["train", "--resume", str(tmp_path), "--threads", "3"]) == 0
-        assert main(["train", "--resume", str(tmp_path)]) == 0
-    assert seen == [3, 2]
 
 
 @pytest.mark.parametrize("place", [0, 2])

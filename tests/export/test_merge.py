@@ -321,7 +321,10 @@ def test_export_with_an_encoder_that_moved(
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["RUN", "--to", "tflite", "--output", "OUT"], "argument --to: invalid choice: 'tflite'"),
+        (
+            ["RUN", "--to", "tflite", "--output", "OUT"],
+            "--to: 'tflite' given, merged, onnx, onnx-int8, transformersjs wanted",
+        ),
         (["RUN", "--output", "OUT"], "the following arguments are required: --to"),
         (["RUN", "--to", "merged"], "the following arguments are required: --output"),
         (["nowhere", "--to", "merged", "--output", "OUT"], "nowhere: no such run"),

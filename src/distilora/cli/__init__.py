@@ -1,1 +1,1 @@
-"""Holds the command `distilora`, one file a command."""
+"""Holds the command line `distilora`: the dispatch, the arguments that commands share, and one file a command."""

@@ -1,14 +1,20 @@
-"""Arguments that commands share; what argparse objects to is a ConfigError, printed as one line."""
+"""Arguments that commands share. Every objection to a command line is a ConfigError that names the option.
+
+argument --to: invalid choice: 'x' (choose from a, b)  ->  --to: 'x' given, a, b wanted
+abstain_below: 2.0 given, ... wanted                   ->  --abstain-below: 2.0 given, ... wanted
+"""
 
 import argparse
+import importlib.util
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
 
 from distilora.config.hints import nearest
-from distilora.errors import ConfigError
+from distilora.errors import ConfigError, DistiloraError, MissingExtra
 
-# What every command takes, at any place; `take_everywhere` reads them.
+# Options that every command accepts at any place; `take_everywhere` reads them.
 EVERYWHERE = {
     "--threads N": "compute on N threads instead of one per core",
     "--quiet": "hide progress and notes",
@@ -17,8 +23,8 @@ EVERYWHERE = {
 TRAIN_OPTIONS = {
     "RECIPE.yaml": "settings as YAML, `stage: {field: value}`; options win over it; recipes/ holds commented examples",
     "--overwrite": "replace the run that the output folder holds",
-    "--dry-run": "check everything and say what would be trained and for how long; train and write nothing",
-    "--resume RUN": "go on with a run that was stopped, by the settings in its folder",
+    "--dry-run": "check everything and estimate the cost of training; train and write nothing",
+    "--resume RUN": "continue a run that was stopped, with the settings in its folder",
     "--threads N": "short for --training.threads N",
     "--quiet": EVERYWHERE["--quiet"],
     "--task-file FILE": EVERYWHERE["--task-file FILE"],
@@ -39,55 +45,93 @@ class Everywhere(NamedTuple):
 def take_everywhere(words: Sequence[str]) -> Everywhere:
     """Take the options of every command out of a command line, wherever they stand before a `--`.
 
-    Raises ConfigError for threads that are no number from 1 to MOST_THREADS, and for a task file without a name.
+    Raises ConfigError if --threads is not a whole number from 1 to MOST_THREADS, or if --task-file names no file.
     """
     end = words.index("--") if "--" in words else len(words)
-    quiet, threads, task_file, left = False, None, None, []
-    ahead = iter(words[:end])
-    for word in ahead:
+    quiet, threads, task_file, others = False, None, None, []
+    remaining = iter(words[:end])
+    for word in remaining:
         if word == "--quiet":
             quiet = True
         elif word.split("=", 1)[0] == "--threads":
-            threads = _count(word.partition("=")[2] if "=" in word else next(ahead, ""))
+            threads = _count(word.partition("=")[2] if "=" in word else next(remaining, ""))
         elif word.split("=", 1)[0] == "--task-file":
-            task_file = word.partition("=")[2] if "=" in word else next(ahead, "")
+            task_file = word.partition("=")[2] if "=" in word else next(remaining, "")
             if not task_file:
                 raise ConfigError("--task-file: nothing given; name the Python file that registers the task")
         else:
-            left.append(word)
-    return Everywhere(quiet, threads, task_file, [*left, *words[end:]])
+            others.append(word)
+    return Everywhere(quiet, threads, task_file, [*others, *words[end:]])
 
 
-def _count(given: str) -> int:
-    if not (given.isdecimal() and 1 <= int(given) <= MOST_THREADS):
-        raise ConfigError(f"--threads: {given or 'nothing'} given, a whole number from 1 to {MOST_THREADS} wanted")
-    return int(given)
+def _count(text: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text) <= MOST_THREADS):
+        raise ConfigError(f"--threads: {text or 'nothing'} given, a whole number from 1 to {MOST_THREADS} wanted")
+    return int(text)
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} given, a whole number wanted") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} given, a number wanted") from None
 
 
 class Parser(argparse.ArgumentParser):
-    """A command's parser. Options are given in full."""
+    """Parser of a command; options are given in full, and objections are ConfigErrors."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, **settings)
+        self.register("type", int, _whole_number)
+        self.register("type", float, _number)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """Argparse's, but an unknown option is named before anything else that may be wrong. Raises ConfigError."""
+        """Parse a command line; an unknown option is reported before anything else. Raises ConfigError."""
         self._refuse_unknown(args)
         return super().parse_args(args, namespace)
 
     def parse_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """As `parse_args`, with options between the positional arguments."""
+        """Parse as `parse_args` does, with options allowed between the positional arguments."""
         self._refuse_unknown(args)
         return super().parse_intermixed_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Raises ConfigError."""
+        """Raise ConfigError, with `--option: nothing given ...` for argparse's `argument --option: expected ...`."""
+        message = message.removeprefix("argument ").replace("expected one argument", "nothing given, a value wanted")
         raise ConfigError(f"{message}; see {self.prog} --help")
 
+    @contextmanager
+    def naming_options(self, words: Sequence[str]) -> Iterator[None]:
+        """Name fields as options in errors raised inside: `abstain_below: ...` becomes `--abstain-below: ...`.
+
+        A field that is also a word of the command line is left: it may be the name of a folder.
+        """
+        try:
+            yield
+        except DistiloraError as error:
+            command = self.prog.split()[-1]
+            field = re.match(rf"(?:{command}\.)?([a-z_-]+)(?=: )", str(error))
+            option = "--" + field[1].replace("_", "-") if field else ""
+            if field and option in self._option_string_actions and field[0] not in words:
+                error.args = (option + str(error)[field.end() :],)
+            raise
+
     def format_help(self) -> str:
-        """Argparse's, and the options of every command."""
+        """Return the help text, the options of every command included."""
         shared = "".join(f"  {option:<20}  {meaning}\n" for option, meaning in EVERYWHERE.items())
         return f"{super().format_help()}\noptions of every command:\n{shared}"
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            name = action.option_strings[-1] if action.option_strings else action.metavar or action.dest
+            raise ConfigError(f"{name}: {value!r} given, {', '.join(map(str, action.choices))} wanted")
 
     def _refuse_unknown(self, words: Sequence[str]) -> None:
         for word in words[: words.index("--")] if "--" in words else words:
@@ -103,24 +147,31 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_run(parser: Parser) -> None:
-    """The run that a command works with, its first argument."""
+    """Add the run that a command works with, its first argument."""
     parser.add_argument("run", metavar="RUN", help="folder of a finished run, or its model/")
 
 
 def add_loading(parser: Parser) -> None:
-    """How its model is loaded: what `predict.load` takes."""
+    """Add the options `load` accepts."""
     parser.add_argument("--backend", choices=["auto", "torch", "onnx"], default="auto",
-                        help="auto: onnx for a folder exported so, else torch (default)")  # fmt: skip
+                        help="auto: onnx for a folder exported to it, else torch (default)")  # fmt: skip
     parser.add_argument("--precision", choices=["auto", "bf16", "fp32", "int8"], default="auto",
-                        help="auto: what an export's gate chose; of a run bf16 where it is native")  # fmt: skip
+                        help="auto: for an export the choice of its parity gate, for a run bf16 where it is native")  # fmt: skip
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="auto: a GPU if any")
-    parser.add_argument("--encoder", help="where the run's encoder lies now, if not where it lay in training")
+    parser.add_argument("--encoder", help="path of the run's encoder, if it has moved since training")
     parser.add_argument("--base", choices=["auto", "4bit", "full"], default="auto",
-                        help="what a qlora run's adapter is put on; auto: 4bit, as in training")  # fmt: skip
+                        help="weights under a qlora run's adapter; auto: 4bit, as in training")  # fmt: skip
 
 
 def add_answering(parser: Parser) -> None:
-    """How its model is loaded and when it abstains."""
+    """Add the options `load` accepts, the threshold of abstention included."""
     add_loading(parser)
     parser.add_argument("--abstain-below", metavar="P", type=float, default=0.0,
-                        help="answers less probable than P say abstain (default: 0)")  # fmt: skip
+                        help="mark answers less probable than P as abstentions (default: 0)")  # fmt: skip
+
+
+def require_train_extra() -> None:
+    """Raise MissingExtra if a package of the extra `train` is not installed; nothing is imported."""
+    for package in ("torch", "transformers", "peft", "accelerate", "sklearn", "matplotlib", "jinja2"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra(package, "train")

@@ -1,6 +1,7 @@
-"""The command `distilora explain`: one text, explained on the terminal or in a file."""
+"""The command `distilora explain`: explains the answer to one text, on the terminal or in a file."""
 
 import json
+from argparse import Namespace
 from collections.abc import Sequence
 
 from distilora.cli.arguments import Parser, add_loading, add_run
@@ -8,16 +9,16 @@ from distilora.errors import ConfigError
 
 
 def explain_command(words: Sequence[str]) -> int:
-    """Explains a text as the arguments say and prints or writes it; returns the exit code."""
+    """Explain a text as the arguments say and print or write the result; return the exit code."""
     parser = Parser(prog="distilora explain", description="Explains the answer to a text: which words it comes from.")
     add_run(parser)
     parser.add_argument("texts", metavar="TEXT", nargs="+", help="the text whose answer is explained, in quotes")
     parser.add_argument("--method", choices=["leave-one-out", "integrated-gradients", "gradient-x-input"],
                         default="leave-one-out", help="the others need distilora[explain]")  # fmt: skip
-    parser.add_argument("--level", choices=["word", "sentence"], default="word", help="what has a weight")
+    parser.add_argument("--level", choices=["word", "sentence"], default="word", help="unit that a weight is given to")
     parser.add_argument("--label", metavar="NAME", help="the label to explain (default: the one answered)")
-    parser.add_argument("--steps", metavar="N", type=int, help="points of integrated gradients")
-    parser.add_argument("--output", metavar="FILE", help=".html or .json; appears when it is whole")
+    parser.add_argument("--steps", metavar="N", type=int, help="number of points on the path of integrated gradients")
+    parser.add_argument("--output", metavar="FILE", help=".html or .json; written whole or not at all")
     parser.add_argument("--overwrite", action="store_true", help="replace the output file")
     parser.add_argument("--json", action="store_true", help="print JSON, with all words")
     add_loading(parser)
@@ -30,6 +31,11 @@ def explain_command(words: Sequence[str]) -> int:
     if args.json and args.output:
         raise ConfigError("--json: prints, --output writes; give one of them (FILE.json is the same JSON)")
 
+    with parser.naming_options(words):
+        return _explain(args, text)
+
+
+def _explain(args: Namespace, text: str) -> int:
     from distilora.explanation.explain import check_choice, explain
     from distilora.explanation.page import check_output, table, write_explanation
     from distilora.files.output import check_free
@@ -44,9 +50,8 @@ def explain_command(words: Sequence[str]) -> int:
     if args.output:
         write_explanation(explanation, args.output)
         cut = f", {explanation.cut:,} of them cut off unread" if explanation.cut else ""
-        print(
-            f"{args.output}: {explanation.label} {explanation.probability:.1%}, {len(explanation.parts):,} {args.level}s{cut}"
-        )
+        label = f"{explanation.label} {explanation.probability:.1%}"
+        print(f"{args.output}: {label}, {len(explanation.parts):,} {args.level}s{cut}")
         return 0
     print(json.dumps(explanation.record(), ensure_ascii=False) if args.json else table(explanation))
     return 0

@@ -1,6 +1,6 @@
-"""The command `distilora predict`: texts given, a table, or standard input, answered on the terminal, in a file, or in a pipe.
+"""The command `distilora predict`: answers texts, a table or standard input, on the terminal, into a file or into a pipe.
 
-Standard output holds answers and nothing else wherever it may be a pipe.
+Wherever standard output may be a pipe it holds answers and nothing else.
 """
 
 import json
@@ -22,31 +22,39 @@ WAYS = (
 
 
 def predict_command(words: Sequence[str]) -> int:
-    """Answers as the arguments say; returns the exit code."""
+    """Answer as the arguments say; return the exit code."""
     parser = Parser(prog="distilora predict", description="Answers texts, or a table of them, with a finished run.")
     add_run(parser)
     parser.add_argument("texts", metavar="TEXT", nargs="*", help="texts to answer (default: lines of standard input)")
     parser.add_argument(
         "--input", metavar="FILE",
-        help="csv, tsv, jsonl, json, parquet, xlsx or txt (a text a line), also .csv.gz, .jsonl.zst ...; - is standard input",
+        help="csv, tsv, jsonl, json, parquet, xlsx or txt (one text a line), also .csv.gz, .jsonl.zst ...; - is standard input",
     )  # fmt: skip
     parser.add_argument(
-        "--output", metavar="FILE", help="csv, tsv, jsonl or parquet; appears when it is whole; - is standard output"
+        "--output", metavar="FILE", help="csv, tsv, jsonl or parquet, written whole or not at all; - is standard output"
     )
     parser.add_argument(
-        "--input-format", choices=["csv", "tsv", "jsonl", "json", "txt"], help="of standard input (default: txt)"
+        "--input-format", choices=["csv", "tsv", "jsonl", "json", "txt"], help="format of standard input (default: txt)"
     )
-    parser.add_argument("--output-format", choices=["csv", "tsv", "jsonl"], help="of standard output (default: jsonl)")
+    parser.add_argument(
+        "--output-format", choices=["csv", "tsv", "jsonl"], help="format of standard output (default: jsonl)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the output file")
-    parser.add_argument("--text-column", metavar="NAME", help="column of the text, where its name does not tell")
-    parser.add_argument("--separator", metavar="C", help="of a csv or tsv's cells, such as ';' or tab (default: found)")
-    parser.add_argument("--limit", metavar="N", type=int, help="answer the first N rows or texts only")
+    parser.add_argument("--text-column", metavar="NAME", help="column of the text (default: found by its name)")
+    parser.add_argument(
+        "--separator", metavar="C", help="between the cells of a csv or tsv, such as ';' or tab (default: found)"
+    )
+    parser.add_argument("--limit", metavar="N", type=int, help="answer only the first N rows or texts")
     parser.add_argument("--strict", action="store_true", help="a blank text is an error, not an empty answer")
     add_answering(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON object for each text")
     args = parser.parse_intermixed_args(words)  # a text may follow an option
     _settle(args)
+    with parser.naming_options(words):
+        return _predict(args)
 
+
+def _predict(args: Namespace) -> int:
     from distilora.inference.predictor import load
 
     if args.input:
@@ -77,7 +85,7 @@ def predict_command(words: Sequence[str]) -> int:
 
 
 def _settle(args: Namespace) -> None:
-    """Sets where texts come from and answers go to. Raises ConfigError for arguments that contradict each other."""
+    """Settle where texts come from and answers go. Raises ConfigError if arguments contradict each other."""
     if not args.texts and args.input is None and _is_piped():
         args.input = "-"
     if bool(args.texts) == bool(args.input):
@@ -105,7 +113,7 @@ def _is_piped() -> bool:
 
 
 def _check_files(args: Namespace) -> None:
-    """Refuses, before the model is loaded, what cannot be read or written."""
+    """Refuse, before the model is loaded, an input that cannot be read and an output that cannot be written."""
     from distilora.files.output import check_free
     from distilora.files.tables import TableWriter
     from distilora.inference.table import input_records
@@ -129,7 +137,7 @@ def _check_files(args: Namespace) -> None:
 
 
 def answer_line(answer: dict[str, Any]) -> str:
-    """An answer for a terminal: the label, and how probable each label is; a blank text has none."""
+    """Format an answer for the terminal: its label, and the probability of each; a blank text has none."""
     if all(part is None for part in answer.values()):
         return "(blank: no answer)"
     if "label" not in answer:

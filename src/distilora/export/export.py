@@ -14,18 +14,19 @@ import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 
 from distilora.artifact.check import Check, read_check
-from distilora.artifact.format import Artifact, read_artifact, write_artifact
+from distilora.artifact.format import Artifact, write_artifact
 from distilora.batching.tokens import read_tokenizer
 from distilora.data.overlap import SEEN, seen_file
-from distilora.errors import ArtifactError, ConfigError, MissingExtra, OutputError
+from distilora.errors import OutputError
 from distilora.export.merge import check_agreement, merged_network, write_transformers
 from distilora.export.parity import gate, read_held_out
+from distilora.export.preflight import Form, check_export
 from distilora.export.roundtrip import verify
 from distilora.files.full_disk import writing
 from distilora.hardware import InferencePrecision, keep_freed_memory, pick_precision
@@ -41,7 +42,6 @@ from distilora.tasks.base import Task
 from distilora.tasks.registry import restore
 from distilora.version import __version__
 
-Form = Literal["merged", "onnx", "onnx-int8", "transformersjs"]
 Candidates = dict[str, tuple[Callable[[], Backend], float]]
 CPU = torch.device("cpu")
 
@@ -66,16 +66,8 @@ def export_run(
     for the form is missing; DataError without held-out texts; ParityError if the model fails the gate; RoundTripError if
     a fresh process does not reproduce its outputs. On any error nothing is left at `output`.
     """
-    if to not in get_args(Form):
-        raise ConfigError(f"to: {to!r} given, {', '.join(get_args(Form))} wanted")
+    artifact = check_export(run, to, output)
     output = Path(output)
-    if output.exists() or output.is_symlink():
-        raise ArtifactError(f"--output: {output} exists already; give another folder")
-    artifact = read_artifact(run)
-    if artifact.weights == "onnx" or (artifact.weights == "merged" and to == "merged"):
-        raise ArtifactError(f"{run}: is exported already; copy it, or export the run that it came from")
-    if to != "merged":
-        _need_onnx()
     keep_freed_memory()
     task = restore(artifact.task["name"], artifact.task["settings"])
     plain = output.with_name(f".{output.name}.{os.getpid()}.plain.tmp")  # the model without artifact.json and check.npz
@@ -189,14 +181,6 @@ def _write_onnx(
         return lambda: OnnxBackend(unchecked, precision)
 
     return {f"onnx {precision}": (opener(precision), 1.0) for precision in precisions}
-
-
-def _need_onnx() -> None:
-    import importlib.util
-
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtra(package, "export")
 
 
 def _special(artifact: Artifact, encoder: str | None) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """What the terminal shows of an evaluation."""
 
-from distilora.evaluation.table import metric_rows
+from distilora.cli.console import metric_rows
 from distilora.tasks.classes import class_lines
 
 BASELINE = {"label": "c0", "of": "training", "accuracy": 0.5, "macro_f1": 1 / 3}

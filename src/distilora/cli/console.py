@@ -1,0 +1,36 @@
+"""Printing of tables and evaluations on the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from distilora.tasks.metrics.names import METRICS, metric_text
+
+HEADLINES = ("accuracy", "macro_f1", "auroc", "ece")
+
+
+def print_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Print a title and rows (name, value), the values aligned."""
+    width = max(len(name) for name, _ in rows)
+    print(title)
+    for name, value in rows:
+        print(f"  {name:<{width}}  {value}")
+
+
+def print_evaluation(
+    title: str, task: str, evaluation: Mapping[str, Any], more_rows: Sequence[tuple[str, str]] = ()
+) -> None:
+    """Print an evaluation: its verdict, its headline metrics with `more_rows` below, and the lines of its task."""
+    from distilora.tasks.registry import find_task
+
+    if evaluation.get("verdict"):
+        print(f"{evaluation['verdict']}\n")
+    print_table(title, [*metric_rows(evaluation), *more_rows])
+    for line in find_task(task).lines(evaluation):
+        print(line)
+
+
+def metric_rows(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """List the metrics to read first as pairs (name, value with its interval)."""
+    metrics = evaluation["metrics"]
+    names = [name for name in HEADLINES if name in metrics] or list(metrics)
+    return [(METRICS.get(name, (name, ""))[0], metric_text(name, metrics[name])) for name in names]

@@ -1,0 +1,31 @@
+"""Checks of an export that need no torch, so that an impossible one is refused at once."""
+
+import importlib.util
+from pathlib import Path
+from typing import Literal, get_args
+
+from distilora.artifact.format import Artifact, read_artifact
+from distilora.errors import ArtifactError, ConfigError, MissingExtra
+
+Form = Literal["merged", "onnx", "onnx-int8", "transformersjs"]
+
+
+def check_export(run: str | Path, to: Form, output: str | Path) -> Artifact:
+    """Return the artifact of a run that can be exported to the form `to`, in a new folder `output`.
+
+    Raises ConfigError if there is no such form, ArtifactError if the run's model is damaged or already exported, or if
+    `output` exists, MissingExtra if a package for the form is missing.
+    """
+    if to not in get_args(Form):
+        raise ConfigError(f"to: {to!r} given, {', '.join(get_args(Form))} wanted")
+    output = Path(output)
+    if output.exists() or output.is_symlink():
+        raise ArtifactError(f"--output: {output} exists already; give another folder")
+    artifact = read_artifact(run)
+    if artifact.weights == "onnx" or (artifact.weights == "merged" and to == "merged"):
+        raise ArtifactError(f"{run}: is exported already; copy it, or export the run that it came from")
+    if to != "merged":
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            if importlib.util.find_spec(package) is None:
+                raise MissingExtra(package, "export")
+    return artifact
