@@ -19,6 +19,7 @@ def on_files(files: Files, config: Any) -> Files:
     linked = {
         target for page in Path(config.docs_dir).glob("*.md") for target in OUTSIDE.findall(page.read_text("utf-8"))
     }
+    linked.add("CODE_OF_CONDUCT.md")  # CONTRIBUTING.md links to it
     for target in sorted(linked):
         if not (root / target).is_file():
             raise PluginError(f"docs: a page links to ../{target}, which does not exist")
@@ -28,4 +29,6 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Point those links to where the files lie in the site."""
+    if page.file.src_uri == "CONTRIBUTING.md":
+        markdown = markdown.replace("](README.md)", "](index.md)")  # the site has no README
     return OUTSIDE.sub(r"](\1", markdown)

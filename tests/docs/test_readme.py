@@ -10,6 +10,7 @@ import pytest
 
 import distilora
 from distilora import MeasureConfig, RunConfig, parse, read_recipe
+from distilora.cli.arguments import take_everywhere
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -34,7 +35,7 @@ COMMANDS = [(page, line) for page in PAGES for line in commands(page)]
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=lambda value: getattr(value, "name", value))
 def test_commands_parse(page: Path, line: str) -> None:
-    command, *words = shlex.split(line, comments=True)
+    command, *words = take_everywhere(shlex.split(line, comments=True)).words
     if command == "train" and not {"--resume", "--help"} & set(words):
         words = [word for word in words if word not in ("--overwrite", "--dry-run")]
         recipe = read_recipe(ROOT / words.pop(0)) if not words[0].startswith("--") else {}
