@@ -285,7 +285,7 @@ def test_a_merged_model_is_whole(
         assert str(error.value) == said
         capsys.readouterr()
         assert main(["predict", str(folder), "superb", *flags]) == 2
-        assert capsys.readouterr().err == f"distilora: {said}\n"
+        assert capsys.readouterr().err == f"distilora: --{said}\n"
 
 
 def test_a_damaged_merged_model(merged: dict[str, tuple[Path, Any]], tmp_path: Path) -> None:

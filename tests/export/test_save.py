@@ -118,7 +118,7 @@ def test_no_4_bit_base_for_what_was_not_trained_on_one(method: str, runs: dict[s
     assert str(error.value) == said
     capsys.readouterr()
     assert main(["predict", str(runs[method]), "superb", "--base", "4bit"]) == 2
-    assert capsys.readouterr().err == f"distilora: {said}\n"
+    assert capsys.readouterr().err == f"distilora: --{said}\n"
     answer, full = (load(runs[method], "fp32", base=base)("superb") for base in ("auto", "full"))
     assert answer == full
     assert capsys.readouterr().err == ""
