@@ -25,6 +25,7 @@ from distilora.inference.backends import open_backend
 from distilora.inference.lanes import run_rows
 from distilora.inference.predictor import load
 from distilora.model import weights
+from distilora.model.adapters.methods import Saved
 from distilora.model.network import Network
 from distilora.runs import run
 from distilora.tasks.registry import restore
@@ -97,8 +98,8 @@ def test_another_checksum_is_found(model: Path) -> None:
 def test_a_run_fails_with_its_round_trip(
     encoder: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def save_wrongly(trained: Network, folder: Path) -> None:
-        weights.save_weights(trained, folder)
+    def save_wrongly(trained: Network, folder: Path, form: Saved) -> None:
+        weights.save_weights(trained, folder, form)
         corrupt(folder, 1e-4)
 
     monkeypatch.setattr(saving, "save_weights", save_wrongly)

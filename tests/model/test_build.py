@@ -48,7 +48,7 @@ def test_bf16_keeps_what_is_trained_in_fp32(found: Encoder, tmp_path: Path) -> N
     with torch.autocast("cpu", torch.bfloat16):
         TASK.loss(network(ROWS).float(), [0, 1]).sum().backward()
     assert {p.grad.dtype for p in trained.values() if p.grad is not None} == {torch.float32}
-    save_weights(network, tmp_path)
+    save_weights(network, tmp_path, "peft")
     loaded = load_network(found, TASK, tmp_path, weights="peft", precision="bf16", device=CPU)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(loaded(ROWS), network.eval()(ROWS))
@@ -122,7 +122,7 @@ def test_targets(found: Encoder, targets: str | tuple[str, ...], names: set[str]
 
 
 def test_a_broken_adapter_is_named(found: Encoder, tmp_path: Path) -> None:
-    save_weights(build(found), tmp_path)
+    save_weights(build(found), tmp_path, "peft")
     assert sorted(path.name for path in (tmp_path / "adapter").iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
@@ -139,7 +139,7 @@ def test_a_broken_adapter_is_named(found: Encoder, tmp_path: Path) -> None:
 
 
 def test_a_pickled_adapter_is_never_opened(found: Encoder, tmp_path: Path) -> None:
-    save_weights(build(found), tmp_path)
+    save_weights(build(found), tmp_path, "peft")
     weights = tmp_path / "adapter/adapter_model.safetensors"
     torch.save(load_file(weights), weights.with_suffix(".bin"))
     weights.unlink()

@@ -173,7 +173,7 @@ def test_only_the_first_row_of_an_example_is_classified(network: Network) -> Non
 
 @torch.no_grad()
 def test_an_adapter_is_chosen_by_name(network: Network, encoder: Path, tmp_path: Path) -> None:
-    save_weights(network, tmp_path)
+    save_weights(network, tmp_path, "peft")
     loaded = load_network(
         find_encoder(str(encoder)), TASK, tmp_path, weights="peft", precision="fp32", device=torch.device("cpu")
     )

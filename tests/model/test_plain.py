@@ -51,7 +51,7 @@ def saved(encoder: Encoder, folder: Path, precision: str = "fp32", **adapter: ob
         for parameter in network.trained().values():
             parameter.add_(torch.randn_like(parameter), alpha=0.2)
     folder.mkdir(exist_ok=True)
-    save_weights(network, folder)
+    save_weights(network, folder, METHODS[settings.method].saved)
     return network
 
 

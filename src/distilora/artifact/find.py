@@ -5,7 +5,6 @@ its probabilities are not calibrated. A note says so.
 """
 
 import json
-import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from typing import Any
 from distilora.artifact.format import Artifact, model_folder, read_artifact
 from distilora.errors import ArtifactError, MissingExtra
 from distilora.files.atomic import sha256
+from distilora.files.hub import is_hub_name
 from distilora.model.encoders.families import architecture
 from distilora.progress import say, warn
 from distilora.tasks.registry import own_tasks
 
-_HUB = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _FILES = ["*.json", "*.safetensors", "*.onnx", "*.npz"]
 
 
@@ -32,7 +31,7 @@ def find_model(name: str | Path) -> Artifact:
             f"model: {type(name).__name__} given; give the folder of a run or model, or a name on the Hub"
         )
     folder = Path(name).expanduser()
-    if not folder.exists() and isinstance(name, str) and _HUB.fullmatch(name):
+    if not folder.exists() and isinstance(name, str) and is_hub_name(name):
         folder = _from_hub(name)
     if (folder / "config.json").is_file() and not any(
         (f / "artifact.json").is_file() for f in (folder, folder / "model")

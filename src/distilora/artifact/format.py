@@ -16,7 +16,6 @@ delta/            the weights that training changed, whole, safetensors (full, h
 import dataclasses
 import hashlib
 import json
-import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -28,7 +27,7 @@ from typing import Any, Literal
 from distilora.artifact.check import Check, pack_check
 from distilora.config.schema import MethodName
 from distilora.errors import ArtifactError
-from distilora.files.atomic import sha256
+from distilora.files.atomic import replacing_folder, sha256
 from distilora.hardware import InferencePrecision
 
 SCHEMA = 4
@@ -163,10 +162,7 @@ def write_artifact(folder: Path, artifact: Artifact, write_files: Callable[[Path
 
     `write_files(folder)` writes tokenizer.json and the weights; check.npz, artifact.json and the checksums are added here.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with replacing_folder(folder) as temporary:
         write_files(temporary)
         (temporary / "check.npz").write_bytes(pack_check(check))
         files = {
@@ -181,7 +177,4 @@ def write_artifact(folder: Path, artifact: Artifact, write_files: Callable[[Path
         )
         if folder.exists():
             shutil.rmtree(folder)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return written

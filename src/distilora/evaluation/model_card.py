@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from distilora.artifact.format import Artifact
 from distilora.model.adapters.methods import METHODS
@@ -45,13 +45,26 @@ With {packages} alone{folder_hint}:
 ```
 """
 
-_LOAD = {
-    "peft": ("from peft import PeftModel", 'model = PeftModel.from_pretrained(base, "{run}/model/adapter").eval()'),
-    "delta": (
-        "from safetensors.torch import load_file",
+
+class _Loading(NamedTuple):
+    """How other packages load one form of saved weights."""
+
+    library: str  # as the Hub names it
+    packages: str
+    imports: str
+    code: str
+
+
+_LOADING = {
+    "peft": _Loading(
+        "peft", "Transformers and PEFT", "from peft import PeftModel",
+        'model = PeftModel.from_pretrained(base, "{run}/model/adapter").eval()',
+    ),
+    "delta": _Loading(
+        "transformers", "Transformers", "from safetensors.torch import load_file",
         'base.load_state_dict(load_file("{run}/model/delta/delta.safetensors"), strict=False)\nmodel = base.eval()',
     ),
-}
+}  # fmt: skip
 _SNIPPET = """import torch
 {imports}
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
@@ -81,17 +94,17 @@ def model_card(
     base_name = "sentence-transformers/all-MiniLM-L6-v2" if embedded else artifact.encoder["name"]
     folder = "minilm" if embedded else artifact.encoder["name"]
     hint = f" (`distilora encoder embedded --output {folder}` writes the encoder first)" if embedded else ""
+    loading = _LOADING[artifact.weights]
     metadata = {
-        "library_name": "peft" if artifact.weights == "peft" else "transformers",
+        "library_name": loading.library,
         "base_model": base_name,
         "pipeline_tag": task.pipeline_tag,
         "tags": ["distilora", artifact.method],
     }
-    imports, load = _LOAD[artifact.weights]
     snippet = _SNIPPET.format(
         run=run,
-        imports=imports,
-        load=load.format(run=run),
+        imports=loading.imports,
+        load=loading.code.format(run=run),
         pad=pad_token,
         side=truncation_side,
         max_length=artifact.max_length,
@@ -101,10 +114,9 @@ def model_card(
         temperature=artifact.temperature,
     )
     # Another task's head may pool its rows in its own way, which the Transformers class does not implement.
-    packages = "Transformers and PEFT" if artifact.weights == "peft" else "Transformers"
     on_base = " (on the full-precision encoder; training kept it in 4 bits)" if artifact.quantisation else ""
     plain = (
-        _PLAIN.format(packages=packages, folder_hint=on_base + hint, snippet=snippet)
+        _PLAIN.format(packages=loading.packages, folder_hint=on_base + hint, snippet=snippet)
         if task.output_kind == "label"
         else ""
     )

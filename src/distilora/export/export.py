@@ -28,12 +28,14 @@ from distilora.export.merge import check_agreement, merged_network, write_transf
 from distilora.export.parity import gate, read_held_out
 from distilora.export.preflight import Form, check_export
 from distilora.export.roundtrip import verify
+from distilora.files.atomic import temporary_name
 from distilora.files.full_disk import writing
 from distilora.hardware import InferencePrecision, keep_freed_memory, pick_precision
 from distilora.inference.backends import FILES, Backend
 from distilora.inference.backends.torch_backend import TorchBackend, open_network
 from distilora.inference.lanes import run_rows
 from distilora.model.build import load_merged
+from distilora.model.encoders.families import head_count
 from distilora.model.encoders.find import find_encoder, special_tokens
 from distilora.model.network import Network
 from distilora.progress import say
@@ -151,7 +153,7 @@ def _write_onnx(
     artifact: Artifact, to: Form, merged: Network, plain: Path, encoder: str | None, calibration: Any
 ) -> Candidates:
     from distilora.export.onnx.attention import fuse_attention
-    from distilora.export.onnx.graph import heads, write_onnx
+    from distilora.export.onnx.graph import write_onnx
     from distilora.export.onnx.int8 import quantise
     from distilora.inference.backends.onnx_backend import OnnxBackend, feed
 
@@ -173,7 +175,7 @@ def _write_onnx(
     if "fp32" not in precisions:
         fp32_graph.unlink()
     for precision in precisions:
-        fuse_attention(folder / FILES[precision], heads(merged))
+        fuse_attention(folder / FILES[precision], head_count(merged.model.config))
     files = {file.relative_to(plain).as_posix(): "" for file in plain.rglob("*.onnx")}
     unchecked = dataclasses.replace(artifact, folder=plain, files=files, weights="onnx")
 
@@ -204,7 +206,7 @@ def _move_all(source: Path, target: Path) -> None:
 
 def _usual_mode(folder: Path) -> int:
     """Determine the mode of a new file in `folder`: os.umask cannot be read without changing it for all threads."""
-    probe = folder / f".mode.{os.getpid()}.tmp"
+    probe = temporary_name(folder / "mode")
     os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     mode = stat.S_IMODE(probe.stat().st_mode)
     probe.unlink()

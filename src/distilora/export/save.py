@@ -21,7 +21,7 @@ from distilora.inference.backends.torch_backend import TorchBackend
 from distilora.inference.lanes import run_rows
 from distilora.model.adapters import quantisation
 from distilora.model.adapters.methods import METHODS
-from distilora.model.build import Held, new_network
+from distilora.model.build import BaseForm, new_network
 from distilora.model.encoders.find import Encoder
 from distilora.model.network import Network
 from distilora.model.weights import save_weights
@@ -59,7 +59,7 @@ def write_model(
         run_rows(rows, TorchBackend(copies.network("fp32"), "fp32", budget)),
     )
     agreements: dict[str, Any] = {}
-    bases: tuple[Held, ...] = ("4bit", "full") if method.quantised else ()
+    bases: tuple[BaseForm, ...] = ("4bit", "full") if method.quantised else ()
     for base in bases:
         backend = TorchBackend(copies.network(precision, base), precision, budget)
         on_base = run_rows(validation, backend, label=f"agreement on base {base}")
@@ -67,7 +67,7 @@ def write_model(
 
     def write_files(target: Path) -> None:
         tokenizer.save(str(target / "tokenizer.json"))
-        save_weights(network, target)
+        save_weights(network, target, method.saved)
 
     artifact = Artifact(
         task={"name": task.name, "settings": dict(task.settings)},
@@ -93,7 +93,7 @@ class Copies:
     def __init__(self, config: RunConfig, encoder: Encoder, task: Task, network: Network) -> None:
         self.config, self.encoder, self.task, self.original = config, encoder, task, network
 
-    def network(self, precision: Precision, base: Held | None = None) -> Network:
+    def network(self, precision: Precision, base: BaseForm | None = None) -> Network:
         """Build a copy in another precision, or on another base."""
         copy = new_network(
             self.encoder, self.task, self.config.adapter, precision=precision, device=self.original.device,

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ def sha256(path: str | Path) -> str:
 
 
 def temporary_name(path: Path) -> Path:
-    """Name the file beside `path` that this process writes before it moves it there."""
+    """Name the file or folder beside `path` that this process writes before it moves it there."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
@@ -30,6 +31,22 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder to fill, and move it to `path` when all went well; it never outlives the context.
+
+    Raises OSError if `path` is by then a folder that is not empty.
+    """
+    temporary = temporary_name(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -1,8 +1,8 @@
 """Assembles the network that is trained, and the same network again from an artifact.
 
-The Transformers class for the task is built around the encoder's weights; the method (`model/adapters/methods.py`) injects what is
-trained. In bf16 the frozen weights are stored in bf16; what is trained stays in fp32, and so does what an update is added to,
-so that no update is lost to rounding. On a CPU weights that stay as they are in the file stay there, too: they are mapped.
+The Transformers class for the task is built around the encoder's weights; the method (`model/adapters/methods.py`) injects the
+trainable weights. In bf16 the frozen weights are stored in bf16; trainable weights, and those that an update is added to, stay
+in fp32, so that no update is lost to rounding. On a CPU weights that are used as the file has them stay mapped from it.
 """
 
 import json
@@ -25,10 +25,10 @@ from distilora.model.packed.attention import REGISTERED, register
 from distilora.model.plain import plain_folder, plain_run
 from distilora.model.quiet import quiet_libraries
 from distilora.model.seeds import seeded
-from distilora.model.weights import with_adapter, with_delta
+from distilora.model.weights import SAVED_FORMS
 from distilora.tasks.base import Task
 
-Held = Literal["full", "4bit", "widened"]  # the base: as it is, in 4 bits, or in fp32 what the 4 bits say
+BaseForm = Literal["full", "4bit", "widened"]  # as loaded, in 4 bits, or the 4-bit values in fp32
 
 
 def new_network(
@@ -41,12 +41,12 @@ def new_network(
     attention: str = "packed",
     dropout: float | None = None,
     seed: int = 0,
-    base: Held | None = None,
+    base: BaseForm | None = None,
 ) -> Network:
-    """A network to train: pretrained encoder, what the method injects (B = 0), fresh head, drawn from `seed`.
+    """Build a network to train: pretrained encoder, the method's adapters (B = 0) and a fresh head, both drawn from `seed`.
 
-    `dropout` None keeps the encoder's own; `base` None holds it as the method does. Raises ConfigError if the adapter
-    does not fit the encoder, MissingExtra if the method needs a package that is not there.
+    `dropout` None keeps the encoder's own; `base` None takes the method's. Raises ConfigError if the adapter does not fit the
+    encoder, MissingExtra if the method needs a package that is not installed.
     """
     family, method = encoder.architecture, METHODS[adapter.method]
     blocks = encoder.blocks
@@ -55,7 +55,7 @@ def new_network(
     import_offline()
     with quiet_libraries(), seeded(seed, device):
         model = _transformers_model(encoder, task, attention, dropout)
-        _hold(model, encoder, base or ("4bit" if method.quantised else "full"), precision, device)
+        _convert_base(model, encoder, base or ("4bit" if method.quantised else "full"), precision, device)
         outer = method.inject(model, family, adapter, blocks)
         for settings in getattr(outer, "peft_config", {}).values():
             settings.base_model_name_or_path, settings.revision = encoder.name, encoder.revision
@@ -71,13 +71,13 @@ def load_network(
     precision: str,
     device: torch.device,
     attention: str = "packed",
-    base: Held = "full",
+    base: BaseForm = "full",
     plain: bool = False,
 ) -> Network:
-    """The network of an artifact's folder, to predict with (dropout off); `trained()` are the weights that were loaded.
+    """Load the network of an artifact's folder, to predict with (dropout off); `trained()` are the weights that were loaded.
 
-    `plain` takes PyTorch's modules alone where they do the same (model/plain.py): quicker to load, updates already added in.
-    Raises ArtifactError if the weights are not whole or not this encoder's.
+    `plain` takes PyTorch's modules alone where they compute the same (model/plain.py): quicker to load, updates already added
+    in. Raises ArtifactError if the weights are damaged or do not fit this encoder.
     """
     if plain and base == "full" and device.type == "cpu":
         with _weights_of(folder):
@@ -87,17 +87,15 @@ def load_network(
     import_offline()
     with quiet_libraries():
         model = _transformers_model(encoder, task, attention, None)
-        _hold(model, encoder, base, precision, device)
+        _convert_base(model, encoder, base, precision, device)
         with _weights_of(folder):
-            outer = (
-                with_adapter(model, folder / "adapter") if weights == "peft" else with_delta(model, folder / "delta")
-            )
+            outer = SAVED_FORMS[weights].load(model, folder)
     return _place(Network(outer, encoder.architecture, task), precision, device).eval()
 
 
 @contextmanager
 def _weights_of(folder: Path) -> Iterator[None]:
-    """Turns what loading raises into an ArtifactError."""
+    """Turn what loading raises into an ArtifactError."""
     try:
         yield
     except (ValueError, RuntimeError, OSError, KeyError, SafetensorError) as error:
@@ -107,7 +105,7 @@ def _weights_of(folder: Path) -> Iterator[None]:
 def load_merged(
     folder: Path, task: Task, *, precision: str, device: torch.device, attention: str = "packed", plain: bool = False
 ) -> Network:
-    """The network of a merged model, a plain Transformers folder that needs no encoder beside it; `plain` as above.
+    """Load the network of a merged model, a Transformers folder that needs no encoder beside it; `plain` as above.
 
     Raises ArtifactError if it cannot be loaded.
     """
@@ -136,7 +134,8 @@ def load_merged(
     return _place(Network(model, family, task), precision, device).eval()
 
 
-def _hold(model: Any, encoder: Encoder, base: Held, precision: str, device: torch.device) -> None:
+def _convert_base(model: Any, encoder: Encoder, base: BaseForm, precision: str, device: torch.device) -> None:
+    """Put the blocks' weights into the form asked for, in place."""
     if base == "full":
         return
     check_device(device)
@@ -175,7 +174,7 @@ def _transformers_model(encoder: Encoder, task: Task, attention: str, dropout: f
 
 
 def _own_kernel(attention: str, family: Architecture) -> str:
-    """The kernel of Transformers' own that a model is loaded with."""
+    """Name the Transformers kernel that a model is loaded with."""
     return attention if family.attention_registry and attention != "packed" else "eager"
 
 
@@ -188,11 +187,11 @@ def _pack(model: Any, attention: str, family: Architecture) -> Any:
 
 def _place(network: Network, precision: str, device: torch.device) -> Network:
     if precision == "bf16":
-        whole: set[torch.nn.Parameter] = set()
+        in_fp32: set[torch.nn.Parameter] = set()
         if network.packed and device.type == "cpu":
-            whole = _adapted(network) | _embeddings(network)
+            in_fp32 = _adapted(network) | _embeddings(network)
         for parameter in network.parameters():
-            if not parameter.requires_grad and parameter.is_floating_point() and parameter not in whole:
+            if not parameter.requires_grad and parameter.is_floating_point() and parameter not in in_fp32:
                 parameter.data = parameter.data.to(torch.bfloat16)
         for module in network.modules():
             if hasattr(module, "cast_input_dtype_enabled"):
@@ -202,18 +201,18 @@ def _place(network: Network, precision: str, device: torch.device) -> Network:
 
 
 def _adapted(network: Network) -> set[torch.nn.Parameter]:
-    """Find the weights that updates are added to: kept in fp32, in which the sum is formed before it is rounded."""
+    """Collect the weights that updates are added to; they stay in fp32, in which the sum is formed before it is rounded."""
     weights = (row.adapted(module) for row in ARITHMETICS for module in network.modules())
     return {weight for weight in weights if weight is not None}
 
 
 def _embeddings(network: Network) -> set[torch.nn.Parameter]:
-    """The frozen embeddings: few of their rows are read, so they stay in the file that they are mapped from.
+    """Collect the frozen embeddings; few of their rows are read, so they stay mapped from the file.
 
     Their sum is rounded where it enters the blocks.
     """
     module = network.model.base_model.get_submodule(network.architecture.embeddings)
     if any(parameter.requires_grad for parameter in module.parameters()):
         return set()
-    module.register_forward_hook(lambda module, given, states: states.to(torch.bfloat16))
+    module.register_forward_hook(lambda module, arguments, states: states.to(torch.bfloat16))
     return set(module.parameters())

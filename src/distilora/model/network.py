@@ -1,4 +1,4 @@
-"""Encode, then head. `Network.encode` knows no task and a task's head knows no encoder; they meet in `States`.
+"""Encodes rows, then applies the task's head: `Network.encode` knows no task, a head no encoder; they meet in `States`.
 
 How a batch is laid out is known to this module alone; a head sees states of rows and tokens, never the padding. There are
 three ways through the blocks, with the same results up to rounding:
@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from distilora.batching.rows import Rows
 from distilora.model.encoders.families import Architecture, in_head
 from distilora.model.packed.attention import REGISTERED
-from distilora.model.packed.blocks import Block, blocks_of, plain
+from distilora.model.packed.blocks import Block, blocks_of, deterministic
 from distilora.model.packed.layout import ROUND, Packed
 from distilora.model.precision import WithoutAutocast
 from distilora.tasks.base import Task
 
 
 class States:
-    """The encoder's last states of B rows, T tokens in all, width D; computed when, and as far as, they are asked for."""
+    """Last states of the encoder for B rows, T tokens in all, width D; computed when, and as far as, they are asked for."""
 
     def __init__(
         self, network: "Network", rows: Rows, tokens: Callable[[], Tensor], first: Callable[[], Tensor] | None = None
@@ -38,36 +38,36 @@ class States:
         self._tokens: Tensor | None = None
 
     def first(self) -> Tensor:
-        """State of each row's first token, [B, D]."""
+        """Return the state of each row's first token, [B, D]."""
         if self._compute_first is not None and self._tokens is None:
             return self._compute_first()
         return self.tokens()[torch.from_numpy(self._rows.offsets[:-1]).to(self._network.device)]
 
     def mean(self) -> Tensor:
-        """Mean state of each row, [B, D]."""
+        """Return the mean state of each row, [B, D]."""
         tokens, lengths = self.tokens(), torch.from_numpy(self._rows.lengths).to(self._network.device)
         row_of = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
         total = torch.zeros(len(lengths), tokens.shape[1], device=tokens.device)
         return total.index_add(0, row_of, tokens.float()) / lengths[:, None]
 
     def tokens(self) -> Tensor:
-        """State of every token, ragged like `rows.ids`, [T, D]."""
+        """Return the state of every token, ragged like `rows.ids`, [T, D]."""
         if self._tokens is None:
             self._tokens = self._compute_tokens()
         return self._tokens
 
     def pooled(self) -> Tensor:
-        """Each row as the Transformers class pools it before its head, [B, D]."""
+        """Pool each row as the Transformers class does before its head, [B, D]."""
         return self.mean() if self._network.pooling == "mean" else self.first()
 
     def head(self, vectors: Tensor) -> Tensor:
-        """The Transformers class's own head layers on any vectors, in fp32: [N, D] -> [N, outputs]."""
+        """Apply the Transformers class's own head layers to any vectors, in fp32: [N, D] -> [N, outputs]."""
         with self._network.full_precision():
             return self._network.architecture.head(self._network.model, vectors.float())
 
 
 class Network(nn.Module):
-    """An encoder and a task's head: the Transformers class (`outer`), or a PEFT model with adapters around it."""
+    """Encoder and a task's head: the Transformers class (`outer`), or a PEFT model with adapters around it."""
 
     def __init__(self, outer: Any, architecture: Architecture, task: Task) -> None:
         super().__init__()
@@ -81,34 +81,34 @@ class Network(nn.Module):
 
     @property
     def has_adapter(self) -> bool:
-        """Whether low-rank updates are injected."""
+        """Whether a PEFT model with adapters is around the Transformers class."""
         return hasattr(self.outer, "get_base_model")
 
     @property
     def model(self) -> Any:
-        """The Transformers class, adapters injected."""
+        """Transformers class, adapters injected."""
         return self.outer.get_base_model() if self.has_adapter else self.outer
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device it computes on."""
         return next(self.parameters()).device
 
     @property
     def packed(self) -> bool:
-        """Whether rows are packed, not padded."""
+        """Whether rows are packed rather than padded."""
         return bool(self.model.config._attn_implementation == REGISTERED)
 
     @cached_property
     def blocks(self) -> list[Block] | None:
-        """The blocks in our arithmetic; None where Transformers' modules compute."""
+        """Blocks in our arithmetic; None where Transformers' modules compute."""
         ours = self.packed and self.device.type == "cpu"
         return blocks_of(self.model, self.architecture) if ours else None
 
     @property
     def computes_blocks(self) -> bool:
-        """Whether our own arithmetic is used now: nothing is random, and the adapters are what it knows (`Block.exact`)."""
-        return self.blocks is not None and plain(self.model) and all(block.exact for block in self.blocks)
+        """Whether our own arithmetic is used now: nothing is random, and it knows the adapters (`Block.exact`)."""
+        return self.blocks is not None and deterministic(self.model) and all(block.exact for block in self.blocks)
 
     @property
     def cut(self) -> int:
@@ -128,7 +128,7 @@ class Network(nn.Module):
         return lowest
 
     def encode(self, rows: Rows, adapter: str | None = None, entering: Tensor | None = None) -> States:
-        """States of the rows.
+        """Encode the rows.
 
         Args:
             adapter: name of a loaded adapter to use from now on; None keeps the active one.
@@ -164,7 +164,7 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def lower(self, rows: Rows) -> Tensor:
-        """States entering block `cut`, [T, D]; for networks that compute their blocks."""
+        """Compute the states entering block `cut`, [T, D]; for networks that compute their blocks."""
         assert self.blocks is not None
         packed = Packed(rows, self.device)
         with self.full_precision() as dtype:
@@ -174,22 +174,22 @@ class Network(nn.Module):
         return x[: packed.total]
 
     def forward(self, rows: Rows, adapter: str | None = None, entering: Tensor | None = None) -> Tensor:
-        """The task's outputs for the rows' G examples, [G, ...]."""
+        """Compute the task's outputs for the rows' G examples, [G, ...]."""
         return self.task.head(self.encode(rows, adapter, entering), rows)
 
     def through_embeddings(self, rows: Rows, embedded: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The outputs of the rows' G examples, [G, ...], and what the embeddings module gave for each token, [T, E].
+        """Compute the outputs of the rows' G examples, [G, ...], and return them with the embedding of each token, [T, E].
 
-        The blocks read `embedded` in its place, if given, and its gradient can be formed. For one thread at a time:
-        until it is done every other pass through this network would read `embedded`, too.
+        If `embedded` is not None, the blocks read it instead, and its gradient can be formed. For one thread at a time:
+        meanwhile every other pass through this network would read `embedded`, too.
         """
-        given = []
+        embeddings = []
 
         def exchange(module: nn.Module, arguments: Any, states: Tensor) -> Tensor:
             lengths = [rows.lengths.sum()] if self.packed else rows.lengths  # of what stands in each line of `states`
             ends = torch.tensor(np.asarray(lengths), device=states.device)
             inside = torch.arange(states.shape[1], device=states.device)[None] < ends[:, None]
-            given.append(states[inside])
+            embeddings.append(states[inside])
             return states if embedded is None else states.detach().index_put((inside,), embedded.to(states.dtype))
 
         module = self.model.base_model.get_submodule(self.architecture.embeddings)
@@ -198,14 +198,14 @@ class Network(nn.Module):
             outputs = self(rows)
         finally:
             hook.remove()
-        return outputs, given[0]
+        return outputs, embeddings[0]
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """The parameters that training changes, by name."""
+        """Return the trainable parameters, by name."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     def full_precision(self) -> "WithoutAutocast":
-        """Autocast off; gives the type it would have computed in."""
+        """Turn autocast off; the context gives the type it would have computed in."""
         return WithoutAutocast(self.device.type)
 
     def _input(self, rows: Rows, packed: Packed) -> tuple[Tensor, Tensor]:
@@ -223,7 +223,7 @@ class Network(nn.Module):
         return cast(Tensor, x[0].to(dtype))
 
     def _padded(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Last states [B, longest, D], and where they are of tokens, [B, longest]."""
+        """Compute the last states, padded, [B, longest, D], and the mask of tokens, [B, longest]."""
         lengths = rows.lengths
         longest = min(-(-int(lengths.max(initial=1)) // ROUND) * ROUND, self.most_tokens)
         inside = np.arange(longest)[None] < lengths[:, None]
@@ -231,26 +231,25 @@ class Network(nn.Module):
         ids[inside] = rows.ids
         mask = None if inside.all() else torch.from_numpy(inside.astype(np.int64)).to(self.device)
         positions = {}
-        if (
-            self.architecture.reserved_positions
-        ):  # told, as padding tokens in a text (see explanation/gradients.py) would not be counted
+        # passed explicitly: the model would not count padding tokens within a text (see explanation/gradients.py)
+        if self.architecture.reserved_positions:
             embeddings = self.model.base_model.get_submodule(self.architecture.embeddings)
             first = embeddings.padding_idx + 1
             positions["position_ids"] = torch.arange(first, first + longest, device=self.device)[None]
-        given = torch.from_numpy(ids).to(self.device)
-        hidden = self.model.base_model(input_ids=given, attention_mask=mask, **positions)[0]
+        input_ids = torch.from_numpy(ids).to(self.device)
+        hidden = self.model.base_model(input_ids=input_ids, attention_mask=mask, **positions)[0]
         return hidden, torch.from_numpy(inside).to(self.device)
 
 
 def _filled(tokens: Tensor, packed: Packed) -> Tensor:
-    """[T, D] with a tail of zeros, [size, D]."""
+    """Pad [T, D] with zeros to the packed sequence's [size, D]."""
     return nn.functional.pad(tokens, (0, 0, 0, packed.size - packed.total))
 
 
 def run_network(
     network: Network, rows: Rows, precision: str, entering: torch.Tensor | None = None
 ) -> NDArray[np.float32]:
-    """Outputs of one micro-batch without gradients; used for validation, too, so that both are the same numbers.
+    """Compute the outputs of one micro-batch without gradients; validation and prediction both call it, for the same numbers.
 
     `entering`: see `Network.encode`.
     """

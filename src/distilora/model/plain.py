@@ -1,4 +1,4 @@
-"""A saved model as plain PyTorch modules, to predict with: importing Transformers and PEFT would take longer than the first answer.
+"""Builds a saved model of plain PyTorch modules, since importing Transformers and PEFT takes longer than the first answer.
 
 The modules stand under the names that the Transformers class gives them, so `encoders/families.py`, `packed/blocks.py` and
 `network.py` read both alike. Low-rank updates are added into the weights while these are loaded, by the product that
@@ -6,8 +6,8 @@ training forms:
 
     W + s B A    in fp32, rounded once to the compute precision;    s = alpha / r, of rsLoRA alpha / sqrt(r)
 
-so the outputs are those of the Transformers and PEFT modules, bit for bit. What is not exactly of this kind gives None, and
-the caller takes those modules.
+so the outputs are those of the Transformers and PEFT modules, bit for bit. A model that is not exactly of this kind gives None,
+and the caller takes those modules.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,10 +20,20 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distilora.model.adapters.low_rank import read_merged
-from distilora.model.encoders.families import Architecture, BlockParts, in_head
+from distilora.errors import EncoderError
+from distilora.model.adapters.methods import Saved
+from distilora.model.encoders.families import (
+    Architecture,
+    BlockParts,
+    activation_name,
+    block_count,
+    head_count,
+    in_head,
+    state_width,
+)
 from distilora.model.encoders.find import EMBEDDED, Encoder, load_weights
 from distilora.model.packed.attention import REGISTERED
+from distilora.model.weights import SAVED_FORMS
 from distilora.tasks.base import Task
 
 Weights = dict[str, Tensor]  # by the names of the Transformers class
@@ -32,17 +42,16 @@ _LEGACY = {"gamma": "weight", "beta": "bias"}  # of a norm, in files of the firs
 
 
 class PlainModel(nn.Module):
-    """The modules of a Transformers classifier: `base_model` (embeddings and blocks) and the layers of its head."""
+    """Modules of a Transformers classifier: `base_model` (embeddings and blocks) and the layers of its head."""
 
     def __init__(self, config: Mapping[str, Any], family: Architecture, weights: Weights) -> None:
         super().__init__()
         self.config = _settings(config)
-        self.prefix = _prefix(family)
+        self.prefix = family.model_type
         base = nn.Module()
         base.embeddings = Embeddings(weights, f"{self.prefix}.embeddings", self.config.layer_norm_eps)
-        if (
-            f"{self.prefix}.embeddings_project.weight" in weights
-        ):  # ELECTRA's, where embeddings are narrower than the blocks
+        # ELECTRA's, where embeddings are narrower than the blocks
+        if f"{self.prefix}.embeddings_project.weight" in weights:
             base.embeddings_project = _linear(weights, f"{self.prefix}.embeddings_project")
         assert family.parts is not None
         blocks = [
@@ -93,7 +102,7 @@ class ClassificationHead(nn.Module):
 
 
 class Pooler(nn.Module):
-    """BERT's: tanh(dense(first state))."""
+    """Pooler of BERT: tanh(dense(first state))."""
 
     def __init__(self, weights: Weights) -> None:
         super().__init__()
@@ -129,23 +138,17 @@ _HEADS: dict[str, Callable[[PlainModel, Weights], None]] = {
 }
 
 
-def plain_run(encoder: Encoder, task: Task, folder: Path, saved: str, attention: str) -> PlainModel | None:
-    """The model of a run's artifact, its encoder at `encoder`; `saved` is 'peft' or 'delta'. None: not of this kind."""
-    if not _is_plain(encoder.config, encoder.architecture, task, attention):
+def plain_run(encoder: Encoder, task: Task, folder: Path, saved: Saved, attention: str) -> PlainModel | None:
+    """Build the model of a run's artifact around the weights of `encoder`; None: not of this kind."""
+    family = encoder.architecture
+    if not _is_plain(encoder.config, family, task, attention):
         return None
     weights = _encoder_weights(encoder)
-    changed: Weights | None
-    if saved == "delta":
-        changed = load_file(folder / "delta" / "delta.safetensors")
-        trained = set(changed)
-    else:
-        changed = read_merged(
-            weights, folder / "adapter", f"{_prefix(encoder.architecture)}.{encoder.architecture.blocks}."
-        )
-        trained = {name for name in changed or () if in_head(name, encoder.architecture)}
-    if changed is None:
+    saved_weights = SAVED_FORMS[saved].read(weights, folder, family)
+    if saved_weights is None:
         return None
-    model = _built(encoder.config, encoder.architecture, {**weights, **changed})
+    changed, trained = saved_weights
+    model = _build(encoder.config, family, {**weights, **changed})
     if model is None or not set(changed) <= set(dict(model.named_parameters())):
         return None
     for name, parameter in model.named_parameters():
@@ -156,43 +159,42 @@ def plain_run(encoder: Encoder, task: Task, folder: Path, saved: str, attention:
 def plain_folder(
     folder: Path, config: Mapping[str, Any], family: Architecture, task: Task, attention: str
 ) -> PlainModel | None:
-    """The model of a whole Transformers classifier's folder; None: not of this kind."""
+    """Build the model of a whole Transformers classifier's folder; None: not of this kind."""
     if not _is_plain(config, family, task, attention):
         return None
-    model = _built(config, family, _files(folder))
+    model = _build(config, family, _read_weights(folder))
     for name, parameter in model.named_parameters() if model else ():
         parameter.requires_grad_(in_head(name, family))
     return model
 
 
 def _is_plain(config: Mapping[str, Any], family: Architecture, task: Task, attention: str) -> bool:
-    activation = config.get("activation") or config.get("hidden_act") or "gelu"
     return (
-        family.model_type in _HEADS and family.parts is not None and attention == "packed" and activation == "gelu"
-        and task.transformers_class == HEADED and not config.get("is_decoder")
+        family.model_type in _HEADS and family.parts is not None and attention == "packed"
+        and activation_name(config) == "gelu" and task.transformers_class == HEADED and not config.get("is_decoder")
     )  # fmt: skip
 
 
-def _built(config: Mapping[str, Any], family: Architecture, weights: Weights) -> PlainModel | None:
+def _build(config: Mapping[str, Any], family: Architecture, weights: Weights) -> PlainModel | None:
     try:
         model = PlainModel(config, family, weights)
-    except KeyError:  # a weight is not there: Transformers tells what that means
+    except (KeyError, EncoderError):  # a weight or a setting is missing: Transformers tells what that means
         return None
     names = dict(model.named_parameters())
-    strangers = [name for name in weights if name not in names and name.startswith(f"{model.prefix}.")]
-    ignored = ("position_ids", "token_type_ids", "pooler.dense.weight", "pooler.dense.bias")
-    return None if any(not name.endswith(ignored) for name in strangers) else model.eval()
+    unknown = [name for name in weights if name not in names and name.startswith(f"{model.prefix}.")]
+    unused = ("position_ids", "token_type_ids", "pooler.dense.weight", "pooler.dense.bias")
+    return None if any(not name.endswith(unused) for name in unknown) else model.eval()
 
 
 def _settings(config: Mapping[str, Any]) -> SimpleNamespace:
-    """What is read of a model's configuration, with the defaults of Transformers' classes."""
+    """Select the settings that `Network` and the blocks read, by the names of Transformers' classes."""
     roberta = config["model_type"] == "roberta"
     padding = config.get("pad_token_id", 1 if roberta else 0)
     return SimpleNamespace(
         model_type=config["model_type"],
-        num_hidden_layers=int(config.get("n_layers") or config.get("num_hidden_layers") or 12),
-        num_attention_heads=int(config.get("n_heads") or config.get("num_attention_heads") or 12),
-        hidden_size=int(config.get("dim") or config.get("hidden_size") or 768),
+        num_hidden_layers=block_count(config),
+        num_attention_heads=head_count(config),
+        hidden_size=state_width(config),
         max_position_embeddings=int(config["max_position_embeddings"]),
         layer_norm_eps=float(config.get("layer_norm_eps", 1e-12)) if config["model_type"] != "distilbert" else 1e-12,
         pad_token_id=padding,
@@ -202,29 +204,25 @@ def _settings(config: Mapping[str, Any]) -> SimpleNamespace:
     )
 
 
-def _prefix(family: Architecture) -> str:
-    return family.model_type
-
-
 def _encoder_weights(encoder: Encoder) -> Weights:
-    """An encoder's weights by the names of the class with a head; those of any head in the file are left out."""
-    prefix = _prefix(encoder.architecture)
+    """Load an encoder's weights by the names of the class with a head; those of any head in the file are left out."""
+    prefix = encoder.architecture.model_type
     if encoder.name == EMBEDDED:
         return {f"{prefix}.{name}": tensor for name, tensor in load_weights(encoder).items()}
-    found = _files(encoder.folder)
-    if any(name.startswith(f"{prefix}.") for name in found):
-        return {name: tensor for name, tensor in found.items() if name.startswith(f"{prefix}.")}
-    return {f"{prefix}.{name}": tensor for name, tensor in found.items()}
+    weights = _read_weights(encoder.folder)
+    if any(name.startswith(f"{prefix}.") for name in weights):
+        return {name: tensor for name, tensor in weights.items() if name.startswith(f"{prefix}.")}
+    return {f"{prefix}.{name}": tensor for name, tensor in weights.items()}
 
 
-def _files(folder: Path) -> Weights:
-    """The tensors of a folder's safetensors, mapped from the files, in fp32."""
-    found: Weights = {}
+def _read_weights(folder: Path) -> Weights:
+    """Read the tensors of a folder's safetensors, mapped from the files, in fp32."""
+    weights: Weights = {}
     for file in sorted(folder.glob("*.safetensors")):
         for name, tensor in load_file(file).items():
             stem, _, last = name.rpartition(".")
-            found[f"{stem}.{_LEGACY.get(last, last)}"] = tensor.float() if tensor.is_floating_point() else tensor
-    return found
+            weights[f"{stem}.{_LEGACY.get(last, last)}"] = tensor.float() if tensor.is_floating_point() else tensor
+    return weights
 
 
 def _block(weights: Weights, name: str, parts: BlockParts, eps: float) -> nn.Module:

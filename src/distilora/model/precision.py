@@ -1,4 +1,4 @@
-"""Arithmetic outside autocast, in the precision that autocast would have chosen."""
+"""Computes outside autocast, in the precision that autocast would have chosen."""
 
 from contextlib import AbstractContextManager
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 
 
 class WithoutAutocast(AbstractContextManager[torch.dtype]):
-    """Context in which autocast is off; entering it gives the type that autocast would have computed in."""
+    """Context in which autocast is off; entering it returns the type that autocast would have computed in."""
 
     def __init__(self, device: str) -> None:
         on = torch.is_autocast_enabled(device)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keeps Transformers' and PEFT's notices of expected things (fresh head, unmerged adapter) to themselves."""
+    """Silence Transformers' and PEFT's notices of what is expected here: a fresh head, an unmerged adapter."""
     from transformers.utils import logging as transformers_logging
 
     before, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""Random numbers of a run: drawn from its seed, and without a trace in the caller's own."""
+"""Draws a run's random numbers from its seed, without a trace in the caller's."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import torch
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Has PyTorch draw from `seed` meanwhile, on the CPU and on `device`; afterwards the caller's numbers go on."""
+    """Seed PyTorch on the CPU and on `device` within the context; afterwards the caller's random state is restored."""
     on_mps = device.type == "mps" and torch.backends.mps.is_available()
     before = torch.mps.get_rng_state() if on_mps else None
     number = torch.cuda.current_device() if device.type == "cuda" and device.index is None else device.index

@@ -7,7 +7,6 @@ kept. One whose checksums do not match is skipped with a message, and the one be
 
 import dataclasses
 import json
-import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from distilora.errors import ConfigError
-from distilora.files.atomic import sha256
+from distilora.files.atomic import flush_file, flush_folder, replacing_folder, sha256
 from distilora.progress import say
 
 KEEP = 2
@@ -56,10 +55,7 @@ def save_checkpoint(
     target = folder / f"{state.update:08d}"
     while target.exists():  # the same update, before its validation: kept until this one is complete
         target = target.with_name(target.name + "+")
-    temporary = folder / f".{target.name}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with replacing_folder(target) as temporary:
         weights = {name: parameter.detach().cpu().contiguous() for name, parameter in trained.items()}
         save_file(weights, temporary / "trained.safetensors")
         save_file(_moments(trained, optimizer), temporary / "optimizer.safetensors")
@@ -72,12 +68,9 @@ def save_checkpoint(
         sums = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
         (temporary / "checksums.json").write_text(json.dumps(sums), "utf-8")
         for file in temporary.iterdir():
-            _flush(file)
-        _flush(temporary)
-        os.replace(temporary, target)
-        _flush(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            flush_file(file)
+        flush_folder(temporary)
+    flush_folder(folder)
     for old in _checkpoints(folder)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return target
@@ -152,15 +145,3 @@ def _restore_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
-
-
-def _flush(path: Path) -> None:
-    """Flush a file, or a folder's entries, to disk; on Windows, which cannot flush folders, only a file."""
-    folder = path.is_dir()
-    if folder and os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

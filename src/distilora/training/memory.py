@@ -13,7 +13,7 @@ from typing import Self
 
 import torch
 
-from distilora.model.adapters.quantisation import held, import_offline
+from distilora.model.adapters.quantisation import import_offline, storage_of
 from distilora.model.network import Network
 
 _ANONYMOUS = re.compile(rb"^RssAnon:\s+(\d+) kB", re.MULTILINE)
@@ -85,7 +85,7 @@ class Meter:
     """
 
     def __init__(self, network: Network) -> None:
-        weights = [part for parameter in network.parameters() for part in held(parameter)]
+        weights = [part for parameter in network.parameters() for part in storage_of(parameter)]
         weights += network.buffers()
         self.figures = {"weights_mb": _mb(weights)}
         self._weights = {part.untyped_storage().data_ptr() for part in weights}

@@ -25,6 +25,7 @@ from torch import Tensor
 from distilora.batching.batches import plan_batches
 from distilora.batching.rows import Rows
 from distilora.config.schema import TrainingConfig
+from distilora.model.encoders.families import state_width
 from distilora.model.network import Network
 from distilora.progress import Progress, say
 from distilora.signals import Stop
@@ -40,7 +41,7 @@ class PrefixCache:
                  owned: NDArray[np.int64] | None = None) -> None:  # fmt: skip
         self._network, self._rows, self._file = network, rows, file
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self._width = int(getattr(network.model.config, "dim", None) or network.model.config.hidden_size)
+        self._width = state_width(network.model.config)
         self._owned = np.arange(rows.groups) if owned is None else owned
         lengths = rows.group_lengths
         self._starts = np.full(rows.groups, -1, np.int64)

@@ -126,7 +126,7 @@ def test_other_tuners(encoder: Path, kind: str) -> None:
 def test_what_reads_whole_rows_or_wraps_the_model_is_refused(encoder: Path, tmp_path: Path, kind: str) -> None:
     found = find_encoder(str(encoder))
     network = new_network(found, TASK, AdapterConfig(r=4), precision="fp32", device=torch.device("cpu"), dropout=0.0)
-    save_weights(network, tmp_path)
+    save_weights(network, tmp_path, "peft")
     settings = tmp_path / "adapter" / "adapter_config.json"
     config = json.loads(settings.read_text("utf-8"))
     settings.write_text(json.dumps({"peft_type": kind, "task_type": config["task_type"]}), "utf-8")

@@ -21,8 +21,8 @@ from distilora.config.schema import AdapterConfig
 from distilora.errors import ConfigError, MissingExtra
 from distilora.hardware import pick_precision
 from distilora.inference.predictor import load
-from distilora.model.adapters.quantisation import check_device, dequantise, held, quantise, size, widened
-from distilora.model.build import Held, new_network
+from distilora.model.adapters.quantisation import check_device, dequantise, quantise, size, storage_of, widened
+from distilora.model.build import BaseForm, new_network
 from distilora.model.encoders.families import architecture
 from distilora.model.encoders.find import Encoder, find_encoder
 from distilora.model.network import Network, run_network
@@ -47,7 +47,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
     return find_encoder(str(write_tiny_encoder(tmp_path_factory.mktemp("wide") / "encoder", **WIDE)))
 
 
-def build(found: Encoder, precision: str = "fp32", base: Held | None = None, **adapter: object) -> Network:
+def build(found: Encoder, precision: str = "fp32", base: BaseForm | None = None, **adapter: object) -> Network:
     """A qlora network whose adapter matters."""
     settings = AdapterConfig(**{"method": "qlora", "r": 4, **adapter})
     network = new_network(found, TASK, settings, precision=precision, device=CPU, dropout=0.0, base=base)
@@ -90,15 +90,15 @@ def test_linear_layers_of_the_blocks_and_nothing_else(found: Encoder) -> None:
 def test_half_a_byte_a_weight(found: Encoder) -> None:
     network, full = build(found), build(found, base="full")
     layers = four_bits(network)
-    bytes_held = {name: [part.nbytes for part in held(layer.weight)] for name, layer in layers.items()}
+    bytes_stored = {name: [part.nbytes for part in storage_of(layer.weight)] for name, layer in layers.items()}
     for name, layer in originals(found).items():
         count = layer.weight.numel()
         assert layers[name].weight.dtype == torch.uint8
-        assert bytes_held[name][:2] == [count // 2, count // 64]  # the codes; a byte of scale for each block
-        assert sum(bytes_held[name]) < 4 * count / 2.9  # a table of 1 kB each, which only a tiny layer feels
+        assert bytes_stored[name][:2] == [count // 2, count // 64]  # the codes; a byte of scale for each block
+        assert sum(bytes_stored[name]) < 4 * count / 2.9  # a table of 1 kB each, which only a tiny layer feels
         assert size(layers[name].weight) == count
     linears = sum(layer.weight.nbytes for layer in originals(found).values())
-    saved = (linears - sum(map(sum, bytes_held.values()))) / 1e6
+    saved = (linears - sum(map(sum, bytes_stored.values()))) / 1e6
     assert Meter(full).figures["weights_mb"] - Meter(network).figures["weights_mb"] == pytest.approx(saved)
     assert sum(map(size, network.parameters())) == sum(p.numel() for p in full.parameters())
 
@@ -139,7 +139,7 @@ def test_widened_is_what_the_four_bits_say(found: Encoder) -> None:
 def test_the_same_four_bits_every_time(found: Encoder) -> None:
     def bits(precision: str) -> list[torch.Tensor]:
         layers = four_bits(build(found, precision)).values()
-        return [part.reshape(-1).view(torch.uint8) for layer in layers for part in held(layer.weight)]
+        return [part.reshape(-1).view(torch.uint8) for layer in layers for part in storage_of(layer.weight)]
 
     first = bits("fp32")
     for precision in ("fp32", "bf16"):

@@ -61,7 +61,7 @@ def test_outputs_are_the_class_s_own_and_survive_saving(
     with network.outer.disable_adapter():
         assert (network(rows) - outputs).abs().max() > 1e-3  # the adapter matters
 
-    save_weights(network, tmp_path)
+    save_weights(network, tmp_path, "peft")
     assert len(load_file(tmp_path / "adapter/adapter_model.safetensors")) == len(network.trained())
     loaded = load_network(encoders[name], TASK, tmp_path, weights="peft", precision="fp32", device=CPU)
     assert torch.equal(loaded(rows), outputs)

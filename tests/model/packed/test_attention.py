@@ -76,7 +76,7 @@ def test_first_tokens_without_keys_and_values(biased: bool) -> None:
     with torch.no_grad():
         found, kept = attention.attend_first(q, x, weight, bias, packed, HEADS)
         changes = attention.attend_first_backward(outer, kept, weight, packed, HEADS)
-        less = attention.attend_first_backward(outer, kept, weight, packed, HEADS, wants_x=False)
+        less = attention.attend_first_backward(outer, kept, weight, packed, HEADS, needs_dx=False)
     torch.testing.assert_close(found[filled], wanted.detach())
     for ours, theirs in zip(changes[: len(inputs)], gradients, strict=True):
         torch.testing.assert_close(ours, theirs)

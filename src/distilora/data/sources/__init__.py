@@ -7,12 +7,12 @@ tables     a csv, tsv, jsonl, json, parquet or xlsx file, or a folder of such fi
 saved      a folder that the save_to_disk of `datasets` wrote
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from distilora.errors import DataError
+from distilora.files.hub import is_hub_name
 from distilora.files.kinds import kind_of
 from distilora.files.tables import Record
 
@@ -69,7 +69,7 @@ def open_source(
             return _unseparated(saved.saved_source(location, setting), separator)
         return tables.files_source(location, separator)
     archive = path.endswith((".tar.gz", ".tgz"))
-    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path) and not archive and kind_of(path) is None:
+    if is_hub_name(path) and not archive and kind_of(path) is None:
         from distilora.data.sources.hub import hub_source
 
         return _unseparated(hub_source(path, name, revision, setting), separator)

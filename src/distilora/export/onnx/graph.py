@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distilora.errors import ArtifactError, MissingExtra
+from distilora.model.encoders.families import head_count
 from distilora.model.network import Network
 
 OPSET = 20
@@ -66,12 +67,6 @@ def write_onnx(network: Network, path: Path) -> None:
     program.save(str(path), external_data=False)
 
 
-def heads(network: Network) -> int:
-    """Return the number of attention heads of a block."""
-    config = network.model.config
-    return int(getattr(config, "n_heads", None) or config.num_attention_heads)
-
-
 def _has_known_blocks(network: Network) -> bool:
     return network.architecture.parts is not None and network.blocks is not None and network.pooling != "mean"
 
@@ -101,7 +96,9 @@ class _BlockGraph(nn.Module):
         self.first_position = network.padding_id + 1 if network.architecture.reserved_positions else 0  # RoBERTa's
         parts = network.architecture.parts
         blocks = list(base.get_submodule(network.architecture.blocks))
-        self.blocks = nn.ModuleList(_Block(block, parts, heads(network), block is blocks[-1]) for block in blocks)
+        self.blocks = nn.ModuleList(
+            _Block(block, parts, head_count(network.model.config), block is blocks[-1]) for block in blocks
+        )
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Compute logits [batch, labels]."""

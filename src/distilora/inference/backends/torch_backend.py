@@ -22,7 +22,7 @@ from distilora.hardware import (
     pick_token_budget,
 )
 from distilora.model.adapters.quantisation import require_bitsandbytes
-from distilora.model.build import Held, load_merged, load_network
+from distilora.model.build import BaseForm, load_merged, load_network
 from distilora.model.encoders.find import find_encoder, same_encoder
 from distilora.model.network import Network, run_network
 from distilora.progress import say
@@ -96,7 +96,7 @@ def open_network(
     precision: Precision,
     device: torch.device,
     encoder: str | None = None,
-    base: Base | Held = "auto",
+    base: Base | BaseForm = "auto",
     plain: bool = False,
 ) -> Network:
     """Load the artifact's network for prediction; raises as `open_torch` does. `base` 'widened' is for merging.
@@ -127,7 +127,7 @@ def open_network(
     )  # fmt: skip
 
 
-def _resolve_base(artifact: Artifact, base: Base | Held) -> Held:
+def _resolve_base(artifact: Artifact, base: Base | BaseForm) -> BaseForm:
     if artifact.quantisation is None:
         if base in ("4bit", "widened"):
             raise ArtifactError(

@@ -1,4 +1,4 @@
-"""Low-rank updates beside linear layers: LoRA (Hu et al. 2021), in PEFT's modules, files and settings.
+"""Adds low-rank updates beside linear layers: LoRA (Hu et al. 2021), in PEFT's modules, files and settings.
 
     W + s B A    A [r, in], B [out, r];    s = alpha / r, of rsLoRA alpha / sqrt(r)
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     Weights = dict[str, Tensor]
 
 _SAVED = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
-# What PEFT's configuration must say for the update to be s B A and nothing else; other keys that are set mean another method.
+# Values in PEFT's configuration by which the update is s B A and nothing else; other keys that are set mean another method.
 _PLAIN = {"peft_type": "LORA", "bias": "none", "fan_in_fan_out": False}
-_NO_MATTER = {
+_IRRELEVANT = {
     "auto_mapping", "base_model_name_or_path", "inference_mode", "init_lora_weights", "lora_alpha", "lora_dropout",
     "modules_to_save", "peft_type", "peft_version", "r", "revision", "target_modules", "task_type", "use_rslora", "bias",
     "fan_in_fan_out", "layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size", "loftq_config",
@@ -36,7 +36,7 @@ _OWN_BASE = (True, False, None, "gaussian", "orthogonal")  # initialisations tha
 
 
 class LowRank(NamedTuple):
-    """An update s B A."""
+    """Update s B A of a layer."""
 
     a: "nn.Parameter"  # [r, in]
     b: "nn.Parameter"  # [out, r]
@@ -148,14 +148,14 @@ def read_merged(weights: "Weights", folder: Path, blocks: str) -> "Weights | Non
 
     Args:
         weights: the encoder's, by the names of the Transformers class.
-        blocks: what the names of the blocks' weights begin with.
+        blocks: the prefix of the blocks' weights.
 
-    None: another method, or an update outside the blocks, which PEFT adds to the layer's output and not to its weight.
+    Returns None for another method, or an update outside the blocks, which PEFT adds to the layer's output, not its weight.
     """
     from safetensors.torch import load_file
 
     settings = json.loads((folder / "adapter_config.json").read_text("utf-8"))
-    odd = [name for name, value in settings.items() if value and name not in _NO_MATTER]
+    odd = [name for name, value in settings.items() if value and name not in _IRRELEVANT]
     same_base = settings.get("init_lora_weights") in _OWN_BASE
     if odd or not same_base or any(settings.get(name, value) != value for name, value in _PLAIN.items()):
         return None

@@ -1,4 +1,4 @@
-"""The methods of adaptation, one row each: what is injected and trained, what the base is held in, how it is saved.
+"""Holds the methods of adaptation, one row each: what is injected and trained, how the base is stored, how it is saved.
 
     method   base                     trained                                 saved
     lora     as loaded                B A beside each target layer, the head  adapter/  PEFT format
@@ -26,7 +26,7 @@ Saved = Literal["peft", "delta"]
 
 @dataclass(frozen=True)
 class Method:
-    """One row."""
+    """Row of the table: one method of adaptation."""
 
     name: MethodName
     phrase: str
@@ -36,15 +36,15 @@ class Method:
     """(adapter, shape, targeted) -> numbers trained for a weight of that shape in a block that is trained."""
     saved: Saved
     learning_rate: float
-    """Usual peak."""
+    """Peak learning rate that usually serves."""
     arithmetic: Arithmetic | None = None
-    """What it puts beside a linear layer; None: nothing."""
+    """Update that it puts beside a linear layer; None: none."""
     settings: tuple[str, ...] = ()
-    """Settings of `adapter` that it reads, beside `last_blocks`."""
+    """Settings of `adapter` that it reads, besides `last_blocks`."""
     check: Callable[[AdapterConfig], None] = lambda adapter: None
     """Raises ConfigError for settings that do not go with the method."""
     quantised: bool = False
-    """Whether the blocks' weights are held in 4 bits."""
+    """Whether the blocks' weights are stored in 4 bits."""
 
 
 def _own_weights(model: Any, family: Architecture, adapter: AdapterConfig, blocks: int) -> Any:
@@ -55,7 +55,7 @@ def _own_weights(model: Any, family: Architecture, adapter: AdapterConfig, block
     return _open_head(model, family)
 
 
-def _nothing(model: Any, family: Architecture, adapter: AdapterConfig, blocks: int) -> Any:
+def _head_alone(model: Any, family: Architecture, adapter: AdapterConfig, blocks: int) -> Any:
     """Freeze the model but for its head."""
     model.requires_grad_(False)
     return _open_head(model, family)
@@ -107,7 +107,7 @@ METHODS = {
             check=_check_full,
         ),
         Method(
-            "head", "a trained head on the frozen encoder", _nothing, lambda adapter, shape, targeted: 0, "delta", 1e-3,
+            "head", "a trained head on the frozen encoder", _head_alone, lambda adapter, shape, targeted: 0, "delta", 1e-3,
             check=_check_head,
         ),
     )

@@ -1,9 +1,9 @@
-"""Four-bit weights for QLoRA: NF4 in blocks of 64, their scales quantised once more (Dettmers et al. 2023), by bitsandbytes.
+"""Puts a base into 4 bits for QLoRA: NF4 in blocks of 64, scales quantised once more (Dettmers et al. 2023), by bitsandbytes.
 
     W  ~  scale[block] * NF4[code],   scale = scale2 * int8 + mean
 
-The linear layers of the blocks are held so and widened to the compute precision at each use; embeddings, norms, biases
-and head layers are not. Quantising is done on the CPU whatever the device, so that the four bits are the same everywhere.
+The linear layers of the blocks are stored so, and widened to the compute precision at each use; embeddings, norms, biases
+and head layers are not. They are quantised on the CPU whatever the device, so that the four bits are the same everywhere.
 """
 
 import importlib.util
@@ -23,7 +23,7 @@ QUANTISATION = {"library": "bitsandbytes", "type": "nf4", "block": BLOCK, "doubl
 
 
 def require_bitsandbytes(hint: str = "") -> Any:
-    """bitsandbytes, imported without letting it reach for the Hub. Raises MissingExtra if it is not installed."""
+    """Import bitsandbytes without letting it reach for the Hub. Raises MissingExtra if it is not installed."""
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MissingExtra("bitsandbytes", "qlora", hint)
     import_offline()
@@ -33,10 +33,10 @@ def require_bitsandbytes(hint: str = "") -> Any:
 
 
 def import_offline() -> None:
-    """Imports bitsandbytes, if it is installed, as if the package `kernels` were not.
+    """Import bitsandbytes, if it is installed, as if the package `kernels` were not.
 
     Where it finds that package, bitsandbytes downloads a kernel from the Hub while it is imported, and PEFT imports it
-    for every adapter. The kernel serves a path that is never taken here (see `quantise`). Call this before PEFT.
+    for every adapter. The kernel serves a path that is not used here (see `quantise`). Call this before PEFT.
     """
     if "bitsandbytes" in sys.modules or importlib.util.find_spec("bitsandbytes") is None:
         return
@@ -54,28 +54,28 @@ def import_offline() -> None:
 
 
 def describe() -> dict[str, Any]:
-    """What an artifact records of the quantisation."""
+    """Return the fields that an artifact records of the quantisation."""
     return {**QUANTISATION, "version": metadata.version("bitsandbytes")}
 
 
 def check_device(device: torch.device) -> None:
-    """Raises ConfigError where bitsandbytes has no 4-bit kernels."""
+    """Check that bitsandbytes has 4-bit kernels for a device. Raises ConfigError if not."""
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"adapter.method: qlora does not run on {device.type}; use lora, or --training.device cpu")
 
 
 def quantise(model: Any, family: Architecture, precision: str) -> None:
-    """Puts the linear layers of the model's blocks into 4 bits, in place; they compute in `precision` ('bf16', 'fp32').
+    """Put the linear layers of the model's blocks into 4 bits, in place; they compute in `precision` ('bf16', 'fp32').
 
     Raises MissingExtra without bitsandbytes, EncoderError if the blocks hold no linear layer.
     """
     bnb = require_bitsandbytes()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     blocks = model.base_model.get_submodule(family.blocks)
-    found = [(name, layer) for name, layer in blocks.named_modules() if type(layer) is nn.Linear]
-    if not found:
+    layers = [(name, layer) for name, layer in blocks.named_modules() if type(layer) is nn.Linear]
+    if not layers:
         raise EncoderError(f"adapter.method: qlora finds no linear layers in {family.model_type}'s blocks; use lora")
-    for name, layer in found:
+    for name, layer in layers:
         four = bnb.nn.Linear4bit(
             layer.in_features, layer.out_features, layer.bias is not None, dtype, quant_type="nf4", device="meta"
         )
@@ -94,7 +94,7 @@ def quantise(model: Any, family: Architecture, precision: str) -> None:
 
 
 def dequantise(model: Any, family: Architecture) -> None:
-    """The reverse, in place: full-precision layers that hold what the four bits say, in fp32."""
+    """Replace 4-bit layers by layers of the same values in fp32, in place."""
     bnb = require_bitsandbytes()
     blocks = model.base_model.get_submodule(family.blocks)
     for name, four in [(n, m) for n, m in blocks.named_modules() if isinstance(m, bnb.nn.Linear4bit)]:
@@ -107,7 +107,7 @@ def dequantise(model: Any, family: Architecture) -> None:
 
 
 def widened(weight: Any) -> torch.Tensor:
-    """A 4-bit weight in fp32, [out, in]."""
+    """Return a 4-bit weight in fp32, [out, in]."""
     bnb = require_bitsandbytes()
     state = weight.quant_state
     before, state.dtype = state.dtype, torch.float32
@@ -118,13 +118,13 @@ def widened(weight: Any) -> torch.Tensor:
 
 
 def size(parameter: torch.Tensor) -> int:
-    """Numbers a parameter stands for, however many bits each takes."""
+    """Count the numbers a parameter stands for, however many bits each takes."""
     state = getattr(parameter, "quant_state", None)
     return parameter.numel() if state is None else int(state.shape.numel())
 
 
-def held(parameter: torch.Tensor) -> list[torch.Tensor]:
-    """The tensors that hold a parameter: itself, and the scales and codes of one in 4 bits."""
+def storage_of(parameter: torch.Tensor) -> list[torch.Tensor]:
+    """List the tensors that store a parameter: itself, and the scales and codes of one in 4 bits."""
     state = getattr(parameter, "quant_state", None)
     if state is None:
         return [parameter]

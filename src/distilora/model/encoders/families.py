@@ -1,11 +1,11 @@
-"""The architecture table: for each encoder family, where its parts are and what LoRA adapts.
+"""Holds the table of encoder families: where the parts of each are, and what LoRA adapts.
 
 A family is known by `model_type` in its config.json. `blocks` is the dotted path of the list of blocks inside the
 base model, and its last name is the pattern PEFT finds layer numbers by. `head_layers` are all layers between the
 encoder's states and the outputs: trained and saved with the adapter, whole. `head` applies them to vectors [N, D].
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +19,7 @@ Targets = Literal["all", "attention", "query_value"]
 
 @dataclass(frozen=True)
 class BlockParts:
-    """Where a post-norm block's layers are: h = norm1(x + out(attention)), y = norm2(h + lin2(gelu(lin1 h)))."""
+    """Names of a post-norm block's layers: h = norm1(x + out(attention)), y = norm2(h + lin2(gelu(lin1 h)))."""
 
     query: str
     key: str
@@ -33,7 +33,7 @@ class BlockParts:
 
 @dataclass(frozen=True)
 class Architecture:
-    """One family of encoders."""
+    """Row of the table: one family of encoders."""
 
     model_type: str
     embeddings: str
@@ -45,16 +45,14 @@ class Architecture:
     feed_forward: tuple[str, ...]
     attention_registry: bool = True  # honours Transformers' attention registry; otherwise it stays padded
     reserved_positions: int = 0  # positions that max_position_embeddings counts but no token may take
-    parts: BlockParts | None = (
-        None  # of a post-norm block, which model/packed/blocks.py computes; None: Transformers' own modules do
-    )
+    parts: BlockParts | None = None  # of a post-norm block; None: not of this kind, computed by Transformers
 
-    def targets(self, wanted: Targets | tuple[str, ...]) -> list[str]:
-        """Names of the linear layers that LoRA adapts."""
-        if isinstance(wanted, tuple):
-            return list(wanted)
+    def targets(self, layers: Targets | tuple[str, ...]) -> list[str]:
+        """List the names of the linear layers that LoRA adapts."""
+        if isinstance(layers, tuple):
+            return list(layers)
         groups = {"query_value": self.query_value, "attention": self.attention}
-        return list(groups.get(wanted, self.attention + self.feed_forward))
+        return list(groups.get(layers, self.attention + self.feed_forward))
 
 
 def _distilbert(model: Any, vectors: "Tensor") -> "Tensor":
@@ -131,7 +129,7 @@ ARCHITECTURES = {
 
 
 def architecture(model_type: str) -> Architecture:
-    """The row of a family. Raises EncoderError if the table has none."""
+    """Look up a family. Raises EncoderError if the table has none of this name."""
     if model_type not in ARCHITECTURES:
         raise EncoderError(
             f"encoder.name: family {model_type!r} is not supported; supported are {', '.join(ARCHITECTURES)}"
@@ -140,6 +138,39 @@ def architecture(model_type: str) -> Architecture:
 
 
 def in_head(name: str, family: Architecture) -> bool:
-    """Whether a parameter, by its dotted name, belongs to a head layer."""
+    """Tell whether a parameter, by its dotted name, belongs to a head layer."""
     parts = name.split(".")
     return any(layer in parts for layer in family.head_layers) and family.blocks.split(".")[-1] not in parts
+
+
+def block_count(config: Any) -> int:
+    """Read the number of blocks of an encoder's configuration, a mapping or a Transformers object.
+
+    Raises EncoderError if it does not say, as do the functions below.
+    """
+    return int(_setting(config, "n_layers", "num_hidden_layers"))
+
+
+def head_count(config: Any) -> int:
+    """Read the number of attention heads of a block."""
+    return int(_setting(config, "n_heads", "num_attention_heads"))
+
+
+def state_width(config: Any) -> int:
+    """Read the width D of the states between blocks."""
+    return int(_setting(config, "dim", "hidden_size"))
+
+
+def activation_name(config: Any) -> str:
+    """Read the name of the blocks' activation; 'gelu', the default of all families, where the configuration has none."""
+    return str(_setting(config, "activation", "hidden_act", default="gelu"))
+
+
+def _setting(config: Any, distilbert: str, usual: str, default: str | None = None) -> Any:
+    """Read a setting by DistilBERT's name for it, or by the name that all other families use."""
+    names = (distilbert, usual)
+    values = [config.get(name) if isinstance(config, Mapping) else getattr(config, name, None) for name in names]
+    value = values[0] or values[1] or default
+    if value is None:
+        raise EncoderError(f"encoder.name: its config.json has no {usual}; give a folder as Transformers writes it")
+    return value

@@ -6,17 +6,17 @@ is used, or an error says why not.
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distilora.errors import EncoderError
-from distilora.files.atomic import sha256
+from distilora.files.atomic import replacing_folder, sha256
+from distilora.files.hub import is_hub_name
 from distilora.files.weights import tensor_shapes, tensors_sha256
 from distilora.model.encoders import embedded as embedded_encoder
-from distilora.model.encoders.families import Architecture, architecture
+from distilora.model.encoders.families import Architecture, architecture, block_count, state_width
 from distilora.signals import unwinding
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ EMBEDDED = "embedded"
 
 @dataclass(frozen=True)
 class Encoder:
-    """A pretrained encoder on this machine, not yet in memory."""
+    """Pretrained encoder on this machine, not yet in memory."""
 
     name: str  # as asked for
     source: str  # "hub", "folder", or the pinned package
@@ -39,26 +39,26 @@ class Encoder:
 
     @property
     def architecture(self) -> Architecture:
-        """Its family's row."""
+        """Row of its family."""
         return architecture(self.config["model_type"])
 
     @property
     def max_length(self) -> int:
-        """The most tokens it can read."""
+        """Greatest number of tokens it can read."""
         return int(self.config["max_position_embeddings"]) - self.architecture.reserved_positions
 
     @property
     def blocks(self) -> int:
-        """How many blocks it has."""
-        return int(self.config.get("n_layers") or self.config["num_hidden_layers"])
+        """Number of its blocks."""
+        return block_count(self.config)
 
     @property
     def width(self) -> int:
         """Width of its states."""
-        return int(self.config.get("dim") or self.config["hidden_size"])
+        return state_width(self.config)
 
     def describe(self) -> dict[str, Any]:
-        """What an artifact records of it."""
+        """Return the fields that an artifact records of it."""
         return {
             "name": self.name,
             "source": self.source,
@@ -69,7 +69,7 @@ class Encoder:
 
 
 def find_encoder(name: str, revision: str | None = None) -> Encoder:
-    """The encoder that `name` means.
+    """Find the encoder that `name` means: a folder, a Hub model or 'embedded'.
 
     Raises EncoderError if it is missing, of an unknown family, or without safetensors weights.
     """
@@ -80,7 +80,7 @@ def find_encoder(name: str, revision: str | None = None) -> Encoder:
     place = Path(name).expanduser()
     if name and place.is_dir():
         folder, source, commit = place, "folder", None
-    elif re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+    elif is_hub_name(name):
         folder, source = _from_hub(name, revision), "hub"
         commit = folder.name
     else:
@@ -93,7 +93,7 @@ def find_encoder(name: str, revision: str | None = None) -> Encoder:
 
 
 def same_encoder(encoder: Encoder, recorded: Mapping[str, Any]) -> bool:
-    """Whether these are the weights of the encoder that an artifact records (`Encoder.describe`).
+    """Tell whether these are the weights of the encoder that an artifact records (`Encoder.describe`).
 
     They are if their files are the same; or, for the embedded encoder, if their tensors are the same by names, dtypes and
     bytes, as in a folder that `write_embedded` wrote.
@@ -109,7 +109,7 @@ def same_encoder(encoder: Encoder, recorded: Mapping[str, Any]) -> bool:
 
 
 def weight_shapes(encoder: Encoder) -> dict[str, tuple[int, ...]]:
-    """Shapes of its weights by the base model's names, from the files' headers alone.
+    """Read the shapes of its weights, by the base model's names, from the files' headers alone.
 
     Raises EncoderError if they are damaged.
     """
@@ -123,19 +123,19 @@ def weight_shapes(encoder: Encoder) -> dict[str, tuple[int, ...]]:
 
 
 def load_tokenizer(encoder: Encoder) -> "Tokenizer":
-    """The encoder's fast tokenizer, with its special tokens. Raises EncoderError if it has none."""
-    found: Tokenizer = _transformers_tokenizer(encoder).backend_tokenizer
-    size, wanted = found.get_vocab_size(), int(encoder.config["vocab_size"])
-    if size < wanted / 2:  # without a vocabulary Transformers makes up one of special tokens
+    """Load the encoder's fast tokenizer, with its special tokens. Raises EncoderError if it has none."""
+    tokenizer: Tokenizer = _transformers_tokenizer(encoder).backend_tokenizer
+    size, embeddings = tokenizer.get_vocab_size(), int(encoder.config["vocab_size"])
+    if size < embeddings / 2:  # without a vocabulary Transformers makes up one of special tokens
         raise EncoderError(
-            f"encoder.name: {encoder.name} has embeddings of {wanted:,} tokens, its tokenizer {size:,}; it needs its "
+            f"encoder.name: {encoder.name} has embeddings of {embeddings:,} tokens, its tokenizer {size:,}; it needs its "
             "own tokenizer.json"
         )
-    return found
+    return tokenizer
 
 
 def special_tokens(encoder: Encoder) -> dict[str, str]:
-    """Its special tokens by role, such as {"pad_token": "[PAD]"}. Raises EncoderError if it has no fast tokenizer."""
+    """Return its special tokens by role, such as {"pad_token": "[PAD]"}. Raises EncoderError if it has no fast tokenizer."""
     return {role: str(token) for role, token in _transformers_tokenizer(encoder).special_tokens_map.items()}
 
 
@@ -143,40 +143,30 @@ def _transformers_tokenizer(encoder: Encoder) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        found = AutoTokenizer.from_pretrained(str(encoder.folder), trust_remote_code=False)
-        found.backend_tokenizer  # noqa: B018 - a slow one has none
+        tokenizer = AutoTokenizer.from_pretrained(str(encoder.folder), trust_remote_code=False)
+        tokenizer.backend_tokenizer  # noqa: B018 - a slow one has none
     except Exception as error:  # Transformers raises many kinds here
         raise EncoderError(
             f"encoder.name: {encoder.name} has no fast tokenizer ({_first_line(error)}); it needs a tokenizer.json"
         ) from None
-    return found
+    return tokenizer
 
 
 def load_weights(encoder: Encoder) -> "dict[str, Tensor]":
-    """The embedded encoder's weights in DistilBERT's layout, by the base model's names."""
+    """Load the embedded encoder's weights in DistilBERT's layout, by the base model's names."""
     return embedded_encoder.distilbert_weights(encoder.folder)
 
 
 def write_embedded(output: Path) -> None:
-    """Writes the embedded encoder as an ordinary Transformers folder that any tool loads.
+    """Write the embedded encoder as an ordinary Transformers folder that any tool loads.
 
     Raises EncoderError if `output` exists already.
     """
-    import shutil
-    import tempfile
-
     if output.exists():
         raise EncoderError(f"--output: {output} exists already; give another folder")
     encoder = find_encoder(EMBEDDED)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with unwinding(f"stopped; {output} is not written"):
-        temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-        try:
-            _write_transformers(encoder, temporary)
-            temporary.chmod(0o755)
-            temporary.rename(output)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with unwinding(f"stopped; {output} is not written"), replacing_folder(output) as temporary:
+        _write_transformers(encoder, temporary)
 
 
 def _write_transformers(encoder: Encoder, folder: Path) -> None:

@@ -29,7 +29,7 @@ NEAR = 2 << 20
 
 
 def attend(qkv: Tensor, packed: Packed, heads: int) -> Tensor:
-    """Attention of every token to its row; queries, keys and values side by side, [size, 3 D] -> [size, D]."""
+    """Attend from every token to its row; queries, keys and values side by side, [size, 3 D] -> [size, D]."""
     return cast(Tensor, cast(Any, _Attend).apply(qkv, packed, heads))
 
 
@@ -38,52 +38,52 @@ class _Attend(torch.autograd.Function):
     def forward(ctx: Any, joined: Tensor, packed: Packed, heads: int) -> Tensor:
         out = joined.new_zeros(joined.shape[0], joined.shape[1] // 3)
         ctx.packed, ctx.heads = packed, heads
-        kept: list[Tensor] = []
-        keeps = ctx.needs_input_grad[0]
+        saved: list[Tensor] = []
+        needs_backward = ctx.needs_input_grad[0]
         for group in packed.groups:
             q, k, v = _split(joined, group, 3, heads)
             q.mul_(q.shape[2] ** -0.5)
             chunks = _chunks(q, heads)
-            p = q.new_empty(len(q) if keeps else chunks[0].stop, group.longest, group.longest)
-            found = torch.empty_like(q)
-            for some in chunks:
-                now = p[some] if keeps else p[: some.stop - some.start]
-                torch.bmm(q[some], k[some].transpose(1, 2), out=now)
-                _hide_padding(now, group.lengths[some.start // heads : some.stop // heads], heads)
-                torch.softmax(now, -1, out=now)
-                torch.bmm(now, v[some], out=found[some])
-            _join(found[None], group, heads, out)
-            if keeps:
-                kept += [q, k, v, p]
-        ctx.save_for_backward(*kept)
+            p = q.new_empty(len(q) if needs_backward else chunks[0].stop, group.longest, group.longest)
+            attended = torch.empty_like(q)
+            for chunk in chunks:
+                scores = p[chunk] if needs_backward else p[: chunk.stop - chunk.start]
+                torch.bmm(q[chunk], k[chunk].transpose(1, 2), out=scores)
+                _hide_padding(scores, group.lengths[chunk.start // heads : chunk.stop // heads], heads)
+                torch.softmax(scores, -1, out=scores)
+                torch.bmm(scores, v[chunk], out=attended[chunk])
+            _join(attended[None], group, heads, out)
+            if needs_backward:
+                saved += [q, k, v, p]
+        ctx.save_for_backward(*saved)
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (outer,) = gradients
+        (dout,) = gradients
         packed, heads = cast(Packed, ctx.packed), cast(int, ctx.heads)
-        joined = outer.new_zeros(packed.size, 3 * outer.shape[1])
+        djoined = dout.new_zeros(packed.size, 3 * dout.shape[1])
         saved = ctx.saved_tensors
         for number, group in enumerate(packed.groups):
             q, k, v, p = saved[4 * number : 4 * number + 4]
-            do = _split(outer, group, 1, heads)[0]
-            changes = k.new_empty(3, *k.shape)
-            dq, dk, dv = changes
-            for some in _chunks(q, heads):
-                torch.bmm(p[some].transpose(1, 2), do[some], out=dv[some])
-                dp = torch.bmm(do[some], v[some].transpose(1, 2))
-                ds = torch._softmax_backward_data(dp, p[some], -1, p.dtype)  # p * (dp - sum(p * dp))
-                torch.bmm(ds, k[some], out=dq[some])
-                torch.bmm(ds.transpose(1, 2), q[some], out=dk[some])
+            do = _split(dout, group, 1, heads)[0]
+            dqkv = k.new_empty(3, *k.shape)
+            dq, dk, dv = dqkv
+            for chunk in _chunks(q, heads):
+                torch.bmm(p[chunk].transpose(1, 2), do[chunk], out=dv[chunk])
+                dp = torch.bmm(do[chunk], v[chunk].transpose(1, 2))
+                ds = torch._softmax_backward_data(dp, p[chunk], -1, p.dtype)  # p * (dp - sum(p * dp))
+                torch.bmm(ds, k[chunk], out=dq[chunk])
+                torch.bmm(ds.transpose(1, 2), q[chunk], out=dk[chunk])
             dq.mul_(q.shape[2] ** -0.5)
-            _join(changes, group, heads, joined)
-        return joined, None, None
+            _join(dqkv, group, heads, djoined)
+        return djoined, None, None
 
 
 def attend_first(
     q: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed, heads: int
 ) -> tuple[Tensor, list[Tensor]]:
-    """Attention of each row's first token to its row, and what `attend_first_backward` wants of it. Outside autograd.
+    """Attend from each row's first token to its row, outside autograd; return [B, D] and the tensors saved for the backward pass.
 
     Args:
         q: queries of the first tokens, [B, D].
@@ -93,69 +93,69 @@ def attend_first(
     count, width = q.shape
     keys, values = weight.view(2, heads, width // heads, width)
     by_head = (q * (width // heads) ** -0.5).view(count, heads, -1).transpose(0, 1)  # [heads, B, d]
-    wanted = torch.bmm(by_head, keys).transpose(0, 1).contiguous()  # W_k' q, [B, heads, D]
+    query = torch.bmm(by_head, keys).transpose(0, 1).contiguous()  # W_k' q, [B, heads, D]
     summed = x.new_zeros(count, heads, width)
-    kept = []
+    saved = []
     for group in packed.groups:
         tokens = x.index_select(0, group.index).view(len(group.lengths), group.longest, width)
-        scores = torch.bmm(wanted[group.rows], tokens.transpose(1, 2))
+        scores = torch.bmm(query[group.rows], tokens.transpose(1, 2))
         _hide_padding(scores, group.lengths, 1)
         p = torch.softmax(scores, -1)  # [B, heads, longest]
         summed[group.rows] = torch.bmm(p, tokens)
-        kept += [tokens, p]
+        saved += [tokens, p]
     out = torch.bmm(summed.transpose(0, 1), values.transpose(1, 2)).transpose(0, 1).reshape(count, width)
     if bias is not None:
         out += bias[width:]
-    return out, [by_head, wanted, summed, *kept]
+    return out, [by_head, query, summed, *saved]
 
 
 def attend_first_backward(
-    outer: Tensor, kept: Sequence[Tensor], weight: Tensor, packed: Packed, heads: int, wants_x: bool = True
+    dout: Tensor, saved: Sequence[Tensor], weight: Tensor, packed: Packed, heads: int, needs_dx: bool = True
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """Gradients of q [B, D], x [size, D] (None if not wanted), weight [2 D, D] and bias [2 D] from the result's, [B, D]."""
-    by_head, wanted, summed, *kept = kept
-    count, width = outer.shape
+    """Compute the gradients of q [B, D], x [size, D] (or None), weight [2 D, D] and bias [2 D] from the result's, `dout` [B, D]."""
+    by_head, query, summed, *by_group = saved
+    count, width = dout.shape
     size = width // heads
     keys, values = weight.view(2, heads, size, width)
-    change = outer.view(count, heads, size).transpose(0, 1)
-    dsummed = torch.bmm(change, values).transpose(0, 1).contiguous()  # [B, heads, D]
-    dwanted = torch.zeros_like(wanted)
-    dx = outer.new_zeros(packed.size, width) if wants_x else None
+    do = dout.view(count, heads, size).transpose(0, 1)  # [heads, B, d]
+    dsummed = torch.bmm(do, values).transpose(0, 1).contiguous()  # [B, heads, D]
+    dquery = torch.zeros_like(query)
+    dx = dout.new_zeros(packed.size, width) if needs_dx else None
     for number, group in enumerate(packed.groups):
-        tokens, p = kept[2 * number : 2 * number + 2]
+        tokens, p = by_group[2 * number : 2 * number + 2]
         dz = dsummed[group.rows]
         ds = torch._softmax_backward_data(torch.bmm(dz, tokens.transpose(1, 2)), p, -1, p.dtype)
-        dwanted[group.rows] = torch.bmm(ds, tokens)
+        dquery[group.rows] = torch.bmm(ds, tokens)
         if dx is None:
             continue
-        dtokens = torch.bmm(torch.cat((p, ds), 1).transpose(1, 2), torch.cat((dz, wanted[group.rows]), 1))
+        dtokens = torch.bmm(torch.cat((p, ds), 1).transpose(1, 2), torch.cat((dz, query[group.rows]), 1))
         flat = dtokens.view(-1, width)
         dx[group.tokens] = flat if group.inside is None else flat[group.inside]
-    dq = torch.bmm(dwanted.transpose(0, 1), keys.transpose(1, 2)).transpose(0, 1).reshape(count, width) * size**-0.5
-    dkeys = torch.bmm(by_head.transpose(1, 2), dwanted.transpose(0, 1))
-    dvalues = torch.bmm(change.transpose(1, 2), summed.transpose(0, 1))
-    dbias = torch.cat((torch.zeros_like(outer[0]), outer.sum(0)))
+    dq = torch.bmm(dquery.transpose(0, 1), keys.transpose(1, 2)).transpose(0, 1).reshape(count, width) * size**-0.5
+    dkeys = torch.bmm(by_head.transpose(1, 2), dquery.transpose(0, 1))
+    dvalues = torch.bmm(do.transpose(1, 2), summed.transpose(0, 1))
+    dbias = torch.cat((torch.zeros_like(dout[0]), dout.sum(0)))
     return dq, dx, torch.cat((dkeys, dvalues)).view(2 * width, width), dbias
 
 
 def _chunks(q: Tensor, heads: int) -> list[slice]:
-    """Parts of [B * heads, ...] of whole rows, whose probabilities stay near the processor."""
+    """Cut [B * heads, ...] into chunks of whole rows whose probabilities fit in a core's cache."""
     each = heads * max(1, NEAR // (heads * q.shape[1] ** 2 * q.element_size()))
     return [slice(start, min(start + each, len(q))) for start in range(0, len(q), each)]
 
 
 def _split(tokens: Tensor, group: Group, parts: int, heads: int) -> Tensor:
-    """The group's rows of [size, parts * D], zeros for padding: [parts, B * heads, longest, d]."""
+    """Gather the group's rows of [size, parts * D], padded with zeros: [parts, B * heads, longest, d]."""
     count, width = len(group.lengths), tokens.shape[1] // parts // heads
     new = tokens.new_empty if group.inside is None else tokens.new_zeros
-    found = new(parts, count, heads, group.longest, width)
+    split = new(parts, count, heads, group.longest, width)
     for i, (start, length) in enumerate(zip(group.starts, group.lengths, strict=True)):
-        found[:, i, :, :length] = tokens[start : start + length].view(length, parts, heads, width).permute(1, 2, 0, 3)
-    return found.view(parts, count * heads, group.longest, width)
+        split[:, i, :, :length] = tokens[start : start + length].view(length, parts, heads, width).permute(1, 2, 0, 3)
+    return split.view(parts, count * heads, group.longest, width)
 
 
 def _join(split: Tensor, group: Group, heads: int, tokens: Tensor) -> None:
-    """The reverse, into [size, parts * D]."""
+    """Undo `_split`, writing into [size, parts * D]."""
     parts, _, _, width = split.shape
     for i, (start, length) in enumerate(zip(group.starts, group.lengths, strict=True)):
         row = split[:, i * heads : (i + 1) * heads, :length].permute(2, 0, 1, 3)
@@ -163,7 +163,7 @@ def _join(split: Tensor, group: Group, heads: int, tokens: Tensor) -> None:
 
 
 def _hide_padding(scores: Tensor, lengths: tuple[int, ...], heads: int) -> None:
-    """No weight on padding: -inf beyond each row's length; [rows * heads, queries, longest]."""
+    """Set scores [rows * heads, queries, longest] to -inf beyond each row's length."""
     for i, length in enumerate(lengths):
         if length < scores.shape[2]:
             scores[i * heads : (i + 1) * heads, :, length:] = -torch.inf
@@ -174,7 +174,7 @@ def packed_attention(
     scaling: float | None = None, dropout: float = 0.0, packed: Packed | None = None,
     sliding_window: int | None = None, **unused: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """As Transformers calls it: [1, heads, size, d] each -> [1, size, heads, d]; `packed` comes through the model's kwargs.
+    """Attend as Transformers asks: [1, heads, size, d] each -> [1, size, heads, d]; `packed` comes through the model's kwargs.
 
     Raises ValueError without `packed`: then the model was not called by `Network.encode`.
     """
@@ -199,7 +199,7 @@ def packed_attention(
 
 
 def _mask(group: Group, sliding_window: int | None, device: torch.device) -> Tensor | None:
-    """True where no attention goes: padding, and tokens further away than the window. [B, 1, 1 or L, L] or None."""
+    """Build the mask of padding and of tokens beyond the window, True where no attention goes: [B, 1, 1 or L, L], or None."""
     if group.inside is None and sliding_window is None:
         return None
     place = torch.arange(group.longest, device=device)
@@ -211,15 +211,15 @@ def _mask(group: Group, sliding_window: int | None, device: torch.device) -> Ten
 
 @cache
 def varlen_kernel() -> Callable[..., Any] | None:
-    """PyTorch's `varlen_attn`; None, and that is said, where it is missing (before 2.10) or knows no window (before 2.11)."""
+    """Return PyTorch's `varlen_attn`; None, with a note, where it is missing (before 2.10) or has no window (before 2.11)."""
     try:
         kernel: Callable[..., Any] = importlib.import_module("torch.nn.attention.varlen").varlen_attn
         if {"scale", "window_size"} <= inspect.signature(kernel).parameters.keys():
             return kernel
     except (ImportError, AttributeError):
         pass
-    say(f"note: PyTorch {torch.__version__} has no attention for packed rows on CUDA; they are computed by groups, which takes "
-        "longer. PyTorch 2.11 or later has it.")  # fmt: skip
+    say(f"note: PyTorch {torch.__version__} has no attention for packed rows on CUDA; they are computed by groups, which is "
+        "slower. PyTorch 2.11 or later has it.")  # fmt: skip
     return None
 
 
@@ -228,15 +228,15 @@ def _varlen(
 ) -> Tensor:
     longest = int(packed.lengths.max(initial=0))
     reach = (-1, -1) if window is None else (window - 1, window - 1)
-    found = kernel(
+    out = kernel(
         q[: packed.total], k[: packed.total], v[: packed.total], packed.bounds, packed.bounds, longest, longest,
         scale=scale, window_size=reach,
     )  # fmt: skip
-    return torch.nn.functional.pad(cast(Tensor, found), (0, 0, 0, 0, 0, packed.size - packed.total))
+    return torch.nn.functional.pad(cast(Tensor, out), (0, 0, 0, 0, 0, packed.size - packed.total))
 
 
 def register() -> None:
-    """Makes `packed_attention` known to Transformers under the name REGISTERED; it builds no mask."""
+    """Register `packed_attention` with Transformers under the name REGISTERED, without a mask."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 

@@ -1,4 +1,4 @@
-"""The arithmetic of post-norm encoder blocks on packed rows, made for training little on top of much that is frozen.
+"""Computes post-norm encoder blocks on packed rows, made for training little on top of much that is frozen.
 
     h = norm1(x + out(attention(q x, k x, v x)))        y = norm2(h + lin2(gelu(lin1 h)))
 
@@ -23,41 +23,41 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distilora.model.adapters.methods import ARITHMETICS
-from distilora.model.encoders.families import Architecture, BlockParts
+from distilora.model.encoders.families import Architecture, BlockParts, activation_name, head_count
 from distilora.model.packed.attention import attend, attend_first, attend_first_backward
 from distilora.model.packed.layout import Packed
 from distilora.model.packed.linear import Projection, class_name, hooked
 
 
 class _AttendFirst(torch.autograd.Function):
-    """`attend_first` with the gradients of what is trained of keys and values."""
+    """Autograd function of `attend_first`, with the gradients of the trainable tensors of keys and values."""
 
     @staticmethod
     def forward(
         ctx: Any, q: Tensor, x: Tensor, projection: Projection, packed: Packed, heads: int, *trained: Tensor
     ) -> Tensor:
         weight, bias = projection.weights(x.dtype)
-        found, kept = attend_first(q, x, weight, bias, packed, heads)
+        out, saved = attend_first(q, x, weight, bias, packed, heads)
         if any(ctx.needs_input_grad):
             ctx.projection, ctx.packed, ctx.heads, ctx.dtype = projection, packed, heads, x.dtype
             ctx.weight = None if any(layer.quantised for layer in projection.layers) else weight
-            ctx.save_for_backward(*kept)
-        return found
+            ctx.save_for_backward(*saved)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (outer,) = gradients
+        (dout,) = gradients
         projection = cast(Projection, ctx.projection)
         weight = ctx.weight if ctx.weight is not None else projection.weights(ctx.dtype)[0]
         dq, dx, dweight, dbias = attend_first_backward(
-            outer, ctx.saved_tensors, weight, ctx.packed, ctx.heads, ctx.needs_input_grad[1]
+            dout, ctx.saved_tensors, weight, ctx.packed, ctx.heads, ctx.needs_input_grad[1]
         )
-        found = projection.gradients_of_weight(dweight, dbias) if any(ctx.needs_input_grad[5:]) else []
-        return dq, dx, None, None, None, *found
+        dtrained = projection.gradients_of_weight(dweight, dbias) if any(ctx.needs_input_grad[5:]) else []
+        return dq, dx, None, None, None, *dtrained
 
 
 class Block:
-    """One block. `y = block(x, packed)` on [size, D]; `block.first(x, packed)` gives [B, D], each row's first state."""
+    """Encoder block: `block(x, packed)` computes [size, D], `block.first(x, packed)` each row's first state alone, [B, D]."""
 
     def __init__(self, module: nn.Module, parts: BlockParts, heads: int) -> None:
         def find(name: str) -> Any:
@@ -77,15 +77,15 @@ class Block:
         self._projections = (self.query_key_value, self.out, self.lin1, self.lin2)
 
     def __call__(self, x: Tensor, packed: Packed) -> Tensor:
-        """States after the block, [size, D]."""
+        """Compute the states after the block, [size, D]."""
         return self._rest(x, attend(self.query_key_value(x), packed, self.heads))
 
     def first(self, x: Tensor, packed: Packed) -> Tensor:
-        """States of the rows' first tokens after the block, [B, D]."""
+        """Compute the states of the rows' first tokens after the block, [B, D]."""
         start = x[packed.starts]
         trained = [tensor for _, tensor in self.key_value.trained()]
-        read = cast(Any, _AttendFirst).apply(self.query(start), x, self.key_value, packed, self.heads, *trained)
-        return self._rest(start, read)
+        attended = cast(Any, _AttendFirst).apply(self.query(start), x, self.key_value, packed, self.heads, *trained)
+        return self._rest(start, attended)
 
     @property
     def exact(self) -> bool:
@@ -104,18 +104,17 @@ def _norm(norm: nn.LayerNorm, change: Tensor, x: Tensor) -> Tensor:
 
 
 def blocks_of(model: Any, family: Architecture) -> list[Block] | None:
-    """The model's blocks for this arithmetic; None where its family, or its activation, is not of this kind."""
+    """Wrap the model's blocks for this arithmetic; None where its family or its activation is not of this kind."""
     config = model.config
     parts = family.parts
     if parts is None or getattr(config, "is_decoder", False):
         return None
-    if (getattr(config, "activation", None) or getattr(config, "hidden_act", None)) != "gelu":
+    if activation_name(config) != "gelu":
         return None
-    heads = getattr(config, "n_heads", None) or config.num_attention_heads
     modules = list(model.base_model.get_submodule(family.blocks))
     if not all(map(_understood, modules)):
         return None
-    return [Block(module, parts, heads) for module in modules]
+    return [Block(module, parts, head_count(config)) for module in modules]
 
 
 _LINEAR = {"torch.nn.modules.linear.Linear", "bitsandbytes.nn.modules.Linear4bit"}
@@ -126,7 +125,7 @@ _BESIDE = {
 
 
 def _understood(module: nn.Module) -> bool:
-    """Whether a block is built of Transformers' modules, linear layers, norms, dropout, and layers of known updates alone.
+    """Tell whether a block is built of Transformers' modules, linear layers, norms, dropout, and layers of known updates alone.
 
     Any other tuner of PEFT's, `modules_to_save` and parametrisations put classes of their own in their place.
     """
@@ -139,7 +138,7 @@ def _understood(module: nn.Module) -> bool:
 
 
 def _path(module: nn.Module, names: tuple[str, ...]) -> list[tuple[nn.Module, str, nn.Module]]:
-    """(parent, name, child) of every step from a block down to the modules of these dotted names."""
+    """List (parent, name, child) of every step from a block down to the modules of these dotted names."""
     steps = {}
     for full in names:
         parent = module
@@ -150,8 +149,8 @@ def _path(module: nn.Module, names: tuple[str, ...]) -> list[tuple[nn.Module, st
     return list(steps.values())
 
 
-def plain(model: Any) -> bool:
-    """Whether nothing random happens between the model's layers: it is not in training, or all its dropout is 0."""
+def deterministic(model: Any) -> bool:
+    """Tell whether nothing random happens between the model's layers: it is not in training, or all its dropout is 0."""
     return not any(isinstance(m, nn.Dropout) and m.training and m.p > 0 for m in model.modules()) and not any(
         (getattr(m, "attention_dropout", None) or 0) > 0
         for m in model.modules()

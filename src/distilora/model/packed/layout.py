@@ -1,4 +1,4 @@
-"""Packing: the rows of a micro-batch one after the other in a single sequence, so that no work is spent on padding.
+"""Packs the rows of a micro-batch one after the other into a single sequence, so that no work is spent on padding.
 
     tokens   a a a a a b b b c c .          rows a, b, c; the tail '.' rounds the sequence up to a multiple of STRIDE
     starts   0         5     8              where each row's first token stands
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distilora.batching.rows import Rows
 
-# Matrix kernels are made anew for each new shape, and on a CPU their making costs more than the padding (LOG.md: Shapes, again).
+# Matrix kernels are compiled for each new shape, and on a CPU that costs more than the padding (LOG.md: Shapes, again).
 STRIDE = 128  # tokens of a packed sequence are a multiple of this, of 32 below 512
 ROUND = 32  # lengths within a group
 ALIKE = 0.8  # a row joins a group if it is at least this share of the longest in it
@@ -27,7 +27,7 @@ ALIKE = 0.8  # a row joins a group if it is at least this share of the longest i
 class Group:
     """B rows for attention, padded to `longest` tokens each."""
 
-    rows: Tensor  # [B] which rows
+    rows: Tensor  # [B] their numbers
     index: Tensor  # [B * longest] place in the packed sequence of each padded place; padding repeats the row's start
     inside: Tensor | None  # [n] the padded places that hold tokens; None: all do
     tokens: Tensor  # [n] their places in the packed sequence
@@ -55,29 +55,29 @@ class Packed:
     @cached_property
     def positions(self) -> Tensor:
         """Position of each token within its row, 0 in the tail, [size]."""
-        found = np.zeros(self.size, np.int64)
-        found[: self.total] = np.arange(self.total) - np.repeat(self._starts, self.lengths)
-        return torch.from_numpy(found).to(self.device)
+        positions = np.zeros(self.size, np.int64)
+        positions[: self.total] = np.arange(self.total) - np.repeat(self._starts, self.lengths)
+        return torch.from_numpy(positions).to(self.device)
 
     @cached_property
     def bounds(self) -> Tensor:
-        """Row boundaries, [B + 1] of int32, as kernels for packed attention want them."""
+        """Row boundaries, [B + 1] of int32, as kernels for packed attention take them."""
         return torch.from_numpy(np.append(self._starts, self.total).astype(np.int32)).to(self.device)
 
     @cached_property
     def groups(self) -> list[Group]:
-        """The rows by length, for attention; rows without tokens are in none."""
+        """Groups of rows of about equal length, for attention; empty rows are in none."""
         order = np.argsort(-self.lengths, kind="stable")
         order = order[self.lengths[order] > 0]
-        found, start = [], 0
+        groups, start = [], 0
         while start < len(order):
             longest = -(-int(self.lengths[order[start]]) // ROUND) * ROUND
             stop = start
             while stop < len(order) and self.lengths[order[stop]] >= ALIKE * (longest - ROUND):
                 stop += 1
-            found.append(self._group(order[start:stop], longest))
+            groups.append(self._group(order[start:stop], longest))
             start = stop
-        return found
+        return groups
 
     def _group(self, rows: NDArray[np.int64], longest: int) -> Group:
         place = np.arange(longest)[None]
@@ -98,7 +98,7 @@ class Packed:
         return torch.from_numpy(np.ascontiguousarray(values, np.int64)).to(self.device)
 
     def pack(self, ids: NDArray[np.int32], filler: int) -> Tensor:
-        """Token ids as the packed sequence, [size]."""
-        found = np.full(self.size, filler, np.int64)
-        found[: self.total] = ids
-        return torch.from_numpy(found).to(self.device)
+        """Lay token ids [T] out as the packed sequence, [size], its tail filled with `filler`."""
+        sequence = np.full(self.size, filler, np.int64)
+        sequence[: self.total] = ids
+        return torch.from_numpy(sequence).to(self.device)

@@ -1,4 +1,4 @@
-"""Linear layers on packed rows: those that read the same input as one product, adapters added into the weights."""
+"""Computes linear layers on packed rows: those that read the same input as one product, updates added into the weights."""
 
 import operator
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from distilora.model.adapters.quantisation import widened
 
 
 class Layer:
-    """One linear layer of a model, with the update that a method put beside it, if any."""
+    """Linear layer of a model, with the update that a method put beside it, if any."""
 
     def __init__(self, module: Any) -> None:
         self.module = module
@@ -23,7 +23,7 @@ class Layer:
         self.arithmetic = next((row for row in ARITHMETICS if kind in row.classes), None)
 
     def update(self) -> Any | None:
-        """The update in use now; None without one."""
+        """Return the update in use now; None without one."""
         return self.arithmetic.active(self.module) if self.arithmetic else None
 
     @property
@@ -34,7 +34,7 @@ class Layer:
         return self.arithmetic is None or self.arithmetic.exact(self.module)
 
     def effective(self) -> Tensor:
-        """The effective weight in fp32, or W itself where there is nothing to add, [out, in]."""
+        """Form the effective weight in fp32, or W itself where there is nothing to add, [out, in]."""
         weight = widened(self.base.weight) if self.quantised else self.base.weight.detach()
         update = self.update()
         if update is None or self.arithmetic is None:
@@ -42,7 +42,7 @@ class Layer:
         return self.arithmetic.effective(weight, update)
 
     def tensors(self) -> dict[str, nn.Parameter]:
-        """Weight, bias and the tensors of the update, by kind."""
+        """Collect weight, bias and the tensors of the update, by kind."""
         update = self.update()
         tensors = {"weight": self.base.weight, "bias": self.base.bias}
         if update is not None and self.arithmetic is not None:
@@ -51,7 +51,7 @@ class Layer:
 
 
 class Projection:
-    """Layers that read the same input, as one product: [T, in] -> [T, sum of out]."""
+    """Layers that read the same input, computed as one product: [T, in] -> [T, sum of out]."""
 
     def __init__(self, modules: list[Any], gelu: bool = False) -> None:
         self.layers = [Layer(module) for module in modules]
@@ -59,10 +59,10 @@ class Projection:
         self.widths = [layer.base.out_features for layer in self.layers]
         self._key: Any = None
         self._sources: list[Tensor] = []
-        self._held: tuple[Tensor, Tensor | None] | None = None
+        self._cached: tuple[Tensor, Tensor | None] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The layers' outputs side by side, [T, sum of out]."""
+        """Compute the layers' outputs side by side, [T, sum of out]."""
         trained = [tensor for _, tensor in self.trained()]
         if torch.is_grad_enabled() and (trained or (x.requires_grad and self.gelu)):
             return cast(Tensor, cast(Any, _Project).apply(x, self, *trained))
@@ -70,14 +70,14 @@ class Projection:
         return functional.linear(functional.gelu(x) if self.gelu else x, weight, bias)
 
     def weights(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-        """The layers' effective weights [out, in] and biases [out] in `dtype`, formed anew after each update of them.
+        """Form the layers' effective weights [out, in] and biases [out] in `dtype`; cached until one of their tensors changes.
 
-        Those of 4-bit layers are never kept: they would take what the four bits save.
+        Those of 4-bit layers are not cached: the cache would take the memory that the four bits save.
         """
         sources: list[Tensor] = [tensor for layer in self.layers for tensor in layer.tensors().values()]
         key = (dtype, [t._version for t in sources])
-        if self._held is not None and key == self._key and all(map(operator.is_, sources, self._sources)):
-            return self._held
+        if self._cached is not None and key == self._key and all(map(operator.is_, sources, self._sources)):
+            return self._cached
         with torch.inference_mode(False), torch.no_grad():  # formed when predicting, they serve gradients later, too
             parts = [layer.effective() for layer in self.layers]
             one = len(parts) == 1
@@ -85,7 +85,7 @@ class Projection:
             bias = self._bias(dtype)
         if any(layer.quantised for layer in self.layers):
             return weight, bias
-        self._key, self._sources, self._held = key, sources, (weight, bias)
+        self._key, self._sources, self._cached = key, sources, (weight, bias)
         return weight, bias
 
     def _bias(self, dtype: torch.dtype) -> Tensor | None:
@@ -159,21 +159,21 @@ class _Project(torch.autograd.Function):
         projection = cast(Projection, ctx.projection)
         read = functional.gelu(x) if projection.gelu else x
         dx = None
-        found = projection.gradients(read, dy) if any(ctx.needs_input_grad[2:]) else []
+        dtrained = projection.gradients(read, dy) if any(ctx.needs_input_grad[2:]) else []
         if ctx.needs_input_grad[0]:
             del read
             weight = ctx.weight if ctx.weight is not None else projection.weights(x.dtype)[0]
             dx = dy @ weight
             if projection.gelu:
                 dx = torch.ops.aten.gelu_backward.grad_input(dx, x, grad_input=dx)
-        return dx, None, *found
+        return dx, None, *dtrained
 
 
 def hooked(module: nn.Module) -> bool:
-    """Whether something was put around the module's forward pass, which is not called here."""
+    """Tell whether something was put around the module's forward pass, which is not called here."""
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
 def class_name(module: nn.Module) -> str:
-    """The full name of a module's class."""
+    """Return the full name of a module's class."""
     return f"{type(module).__module__}.{type(module).__qualname__}"
