@@ -57,7 +57,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, encoder: Path, reviews: Path,
     folders = {"lora": finished}
     base = tmp_path_factory.mktemp("methods")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(saving, "verify", verify_here)  # test_saving has a fresh process for all of them
+        patch.setattr(saving, "verify", verify_here)  # test_nothing_lost_on_reload has a fresh process for all
         for method, epochs, rate in (("qlora", 4, 0.01), ("full", 5, 0.003), ("head", 6, 0.005)):
             folders[method] = base / method
             changes = {"adapter__method": method, "training__epochs": epochs, "training__learning_rate": rate}
