@@ -66,6 +66,20 @@ def runs(tmp_path_factory: pytest.TempPathFactory, encoder: Path, reviews: Path,
 
 
 @pytest.fixture(scope="session")
+def graphs(tmp_path_factory: pytest.TempPathFactory, finished: Path) -> Path:
+    """Both graphs of the finished run, in fp32 and int8, in a folder as Transformers.js has them; do not change it."""
+    from support.fresh import verify_here
+
+    from distilora.export import export
+
+    folder = tmp_path_factory.mktemp("graphs") / "js"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "verify", verify_here)
+        export.export_run(finished, "transformersjs", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Fresh]":
     """Fresh processes, without the seconds."""
     from support.fresh import Fresh
