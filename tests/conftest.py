@@ -57,12 +57,26 @@ def runs(tmp_path_factory: pytest.TempPathFactory, encoder: Path, reviews: Path,
     folders = {"lora": finished}
     base = tmp_path_factory.mktemp("methods")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(saving, "verify", verify_here)  # test_saving has a fresh process for all of them
+        patch.setattr(saving, "verify", verify_here)  # test_nothing_lost_on_reload has a fresh process for all
         for method, epochs, rate in (("qlora", 4, 0.01), ("full", 5, 0.003), ("head", 6, 0.005)):
             folders[method] = base / method
             changes = {"adapter__method": method, "training__epochs": epochs, "training__learning_rate": rate}
             train(tiny_config(base / method, reviews, encoder, **changes))
     return folders
+
+
+@pytest.fixture(scope="session")
+def graphs(tmp_path_factory: pytest.TempPathFactory, finished: Path) -> Path:
+    """Both graphs of the finished run, in fp32 and int8, in a folder as Transformers.js has them; do not change it."""
+    from support.fresh import verify_here
+
+    from distilora.export import export
+
+    folder = tmp_path_factory.mktemp("graphs") / "js"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "verify", verify_here)
+        export.export_run(finished, "transformersjs", folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -56,6 +56,17 @@ def test_readme_stays_short() -> None:
     assert len(README.encode()) <= MOST_BYTES
 
 
+def test_each_promise_has_a_test_file_of_its_own() -> None:
+    """Its name and its first words are the promise's."""
+    section = README.partition("## Five promises")[2].partition("\n## ")[0]
+    promises = re.findall(r"^- \*\*(.+?)\.\*\*", section, re.MULTILINE)
+    assert len(promises) == 5
+    files = {path.stem: path.read_text("utf-8") for path in (ROOT / "tests" / "guarantees").glob("*.py")}
+    assert set(files) == {f"test_{promise.lower().replace(' ', '_')}" for promise in promises}
+    for promise in promises:
+        assert files[f"test_{promise.lower().replace(' ', '_')}"].startswith(f'"""{promise}. ')
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files(page: Path) -> None:
     missing = [link for link in OUTSIDE.findall(page.read_text("utf-8")) if not (page.parent / link).is_file()]

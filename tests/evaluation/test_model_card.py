@@ -1,25 +1,17 @@
-"""The model card: metadata the Hub can parse, and ten lines that do what they say without distilora."""
+"""The model card: metadata the Hub can parse, figures with their caveats, and lines of Python that suit the method."""
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from support.fresh import Fresh
-from support.tiny import tiny_reviews
+from support.cards import card, snippet
 
-import distilora
 from distilora.artifact.format import read_artifact
 from distilora.evaluation.model_card import model_card
 from distilora.model.adapters.methods import METHODS
 from distilora.tasks.classification import Classification
-
-
-def card(finished: Path) -> str:
-    return (finished / "README.md").read_text("utf-8")
 
 
 def test_front_matter(finished: Path, encoder: Path) -> None:
@@ -43,34 +35,6 @@ def test_figures_and_caveats(finished: Path, metrics: dict) -> None:
     for note in metrics["notes"]:
         assert f"- {note}" in text
     assert f"({metrics['data']['train']:,} training examples" in text
-
-
-def snippet(folder: Path, texts: list[str]) -> str:
-    """The card's ten lines, with `texts` to answer, left in `found`."""
-    (lines,) = re.findall(r"```python\n(.*?)```", card(folder), re.DOTALL)
-    assert 8 <= len(lines.splitlines()) <= 14
-    assert lines.count('["A text to judge."]') == 1
-    return lines.replace('["A text to judge."]', json.dumps(texts)).replace("print(", "found = (")
-
-
-def test_the_snippets_agree_without_distilora(runs: dict[str, Path], fresh: Fresh) -> None:
-    texts = [text for text, _ in tiny_reviews(12, 3)] + [
-        "superb film " * 100,
-        "film",
-    ]  # one longer than the model reads
-    code = "import json, sys\n"
-    for folder in runs.values():
-        code += snippet(folder, texts) + "\nprint(json.dumps(found.tolist()))\n"
-    code += "assert not any(name.startswith('distilora') for name in sys.modules)\n"
-    done = fresh(code=code)
-    assert done.code == 0, done.err
-    for (method, folder), line in zip(runs.items(), done.out.splitlines(), strict=True):
-        base = "full" if method == "qlora" else "auto"
-        answers = distilora.load(folder, precision="fp32", base=base)(texts)
-        wanted = np.asarray([[answer["p_neg"], answer["p_pos"]] for answer in answers])
-        assert answers[-2]["truncated"]
-        assert wanted.std() > 0.1
-        np.testing.assert_allclose(np.asarray(json.loads(line)), wanted, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", METHODS)

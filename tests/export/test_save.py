@@ -1,4 +1,4 @@
-"""A run of every method: what its artifact says, that a fresh process agrees, and on which base it may be put."""
+"""A run of every method: what its artifact says, what is counted, and on which base it may be put."""
 
 import json
 from importlib import metadata
@@ -7,10 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.torch import load_file
-from support.fresh import COMPARE, Fresh
 from support.tiny import tiny_reviews
 
-from distilora.artifact.check import read_check
 from distilora.artifact.format import read_artifact
 from distilora.cli.main import main
 from distilora.errors import ArtifactError
@@ -28,19 +26,6 @@ HEAD = {"pre_classifier.weight", "pre_classifier.bias", "classifier.weight", "cl
 def summaries(runs: dict[str, Path]) -> dict[str, dict]:
     """metrics.json of a run of each method."""
     return {method: json.loads((folder / "metrics.json").read_text("utf-8")) for method, folder in runs.items()}
-
-
-def test_a_fresh_process_gives_back_every_run(runs: dict[str, Path], summaries: dict[str, dict], fresh: Fresh) -> None:
-    assert set(runs) == set(METHODS)
-    done = fresh(*runs.values(), code=COMPARE)
-    assert done.code == 0, done.err
-    for method, line in zip(runs, done.out.splitlines(), strict=True):
-        found = json.loads(line)
-        assert found["texts"] == 32
-        assert found["run_precision"] == {"precision": "fp32", "largest_difference": 0.0, "allowed": 0.0}
-        assert found["fp32"]["largest_difference"] == 0.0
-        assert found == summaries[method]["round_trip"]
-        assert read_check(read_artifact(runs[method]).folder).outputs.std(0).min() > 0.01  # texts are told apart
 
 
 @pytest.mark.parametrize("method", METHODS)

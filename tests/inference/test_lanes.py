@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,14 +13,9 @@ from distilora.batching.rows import Rows, rows_of
 from distilora.errors import ArtifactError
 from distilora.inference.backends import torch_backend
 from distilora.inference.lanes import run_rows
-from distilora.inference.predictor import Predictor, load
+from distilora.inference.predictor import Predictor
 
 TEXTS = [text for text, _ in tiny_reviews(60, 8)]
-
-
-@pytest.fixture(scope="module")
-def predictor(finished: Path) -> Predictor:
-    return load(finished, precision="fp32", device="cpu")
 
 
 class Echo:

@@ -1,6 +1,7 @@
 """Checkpoints give everything back; damaged ones are passed over, others' are refused, two are kept."""
 
 import os
+import random
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -81,6 +82,29 @@ def test_a_damaged_one_is_passed_over(tmp_path: Path, name: str, how: str, capsy
     assert found[0].update == 5
     assert all(torch.equal(trained[n], parameter) for n, parameter in before.items())
     assert "00000006 is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["trained.safetensors", "optimizer.safetensors", "random.safetensors", "best.safetensors", "state.json",
+     "checksums.json"],
+)  # fmt: skip
+def test_one_changed_byte_anywhere_is_noticed(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before, *_ = save(tmp_path, 5)
+    save(tmp_path, 6)
+    file = tmp_path / "00000006" / name
+    content = file.read_bytes()
+    rng = random.Random(name)
+    for place in {0, len(content) - 1, *(rng.randrange(len(content)) for _ in range(50))}:
+        changed = bytearray(content)
+        changed[place] ^= 1 << rng.randrange(8)
+        file.write_bytes(changed)
+        trained, optimizer = fresh(1)
+        found = load_checkpoint(tmp_path, "ours", trained, optimizer)
+        assert found is not None
+        assert found[0].update == 5, f"byte {place}"
+        assert all(torch.equal(trained[n], parameter) for n, parameter in before.items())
+        assert f"{file.parent} is damaged" in capsys.readouterr().err
 
 
 def test_all_damaged_is_none(tmp_path: Path) -> None:

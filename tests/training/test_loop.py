@@ -1,29 +1,19 @@
 """Training: the rate, the losses, the best weights, the early stop; stopped and resumed, it is the same run."""
 
 import dataclasses
-import json
 import os
-import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from support.tiny import tiny_config
 from support.training import CONFIG, TASK, labelled
 
-from distilora.artifact.format import read_artifact
-from distilora.cli.main import main
-from distilora.config.parse import to_tree
 from distilora.config.schema import AdapterConfig, TrainingConfig
-from distilora.errors import ArtifactError, ConfigError, Interrupted
-from distilora.files.atomic import sha256
+from distilora.errors import ConfigError, Interrupted
 from distilora.model.build import new_network
 from distilora.model.encoders.find import find_encoder
 from distilora.model.network import Network, run_network
@@ -271,52 +261,3 @@ def test_resuming_with_other_settings_is_refused(encoder: Path, tmp_path: Path) 
     run(build(encoder), tmp_path, epochs=1)
     with pytest.raises(ConfigError, match="other data or settings"):
         run(build(encoder), tmp_path, epochs=2, resume=True)
-
-
-def test_a_terminated_run_resumes_to_the_same_model(
-    finished: Path, encoder: Path, reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    output = tmp_path / "run"
-    config = tiny_config(output, reviews, encoder, training__checkpoint_every=1)  # that apart, the finished run's
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(to_tree(config)))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "distilora", "train", str(recipe)], stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 120
-    while not list(output.glob("checkpoints/0*")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.terminate()
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 143, said
-    assert said.strip().splitlines()[-1].startswith("distilora: stopped after update ")
-    assert said.rstrip().endswith(f"continue with: distilora train --resume {output}")
-    assert not (output / "model").exists()
-    assert not (output / "metrics.json").exists()
-    with pytest.raises(ArtifactError, match=f"not finished; continue it with: distilora train --resume {output}"):
-        read_artifact(output)
-
-    latest = max((output / "checkpoints").iterdir())
-    shutil.copytree(latest, output / "checkpoints" / "00009999")  # a later one, torn
-    (output / "checkpoints" / "00009999" / "trained.safetensors").write_bytes(b"torn")
-    assert main(["train", "--resume", str(output)]) == 0
-    update = int(latest.name.rstrip("+"))
-    assert f"resuming after update {update} of " in capsys.readouterr().err
-
-    def told(folder: Path) -> dict[str, object]:
-        metrics = json.loads((folder / "metrics.json").read_text())
-        return {
-            "evaluations": metrics["evaluations"],
-            "training": {
-                k: v
-                for k, v in metrics["training"].items()
-                if k not in ("seconds", "updating_seconds", "examples_per_s")
-            },
-        }
-
-    adapter = "model/adapter/adapter_model.safetensors"
-    assert told(output) == told(finished)
-    assert sha256(output / adapter) == sha256(finished / adapter)
-    assert not (output / "checkpoints").exists()
-    assert main(["train", "--resume", str(output)]) == 2
-    assert "is finished; see its report.html" in capsys.readouterr().err

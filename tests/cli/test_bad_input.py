@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.tables import written
 from support.tiny import tiny_reviews, write_csv
 
 from distilora import progress
@@ -53,11 +54,6 @@ def commands(tmp_path: Path, encoder: Path, finished: Path) -> dict[str, Callabl
         "evaluate": lambda p: ["evaluate", finished, "--output", out, "--data.path", p],
         "predict": lambda p: ["predict", finished, "--output", f"{out}.csv", "--input", p],
     }  # fmt: skip
-
-
-def written(path: Path, data: bytes) -> Path:
-    path.write_bytes(data)
-    return path
 
 
 def table(*rows: tuple[str, str], columns: tuple[str, ...] = ("text", "label")) -> bytes:
