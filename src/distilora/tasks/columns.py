@@ -69,6 +69,6 @@ def find_column(columns: Iterable[str], name: str | None, usual_names: Sequence[
         return name
     column = None if name else next((lowered[usual] for usual in usual_names if usual in lowered), None)
     if column is None:
-        missing = f"no column {name!r}" if name else f"no column called {', '.join(usual_names[:4])} or alike"
+        missing = f"no column {name!r}" if name else f"no column called {', '.join(usual_names[:4])} or similar"
         raise DataError(f"{field}: {missing} (columns: {', '.join(columns)}); name one with --{field}")
     return column
