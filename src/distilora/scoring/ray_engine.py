@@ -104,7 +104,7 @@ class Worker:
     def _open(self) -> Any:
         import ray
 
-        from distilora.scoring.score import load_alike
+        from distilora.scoring.score import load_predictor
         from distilora.scoring.scorer import Scorer
 
         quiet()
@@ -120,7 +120,7 @@ class Worker:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
             # weights may stay mapped from their files; Linux and macOS keep deleted files while they are mapped
-            predictor = load_alike(folder, settings)
+            predictor = load_predictor(folder, settings)
         return Scorer(predictor, ShardPlan.of(self.job["plan"]), Place(settings.output), settings.kind)
 
 

@@ -57,7 +57,7 @@ def score(settings: Scoring) -> dict[str, Any]:
         arrow()
     if not is_address(settings.source) and place.folder is not None and local(settings.source) == place.folder:
         raise ConfigError("--output: the same folder as the input; give another")
-    with _claimed(place):
+    with _locked(place):
         state = find_state(place)
         if state is None:
             refuse_others(place)
@@ -77,7 +77,7 @@ def score(settings: Scoring) -> dict[str, Any]:
         settings = settings.computing(job.numerics)
         pending = [shard for shard in job.plan.shards if shard.number not in finished]
         if pending and settings.engine == "local" and scorer is None:
-            scorer = Scorer(_load_again(settings), job.plan, place, settings.kind)
+            scorer = Scorer(_load_resumed(settings), job.plan, place, settings.kind)
         resumed = sum(job.plan.shards[number].rows for number in finished)
         with Progress("scoring", job.plan.rows, "rows", initial=resumed) as bar:
             if pending and scorer is None:
@@ -100,7 +100,7 @@ def _begin(settings: Scoring, artifact: Artifact, model: str, place: Place) -> t
     # workers use a GPU only with --device cuda
     device = "cpu" if settings.device == "auto" and not local_engine else settings.device
     numerics = resolve(artifact, settings.backend, settings.precision, device, settings.base)
-    predictor = load_alike(settings.run, settings.computing(numerics)) if local_engine else None
+    predictor = load_predictor(settings.run, settings.computing(numerics)) if local_engine else None
     task = restore(artifact.task["name"], artifact.task["settings"])
     plan = make_plan(
         settings.source, task, settings.text_column, settings.shard_rows, settings.limit, settings.separator
@@ -115,7 +115,7 @@ def _begin(settings: Scoring, artifact: Artifact, model: str, place: Place) -> t
     return job, scorer
 
 
-def load_alike(run: str, settings: Scoring) -> Predictor:
+def load_predictor(run: str, settings: Scoring) -> Predictor:
     """Load a predictor in the job's precision. Raises ConfigError if this machine falls back to another one."""
     predictor = load(run, **settings.loading())
     precision = predictor.backend.precision
@@ -127,10 +127,10 @@ def load_alike(run: str, settings: Scoring) -> Predictor:
     return predictor
 
 
-def _load_again(settings: Scoring) -> Predictor:
+def _load_resumed(settings: Scoring) -> Predictor:
     """Load the predictor of a resumed job, which may have been started on another machine."""
     try:
-        return load_alike(settings.run, settings)
+        return load_predictor(settings.run, settings)
     except ConfigError as error:
         raise ConfigError(
             f"--output: {settings.output} was begun with --device {settings.device} --precision {settings.precision}, not "
@@ -139,7 +139,7 @@ def _load_again(settings: Scoring) -> Predictor:
 
 
 @contextmanager
-def _claimed(place: Place) -> Iterator[None]:
+def _locked(place: Place) -> Iterator[None]:
     """Lock an output folder on disk, and remove it afterwards if it is empty; a store has no locks."""
     folder = place.folder
     if folder is None:
