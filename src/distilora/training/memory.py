@@ -41,12 +41,12 @@ def after_imports_mb() -> float:
 class Peak:
     """Peak memory of a `with` block, in `peak.mb`; on a CPU sampled every 10 ms.
 
-    On a CPU the baseline `above`, the value after imports, is subtracted. In a process that has trained before,
+    On a CPU `baseline`, the value after imports, is subtracted. In a process that has trained before,
     reused memory is not counted, so only figures of fresh processes are comparable.
     """
 
-    def __init__(self, device: torch.device, above: float = 0.0, every_s: float = 0.01) -> None:
-        self.device, self.above, self.every_s = device, above, every_s
+    def __init__(self, device: torch.device, baseline: float = 0.0, every_s: float = 0.01) -> None:
+        self.device, self.baseline, self.every_s = device, baseline, every_s
         self.mb = 0.0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -55,8 +55,8 @@ class Peak:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
-            self.above = min(self.above, anonymous_mb())
-            self.mb = anonymous_mb() - self.above
+            self.baseline = min(self.baseline, anonymous_mb())
+            self.mb = anonymous_mb() - self.baseline
             self._thread.start()
         return self
 
@@ -71,11 +71,11 @@ class Peak:
         if not self._stopped.is_set():
             self._stopped.set()
             self._thread.join()
-            self.mb = max(self.mb, anonymous_mb() - self.above)
+            self.mb = max(self.mb, anonymous_mb() - self.baseline)
 
     def _watch(self) -> None:
         while not self._stopped.wait(self.every_s):
-            self.mb = max(self.mb, anonymous_mb() - self.above)
+            self.mb = max(self.mb, anonymous_mb() - self.baseline)
 
 
 class Meter:
