@@ -48,7 +48,7 @@ def test_an_unknown_total_has_no_eta() -> None:
 
 
 def test_the_rate_does_not_count_what_was_done_before() -> None:
-    bar = started(Progress("training", 1000, done=500), 10)
+    bar = started(Progress("training", 1000, initial=500), 10)
     bar.add(100)
     assert bar.line() == "training: 600/1,000 examples, 10.0 examples/s, ETA 0:40"
 

@@ -30,25 +30,26 @@ def say(text: str, stream: TextIO | None = None) -> None:
 
 
 def warn(text: str) -> None:
-    """Print a warning on stderr, `quiet` or not: for answers that may not be what the caller takes them for."""
+    """Print a warning on stderr even if progress is off, for answers that may mislead."""
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 @cache
 def say_once(text: str) -> None:
-    """Say a line once per process, however often a file is read again."""
+    """Print a line at most once per process, for files that are read several times."""
     say(text)
 
 
 class Progress:
-    """A progress bar: `with Progress("training", total, "examples") as bar: bar.add(32, loss=0.4)`.
+    """Progress bar: `with Progress("training", total, "examples") as bar: bar.add(32, loss=0.4)`.
 
-    `total` is None where it is unknown; then no ETA is shown. An empty label shows nothing.
+    `total` is None if unknown; then no ETA is shown. `initial` items were processed before and do not count towards the rate.
+    With an empty label nothing is shown.
     """
 
-    def __init__(self, label: str, total: int | None, unit: str = "examples", done: int = 0) -> None:
+    def __init__(self, label: str, total: int | None, unit: str = "examples", initial: int = 0) -> None:
         self.label, self.total, self.unit = label, total, unit
-        self.done = self.first = done
+        self.count = self.initial = initial
         self.notes: dict[str, str] = {}
         self.start = self.shown = time.monotonic()
         self.terminal = sys.stderr.isatty()
@@ -65,8 +66,8 @@ class Progress:
             sys.stderr.write("\n")
 
     def add(self, count: int, **notes: float) -> None:
-        """Count `count` more, and show notes such as `loss=0.3` beside the count."""
-        self.done += count
+        """Advance by `count`; show notes such as `loss=0.3` beside the rate."""
+        self.count += count
         self.notes.update({name: f"{value:.4g}" for name, value in notes.items()})
         if (
             self.label
@@ -76,16 +77,16 @@ class Progress:
             self._show()
 
     def line(self) -> str:
-        """Format the line shown: label, count, rate, notes, time left."""
-        spent = time.monotonic() - self.start
-        rate = (self.done - self.first) / max(spent, 1e-9)
-        parts = [f"{self.done:,}" + (f"/{self.total:,}" if self.total is not None else "") + f" {self.unit}"]
+        """Format the line: label, count, rate, notes, time left."""
+        elapsed = time.monotonic() - self.start
+        rate = (self.count - self.initial) / max(elapsed, 1e-9)
+        parts = [f"{self.count:,}" + (f"/{self.total:,}" if self.total is not None else "") + f" {self.unit}"]
         parts.append(f"{rate:,.1f} {self.unit}/s")
         parts += [f"{name} {value}" for name, value in self.notes.items()]
-        if self.total is not None and self.done < self.total and rate > 0:
-            parts.append(f"ETA {_clock((self.total - self.done) / rate)}")
+        if self.total is not None and self.count < self.total and rate > 0:
+            parts.append(f"ETA {_clock((self.total - self.count) / rate)}")
         else:
-            parts.append(_clock(spent))
+            parts.append(_clock(elapsed))
         return f"{self.label}: " + ", ".join(parts)
 
     def _show(self, final: bool = False) -> None:
@@ -93,7 +94,7 @@ class Progress:
         if not self.terminal:
             print(self.line(), file=sys.stderr, flush=True)
             return
-        share = 1.0 if self.total == 0 else min(self.done / self.total, 1.0) if self.total else float(final)
+        share = 1.0 if self.total == 0 else min(self.count / self.total, 1.0) if self.total else float(final)
         bar = "█" * round(20 * share) + "·" * (20 - round(20 * share))
         sys.stderr.write(f"\r\x1b[K{bar} {self.line()}")
         sys.stderr.flush()

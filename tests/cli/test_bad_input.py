@@ -103,7 +103,7 @@ FILES: dict[str, tuple[str, bytes, tuple[str, ...], list[str]]] = {  # name, con
     "UTF-16": ("r.csv", table().decode().encode("utf-16"), ("train", "predict"),
                ["r.csv: it is UTF-16; convert the file with iconv -f utf-16 -t utf-8, or save it as UTF-8"]),
     "numbers for labels": ("r.csv", b"text,label\n" + b"".join(b"text %d,0.%d\n" % (i, i) for i in range(10, 60)), ("train",),
-                           ["data.label_column: 'label' holds 50 different values in 50 rows; classes are wanted"]),
+                           ["data.label_column: 'label' holds 50 different values in 50 rows, too many for classes"]),
     "a label left out": ("r.csv", table(("fine", "")), LABELLED, ["r.csv: row 41: data.label_column: ", "; "]),
     "one class": ("r.csv", b"text,label\na,pos\nb,pos\n", ("train",),
                   ["data.label_column: only the class 'pos' found; two or more are needed"]),

@@ -76,9 +76,7 @@ def test_nothing_asked_for_nothing_carved() -> None:
 
 @pytest.mark.parametrize("size", [10, 11, -1])
 def test_something_must_stay(size: int) -> None:
-    with pytest.raises(
-        ConfigError, match=rf"^data\.heldout: {size} asked for, but there are 10 examples; ask for fewer$"
-    ):
+    with pytest.raises(ConfigError, match=rf"^data\.heldout: {size} given, but there are 10 examples; give fewer$"):
         carve(["a", "b"] * 5, alone(10), size, 0, "data.heldout")
 
 

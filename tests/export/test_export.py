@@ -74,7 +74,7 @@ class TestTheGate:
         self, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(parity, "LEAST_AGREEMENT", 2.0)  # nothing can
-        with pytest.raises(ParityError, match="wanted"):
+        with pytest.raises(ParityError, match="needed"):
             export_run(finished, "merged", tmp_path / "out")
         monkeypatch.undo()
         found = export_run(finished, "merged", tmp_path / "out").parity

@@ -139,7 +139,7 @@ class TestHeldOutTexts:
     [
         (["text,mood", "a superb film,pos"],
          "no column 'label', the label of training (columns: text, mood); ADVICE"),
-        (["words,label", "a superb film,pos"], "no column called text, review, review_text, reviewtext or alike (columns: words, "
+        (["words,label", "a superb film,pos"], "no column called text, review, review_text, reviewtext or similar (columns: words, "
          "label); ADVICE"),
         (["text,label", "a superb film,good"],
          "FILE: row 1: label 'good' was not seen in training (labels: neg, pos); ADVICE"),

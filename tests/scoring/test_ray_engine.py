@@ -168,7 +168,7 @@ def test_a_worker_that_cannot_compute_so_says_it_in_one_line(
         patch.setattr(score, "load", lambda *_, **__: fell_back)
         int8 = {**job, "settings": dataclasses.replace(job["settings"], precision="int8")}
         assert (
-            "precision: int8 wanted, but on this machine the model computes in fp32"
+            "precision: int8 is not available on this machine, where the model computes in fp32"
             in Worker(int8)({"item": [1]})["error"][0]
         )
     gpu = {**job, "settings": dataclasses.replace(job["settings"], device="cuda")}

@@ -165,7 +165,7 @@ def test_what_this_machine_cannot_compute_with_is_refused(
     (out / "score.json").write_text(json.dumps(state))
     predictor = SimpleNamespace(backend=SimpleNamespace(precision="fp32"))  # one that fell back
     monkeypatch.setattr(score, "load", lambda *_, **__: predictor)
-    with pytest.raises(ConfigError, match="int8 wanted, but on this machine the model computes in fp32"):
+    with pytest.raises(ConfigError, match="int8 is not available on this machine, where the model computes in fp32"):
         run(finished, source, out, precision="auto")
     assert set(contents(out)) == set(before)
 

@@ -48,13 +48,14 @@ def test_a_task_of_a_notebook_is_refused_before_training(
     with pytest.raises(ConfigError) as error:
         Run(tiny_config(tmp_path / "run", reviews, encoder), task)
     assert str(error.value) == (
-        "task: Own is defined in no file, and nothing could load its model again; put it into a .py file and import it from there"
+        "task: Own is not defined in a file, so its model could not be loaded again; put it into a .py file and import it from "
+        "there"
     )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_is_gone_is_none(of_module: object, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is defined in no file"):
+    with pytest.raises(ConfigError, match="is not defined in a file"):
         task_file(of_module("cell", tmp_path / "12345.py"))  # as notebooks name their cells
 
 

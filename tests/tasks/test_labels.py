@@ -14,7 +14,7 @@ from distilora.config.schema import DataConfig, RunConfig, SourceConfig
 from distilora.errors import ConfigError, DataError
 from distilora.tasks.classification import Classification
 from distilora.tasks.labels import order_labels, order_note, whole_number
-from distilora.tasks.scales import graded
+from distilora.tasks.scales import graded_order
 
 
 def parts_of(path: Path, **settings: Any) -> SimpleNamespace:
@@ -111,7 +111,7 @@ def test_natural_order(names: list[str], order: list[str]) -> None:
     ],
 )
 def test_known_scales_are_recognised_and_asked_about(order: tuple[str, ...]) -> None:
-    assert graded(tuple(sorted(order))) == graded(order[::-1]) == order
+    assert graded_order(tuple(sorted(order))) == graded_order(order[::-1]) == order
     assert order_note(order) == ""
     note = order_note(tuple(sorted(order)))
     flag = shlex.split(note[note.index("--data.labels") :])
@@ -123,7 +123,7 @@ def test_known_scales_are_recognised_and_asked_about(order: tuple[str, ...]) -> 
     [("high", "low"), ("sports", "politics", "tech"), ("low", "high", "blue"), ("ok", "okay", "good"), ("1", "2", "3")],
 )
 def test_other_labels_are_not_asked_about(labels: tuple[str, ...]) -> None:
-    assert graded(labels) is None
+    assert graded_order(labels) is None
     assert order_note(labels) == ""
 
 

@@ -1,4 +1,4 @@
-"""Labels of other data are matched by name, else by place, and then that is said and stands in the summary."""
+"""Labels of other data are matched by name, else by position, which a warning says and the summary repeats."""
 
 import json
 from pathlib import Path
@@ -12,10 +12,10 @@ from distilora.errors import DataError
 from distilora.evaluation.evaluate import evaluate
 from distilora.files.tables import Record
 from distilora.tasks.classification import Classification
-from distilora.tasks.matching import matched
+from distilora.tasks.matching import match_labels
 
 TASK = Classification(["neg", "pos"], "text", "label")
-NOTE = "are matched by their place: 0 = neg, 1 = pos."
+NOTE = "are matched by position: 0 = neg, 1 = pos."
 
 
 def records(*labels: object) -> list[Record]:
@@ -30,7 +30,7 @@ def numbered(path: Path) -> Path:
 def test_whole_numbers_for_words_are_said_once(labels: tuple[object, ...], capsys: pytest.CaptureFixture[str]) -> None:
     notes: list[str] = []
     given = records(*labels, *labels)
-    assert list(matched(given, TASK, None, "other.csv", notes)) == given
+    assert list(match_labels(given, TASK, None, "other.csv", notes)) == given
     assert notes == [f"Labels of other.csv {NOTE}"]
     assert capsys.readouterr().err == f"warning: {notes[0]}\n"
 
@@ -38,21 +38,23 @@ def test_whole_numbers_for_words_are_said_once(labels: tuple[object, ...], capsy
 @pytest.mark.parametrize("task", [TASK, Classification(["0", "1"], "text", "label")])
 def test_names_are_matched_without_a_word(task: Classification, capsys: pytest.CaptureFixture[str]) -> None:
     notes: list[str] = []
-    assert len(list(matched(records(*task.labels), task, None, "other.csv", notes))) == 2
+    assert len(list(match_labels(records(*task.labels), task, None, "other.csv", notes))) == 2
     assert notes == []
     assert capsys.readouterr().err == ""
 
 
 def test_names_of_a_source() -> None:
     notes: list[str] = []
-    assert [r.values["label"] for r in matched(records(0, 1), TASK, ("pos", "neg"), "hub", notes)] == ["pos", "neg"]
+    known = match_labels(records(0, 1), TASK, ("pos", "neg"), "hub", notes)
+    assert [r.values["label"] for r in known] == ["pos", "neg"]
     assert notes == []
-    assert [r.values["label"] for r in matched(records(0, 1), TASK, ("bad", "good"), "hub", notes)] == [0, 1]
-    assert notes == ["Labels of hub are matched by their place: bad = neg, good = pos."]
+    others = match_labels(records(0, 1), TASK, ("bad", "good"), "hub", notes)
+    assert [r.values["label"] for r in others] == [0, 1]
+    assert notes == ["Labels of hub are matched by position: bad = neg, good = pos."]
     with pytest.raises(
         DataError, match=r"^data\.label_column: hub has labels a, b, c, the model neg, pos; give data with"
     ):
-        matched(records(0), TASK, ("a", "b", "c"), "hub", notes)
+        match_labels(records(0), TASK, ("a", "b", "c"), "hub", notes)
 
 
 def test_evaluate_says_so_in_its_summary(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

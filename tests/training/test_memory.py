@@ -88,7 +88,7 @@ def test_a_system_that_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_peak_that_is_gone_at_the_end_is_seen() -> None:
     threads = set(threading.enumerate())
     before = anonymous_mb()
-    with Peak(CPU, above=before) as peak:
+    with Peak(CPU, baseline=before) as peak:
         block = held(64)
         time.sleep(0.2)
         del block
@@ -105,7 +105,7 @@ def test_a_peak_that_is_gone_at_the_end_is_seen() -> None:
 def test_what_is_held_from_the_start_is_in_the_peak() -> None:
     before = anonymous_mb()
     block = held(64)
-    with Peak(CPU, above=before, every_s=60.0) as peak:
+    with Peak(CPU, baseline=before, every_s=60.0) as peak:
         del block
     assert peak.mb == pytest.approx(64, abs=2.0)
 

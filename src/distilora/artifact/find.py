@@ -15,7 +15,7 @@ from distilora.files.atomic import sha256
 from distilora.files.hub import is_hub_name
 from distilora.model.encoders.families import architecture
 from distilora.progress import say, warn
-from distilora.tasks.registry import own_tasks
+from distilora.tasks.registry import builtin_tasks
 
 _FILES = ["*.json", "*.safetensors", "*.onnx", "*.npz"]
 
@@ -59,7 +59,7 @@ def _from_hub(name: str) -> Path:
 def _plain(folder: Path, name: str) -> Artifact:
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
-        task = next((task for kind in own_tasks() if (task := kind.from_transformers(config, name))), None)
+        task = next((task for kind in builtin_tasks() if (task := kind.from_transformers(config, name))), None)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ArtifactError(f"{name}: config.json is damaged ({error}); copy the model again") from None
     if "auto_map" in config:

@@ -1,6 +1,6 @@
-"""Divides examples into parts: seeded, stratified by label, and never dividing a cluster of copies or a group.
+"""Splits examples into parts, seeded and stratified by label, without splitting a cluster of copies or a group.
 
-Each label contributes its share of the part, by largest remainders, but never its last example: that is left to train on.
+Each label contributes its share of the part, by largest remainders, but keeps at least one example to train on.
 """
 
 from collections.abc import Hashable, Sequence
@@ -16,34 +16,34 @@ Counts = NDArray[np.int64]
 def carve(
     labels: Sequence[Hashable], clusters: NDArray[np.int64], size: int, seed: int, field: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the indices kept and those of about `size` examples carved out, both in input order.
+    """Carve out about `size` examples; return the indices kept and those carved out, both in input order.
 
-    Each label contributes its share of `size` (see `quotas`) and keeps at least one example. Clusters are taken whole, in
-    seeded random order, each if it exceeds no label's remaining share; without larger clusters the shares are met exactly. A
-    cluster of several labels (a film's reviews) counts for each of its labels. If no cluster fits, the smallest one is taken
-    that leaves half of the examples and one of each label; if there is none, nothing is carved out.
+    Each label contributes its share of `size` (see `quotas`) and keeps at least one example. Clusters are carved out whole, in
+    seeded random order, unless one exceeds a label's remaining share; if all clusters are single examples, the shares are met
+    exactly. A cluster of several labels (a film's reviews) counts towards each of them. If no cluster fits, the smallest one
+    that leaves half of the examples and one of each label is carved out; if there is none, nothing is.
 
     Args:
         labels: stratum of each example, [N].
         clusters: cluster number of each example, [N].
         size: examples to carve out, 0 <= size < N.
-        seed: of the random order.
-        field: the setting that an error names.
+        seed: seed of the random order.
+        field: the setting, for errors.
 
-    Raises ConfigError if nothing would stay.
+    Raises ConfigError if no example would be kept.
     """
     stratum, counts = _strata(labels)
     if not 0 <= size < len(stratum):
-        raise ConfigError(f"{field}: {size} asked for, but there are {len(stratum)} examples; ask for fewer")
+        raise ConfigError(f"{field}: {size} given, but there are {len(stratum)} examples; give fewer")
     keys, cluster = np.unique(clusters, return_inverse=True)
     members = np.split(np.argsort(cluster, kind="stable"), np.cumsum(np.bincount(cluster))[:-1])
     order = [members[c] for c in _rng(seed).permutation(len(keys))]
-    taken = _take(order, stratum, quotas(counts, size, np.zeros_like(counts), counts - 1))
-    if size and not taken.any():
+    carved = _fill(order, stratum, quotas(counts, size, np.zeros_like(counts), counts - 1))
+    if size and not carved.any():
         spare = [m for m in order if 2 * len(m) <= len(stratum) and np.all(_label_counts(stratum, m, counts) < counts)]
         if spare:
-            taken[min(spare, key=len)] = True
-    return np.flatnonzero(~taken), np.flatnonzero(taken)
+            carved[min(spare, key=len)] = True
+    return np.flatnonzero(~carved), np.flatnonzero(carved)
 
 
 def sample(labels: Sequence[Hashable], size: int, seed: int, field: str) -> NDArray[np.int64]:
@@ -59,13 +59,13 @@ def sample(labels: Sequence[Hashable], size: int, seed: int, field: str) -> NDAr
             f"{field}: {size} given, but there are {len(counts)} classes to train on; give {len(counts)} or more"
         )
     order = [np.asarray([i]) for i in _rng(seed).permutation(len(stratum))]
-    return np.flatnonzero(_take(order, stratum, quotas(counts, size, np.ones_like(counts), counts)))
+    return np.flatnonzero(_fill(order, stratum, quotas(counts, size, np.ones_like(counts), counts)))
 
 
 def quotas(counts: Counts, size: int, least: Counts, most: Counts) -> Counts:
     """Compute each label's quota, [C], in a part of `size`: its share, size * count / N, by largest remainders.
 
-    `least` and `most`, [C], bound it; the labels farthest from their shares make up for what a bound takes or adds.
+    `least` and `most`, [C], bound it; the difference goes to the labels farthest from their shares.
     """
     share = size * counts / max(counts.sum(), 1)
     quota = np.floor(share).astype(np.int64)
@@ -94,14 +94,14 @@ def _label_counts(stratum: NDArray[np.int64], members: NDArray[np.int64], counts
     return np.asarray(np.bincount(stratum[members], minlength=len(counts)))
 
 
-def _take(order: Sequence[NDArray[np.int64]], stratum: NDArray[np.int64], quota: Counts) -> NDArray[np.bool_]:
-    """Mark the examples taken, [N]: each cluster in `order` that fits into the rest of the quotas."""
-    taken, rest = np.zeros(len(stratum), bool), quota.copy()
+def _fill(order: Sequence[NDArray[np.int64]], stratum: NDArray[np.int64], quota: Counts) -> NDArray[np.bool_]:
+    """Fill the quotas with whole clusters, in `order`; return a mask of their examples, [N]."""
+    mask, remaining = np.zeros(len(stratum), bool), quota.copy()
     for members in order:
-        counts = _label_counts(stratum, members, rest)
-        if np.all(counts <= rest):
-            rest -= counts
-            taken[members] = True
-        if not rest.any():
+        counts = _label_counts(stratum, members, remaining)
+        if np.all(counts <= remaining):
+            remaining -= counts
+            mask[members] = True
+        if not remaining.any():
             break
-    return taken
+    return mask

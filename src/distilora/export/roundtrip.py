@@ -18,7 +18,7 @@ from distilora.errors import DistiloraError, RoundTripError
 from distilora.fresh_process import run_fresh
 from distilora.hardware import Device, InferencePrecision
 from distilora.tasks.base import Task
-from distilora.tasks.file import add_task_file, as_words, load_task_file
+from distilora.tasks.file import add_task_file, load_task_file, task_arguments
 
 TOLERANCE = 1e-5
 
@@ -37,7 +37,7 @@ def verify(folder: Path, task: Task, device: Device) -> dict[str, Any]:
         device,
         "--torch-settings",
         json.dumps(settings()),
-        *as_words(task),
+        *task_arguments(task),
     )
     if result.code:
         raise RoundTripError(f"round trip: a fresh process does not give back the model's outputs: {result.error}")

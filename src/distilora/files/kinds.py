@@ -1,4 +1,4 @@
-"""Tells the kind of a table by its file's name; `.gz` or `.zst` behind it says that it is compressed."""
+"""Maps file names to kinds of tables; a second suffix, `.gz` or `.zst`, marks a compressed file."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,22 +11,22 @@ FORMATS = {
     ".xlsx": "xlsx", ".txt": "txt",
 }  # fmt: skip
 KINDS = "csv, tsv, jsonl, json, parquet or xlsx"  # readable, for messages
-PACKED = ("parquet", "xlsx")  # compressed already, so never as .gz or .zst
+COMPRESSED = ("parquet", "xlsx")  # in themselves, so not read as .gz or .zst
 
 
 def kind_of(name: str | Path) -> str | None:
-    """Return the kind of table that a file's name stands for, `.gz` and `.zst` aside; None for an unknown suffix."""
+    """Return the kind of table of a file name, ignoring `.gz` and `.zst`; None for an unknown suffix."""
     path = Path(name)
     if compression_of(path) is None:
         return FORMATS.get(path.suffix.lower())
     kind = FORMATS.get(Path(path.stem).suffix.lower())
-    return None if kind in PACKED else kind
+    return None if kind in COMPRESSED else kind
 
 
 def tables_of(names: Iterable[str]) -> list[str]:
-    """Select the names of a folder's tables, sorted: no text files, and none that begin with a dot or an underscore.
+    """Select the tables among the file names of a folder, sorted: no text files, no names with a leading dot or underscore.
 
-    A .json beside tables of other kinds is taken for metadata about them.
+    A .json file beside tables of other kinds counts as their metadata.
     """
     kinds = {name: kind_of(name) for name in names if name[0] not in "._"}
     tables = sorted(name for name, kind in kinds.items() if kind not in (None, "txt"))
@@ -34,7 +34,7 @@ def tables_of(names: Iterable[str]) -> list[str]:
 
 
 def format_of(path: str | Path, kind: str | None = None) -> str:
-    """Return the table format of a path: `kind`, else by its suffix. Raises DataError if neither tells."""
+    """Return `kind`, or if that is None the kind of table of a path. Raises DataError for an unknown suffix."""
     kind = kind or kind_of(path)
     if kind is None:
         raise DataError(

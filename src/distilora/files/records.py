@@ -1,7 +1,7 @@
-"""Parses records one by one, good or bad: the one parser under `read_table`, which stops at a bad one, and scoring, which goes on.
+"""Parses records one by one, valid or not, for `read_table`, which stops at an invalid one, and scoring, which continues.
 
-A `Mark` says how far a csv, tsv, jsonl or txt file has been read; reading resumes there without the rows before it (those
-of a compressed file are decompressed all the same; json and xlsx are read again).
+A `Mark` is a position in a csv, tsv, jsonl or txt file, from which reading resumes without parsing the rows before it. A
+compressed file is still decompressed up to there; json and xlsx are read from their beginning.
 """
 
 import codecs
@@ -14,15 +14,15 @@ from typing import Any, BinaryIO, NamedTuple
 from distilora.errors import DataError, MissingExtra
 from distilora.files.separators import BYTES, ROWS, SEPARATORS, find_separator
 
-DELIMITERS = {"csv": ",", "tsv": "\t"}  # unless the file's own rows speak against it
-TYPED = ("jsonl", "json", "xlsx")  # kinds whose records have columns and types of their own, known when all are read
+DELIMITERS = {"csv": ",", "tsv": "\t"}  # unless another separator is detected
+TYPED = ("jsonl", "json", "xlsx")  # kinds whose records each have their own columns and types, known once all are read
 BATCH = 1024  # parquet rows in memory at a time
-LONGEST = 1 << 20  # bytes: where scoring looks for the end of a quote; beyond, the quote is taken for a stray one
+LONGEST = 1 << 20  # bytes within which scoring looks for the end of a quote; one without is stray
 _LONGEST_CELL = 2**31 - 1  # characters
 
 
 class Record(NamedTuple):
-    """One record: its place, for messages, and its values by column."""
+    """Record with its place, for messages, and its values by column."""
 
     place: str
     values: Mapping[str, Any]
@@ -30,7 +30,7 @@ class Record(NamedTuple):
 
 
 class Reject(NamedTuple):
-    """A row that is no record: `reason` ends with the fix; `raw` is the text as it stands in the file."""
+    """Row that cannot be parsed; `reason` ends with the fix, `raw` is the text as it stands in the file."""
 
     place: str
     reason: str
@@ -39,7 +39,7 @@ class Reject(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A place in a file: the rows, lines and bytes before it."""
+    """Position in a file: the number of rows, lines and bytes before it."""
 
     row: int = 0
     line: int = 0
@@ -47,11 +47,11 @@ class Mark(NamedTuple):
 
 
 class Lines:
-    """Lines of an open binary file from a mark on, decoded; `taken` are those of the current row, as bytes.
+    """Iterator over the decoded lines of an open binary file, from a mark on.
 
-    A line that is not UTF-8 is decoded all the same, so that the row's end is found, and `bad` says so. With `longest`, a
-    row of several lines that is longer, in bytes, is a csv.Error. `separator` separates cells; None until `read_header`
-    has found it.
+    `row_lines` are the lines of the current row, as bytes. A line that is not UTF-8 is decoded with escapes, so that the end
+    of the row can be recognised, and described in `encoding_error`. A row of several lines and more than `longest` bytes is
+    a csv.Error. `separator` separates cells; `read_header` detects it if it is None.
     """
 
     def __init__(
@@ -64,56 +64,56 @@ class Lines:
     ) -> None:
         self.stream, self.name, self.longest, self.separator = stream, name, longest, separator
         self.row, self.line, self.offset = mark or Mark()
-        self.taken: list[bytes] = []
-        self.bad = ""
-        self._size = 0  # bytes in `taken`
-        self._back: deque[bytes] = deque()
+        self.row_lines: list[bytes] = []
+        self.encoding_error = ""
+        self._size = 0  # bytes in `row_lines`
+        self._buffer: deque[bytes] = deque()  # lines to read before the stream's
 
     @property
     def mark(self) -> Mark:
-        """The place reached so far."""
+        """The position reached so far."""
         return Mark(self.row, self.line, self.offset)
 
     def begin(self) -> None:
         """Begin a new row."""
-        self.taken, self.bad, self._size = [], "", 0
+        self.row_lines, self.encoding_error, self._size = [], "", 0
 
-    def give_back(self) -> None:
-        """Put back all lines of the row but its first, to be read again."""
-        self._back.extendleft(reversed(self.taken[1:]))
-        self.line -= len(self.taken) - 1
-        self.offset -= sum(map(len, self.taken[1:]))
-        del self.taken[1:]
+    def keep_first_line(self) -> None:
+        """Reduce the current row to its first line; the others are read again."""
+        self._buffer.extendleft(reversed(self.row_lines[1:]))
+        self.line -= len(self.row_lines) - 1
+        self.offset -= sum(map(len, self.row_lines[1:]))
+        del self.row_lines[1:]
 
-    def ahead(self, count: int, size: int) -> list[bytes]:
-        """Peek at the next `count` lines, or at fewer of about `size` bytes."""
-        while len(self._back) < count and sum(map(len, self._back)) < size and (line := self.stream.readline()):
-            self._back.append(line)
-        return list(self._back)
+    def peek(self, count: int, size: int) -> list[bytes]:
+        """Return up to `count` of the next lines, about `size` bytes at most, without advancing."""
+        while len(self._buffer) < count and sum(map(len, self._buffer)) < size and (line := self.stream.readline()):
+            self._buffer.append(line)
+        return list(self._buffer)
 
     def raw(self) -> str:
         """Return the row as it stands in the file, bytes that are not UTF-8 as escapes."""
-        return b"".join(self.taken).decode("utf-8", "backslashreplace").rstrip("\r\n")
+        return b"".join(self.row_lines).decode("utf-8", "backslashreplace").rstrip("\r\n")
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        if self.longest is not None and len(self.taken) > 1 and self._size > self.longest:
+        if self.longest is not None and len(self.row_lines) > 1 and self._size > self.longest:
             raise csv.Error(f"a quote is not closed within {self.longest:,} bytes")
-        line = self._back.popleft() if self._back else self.stream.readline()
+        line = self._buffer.popleft() if self._buffer else self.stream.readline()
         if not line:
             raise StopIteration
         self.line += 1
         self.offset += len(line)
         self._size += len(line)
-        self.taken.append(line)
+        self.row_lines.append(line)
         codec = "utf-8-sig" if self.line == 1 else "utf-8"
         try:
             return line.decode(codec)
         except UnicodeDecodeError as error:
             utf16 = self.line == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-            self.bad = self.bad or (
+            self.encoding_error = self.encoding_error or (
                 "it is UTF-16; convert the file with iconv -f utf-16 -t utf-8, or save it as UTF-8"
                 if utf16
                 else f"line {self.line}: byte {error.start + 1} is not UTF-8; convert the file, for example with "
@@ -123,9 +123,9 @@ class Lines:
 
 
 def records(lines: Lines, kind: str, header: Sequence[str] = ()) -> Iterator[Record | Reject]:
-    """Yield the rows from where `lines` are on, in order; csv and tsv need their `header` (see `read_header`).
+    """Yield the remaining rows of `lines`, in order; csv and tsv need their `header` (see `read_header`).
 
-    json and xlsx are read from their beginning, and the rows before `lines.row` skipped.
+    json and xlsx are read from their beginning, and the rows before `lines.row` are skipped.
     """
     if kind in DELIMITERS:
         yield from _csv(lines, kind, header)
@@ -137,8 +137,8 @@ def records(lines: Lines, kind: str, header: Sequence[str] = ()) -> Iterator[Rec
     for line in lines:
         lines.row += 1
         place = f"{lines.name}: row {lines.row}"
-        if lines.bad:
-            yield Reject(lines.name, lines.bad, lines.row, lines.raw())
+        if lines.encoding_error:
+            yield Reject(lines.name, lines.encoding_error, lines.row, lines.raw())
         elif kind == "txt":
             yield Record(place, {"text": line.rstrip("\r\n")}, lines.row)
         elif line.strip():
@@ -167,8 +167,8 @@ def _json(line: str) -> dict[str, Any]:
 
 
 def checked_object(value: Any, text: str, requirement: str) -> dict[str, Any]:
-    """Return a JSON value, decoded from `text`; raise DataError unless it is an object without lone surrogates."""
-    if "\\ud" in text.lower():  # an escaped lone surrogate, half a character, is taken by no tokenizer
+    """Return `value`, decoded from the JSON `text`. Raises DataError unless it is an object without lone surrogates."""
+    if "\\ud" in text.lower():  # tokenizers refuse a lone surrogate, half a character
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
@@ -179,28 +179,31 @@ def checked_object(value: Any, text: str, requirement: str) -> dict[str, Any]:
 
 
 def next_cells(reader: Iterator[list[str]]) -> list[str] | None:
-    """Return the next row of a csv reader, None at the end. Cells may be of any length; the process keeps its own limit."""
-    before = csv.field_size_limit(_LONGEST_CELL)
+    """Return the next row of a csv reader, None at the end; cells may be of any length.
+
+    The csv module's limit, which is the process's, is restored.
+    """
+    limit = csv.field_size_limit(_LONGEST_CELL)
     try:
         return next(reader, None)
     finally:
-        csv.field_size_limit(before)
+        csv.field_size_limit(limit)
 
 
 def read_header(lines: Lines, kind: str) -> list[str]:
     """Read the column names in the first row of a csv or tsv file; set `lines.separator` where it is None.
 
     A column without a name, such as the index that pandas writes, is named after its position: `unnamed_1`. Raises
-    DataError if there are no names, or a name occurs twice.
+    DataError if there are no names or a name occurs twice.
     """
     if lines.separator is None:
-        lines.separator = find_separator(lines.ahead(ROWS, BYTES), DELIMITERS[kind])
+        lines.separator = find_separator(lines.peek(ROWS, BYTES), DELIMITERS[kind])
     try:
         header = next_cells(csv.reader(lines, delimiter=lines.separator, strict=True))
     except csv.Error as error:
         raise DataError(f"{lines.name}: row 1: {error}; check its quotes") from None
-    if lines.bad:
-        raise DataError(f"{lines.name}: {lines.bad}")
+    if lines.encoding_error:
+        raise DataError(f"{lines.name}: {lines.encoding_error}")
     return column_names(header or [], lines.name)
 
 
@@ -234,10 +237,10 @@ def _csv(lines: Lines, kind: str, header: Sequence[str]) -> Iterator[Record | Re
         lines.row += 1
         place = f"{lines.name}: row {lines.row}"
         if fault:
-            lines.give_back()  # a stray quote costs its own line, not those it swallowed
+            lines.keep_first_line()  # a stray quote invalidates only its own line
             yield Reject(place, fault, lines.row, lines.raw())
-        elif lines.bad:
-            yield Reject(lines.name, lines.bad, lines.row, lines.raw())
+        elif lines.encoding_error:
+            yield Reject(lines.name, lines.encoding_error, lines.row, lines.raw())
         elif cells and len(cells) != len(header):
             reason = (
                 f"{len(cells)} cells under {len(header)} columns; quote cells that hold "
@@ -258,9 +261,9 @@ def arrow() -> Any:
 
 
 def parquet_records(source: Any, name: str, first: int = 0) -> Iterator[Record | Reject]:
-    """Yield the rows of a parquet file (path or open file) after the `first`; whole row groups before are not read.
+    """Yield the rows of a parquet file (path or open file) after the `first` ones; row groups before them are not read.
 
-    Raises DataError if the file is broken: in a page that cannot be read, rows cannot be told apart.
+    Raises DataError if the file is broken, since the rows of an unreadable page cannot be rejected one by one.
     """
     number = first
     try:
@@ -285,9 +288,9 @@ def parquet_records(source: Any, name: str, first: int = 0) -> Iterator[Record |
 
 
 def _rows(batch: Any) -> Iterator[dict[str, Any] | str]:
-    """Yield the rows of a batch; in place of one with a value that Python cannot represent, the reason.
+    """Yield the rows of a batch, or the reason for a row with a value that Python cannot represent.
 
-    Parquet rules out neither a text that is not UTF-8 nor a date after the year 9999.
+    Parquet allows texts that are not UTF-8 and dates after the year 9999.
     """
     try:
         yield from batch.to_pylist()

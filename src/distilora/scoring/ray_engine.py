@@ -1,7 +1,7 @@
-"""Computes shards on Ray Data: a dataset of shard numbers, mapped by a pool of actors that each hold the model.
+"""Computes shards on Ray Data: a dataset of shard numbers, mapped by a pool of actors that each load the model.
 
-An actor computes a shard exactly as the local engine does, so the files are the same. Only shard numbers and errors come
-back. The model's folder goes to the actors through Ray's object store; the encoder it names must be on every machine.
+An actor computes a shard as the local engine does, so the files are identical. Only shard numbers and errors are sent back.
+The model's folder reaches the actors through Ray's object store; the encoder it names must be on every machine.
 """
 
 import logging
@@ -23,17 +23,17 @@ from distilora.scoring.job import Scoring
 from distilora.scoring.shards import Shard, ShardPlan
 from distilora.tasks.file import use_task_file, used_task_file
 
-OBJECTS = 128 << 20  # bytes of a local cluster's object store, beside the model's
-UNREACHABLE = (ConnectionError, RuntimeError, ValueError, TimeoutError)  # what ray.init raises without an answer
+OBJECTS = 128 << 20  # bytes of a local cluster's object store, besides the model
+UNREACHABLE = (ConnectionError, RuntimeError, ValueError, TimeoutError)  # raised by ray.init if no cluster answers
 
 
-def score_shards(settings: Scoring, artifact: Artifact, plan: ShardPlan, todo: Sequence[Shard]) -> Iterator[int]:
-    """Compute the shards on a cluster; yield their numbers as they finish.
+def score_shards(settings: Scoring, artifact: Artifact, plan: ShardPlan, pending: Sequence[Shard]) -> Iterator[int]:
+    """Compute the pending shards on a cluster; yield their numbers as they finish.
 
     A lost worker is restarted with its shards (Ray Data's default: any number of times). Raises MissingExtra without Ray,
-    EngineError for a cluster that fails, DistiloraError for an error of a worker.
+    EngineError if the cluster fails, DistiloraError for an error in a worker.
     """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # of a cluster started here: no telemetry unless asked for
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # for a cluster started here: no telemetry
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's own log lines do not help the user
     try:
         import ray
@@ -44,17 +44,17 @@ def score_shards(settings: Scoring, artifact: Artifact, plan: ShardPlan, todo: S
     with _cluster(ray, settings, sum(map(len, model.values()))):
         threads = _threads(ray, settings)
         context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False  # ours is shown
+        context.enable_progress_bars = False  # progress.Progress is shown instead
         job = {
             "settings": settings, "plan": plan.tree(), "model": ray.put(model), "threads": threads, "folder": str(Path.cwd()),
             "task_file": used_task_file(),
         }  # fmt: skip
-        numbers = ray.data.from_items([shard.number for shard in todo], override_num_blocks=len(todo))
+        numbers = ray.data.from_items([shard.number for shard in pending], override_num_blocks=len(pending))
         results = numbers.map_batches(
             Worker,
             fn_constructor_args=(job,),
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=min(settings.pool, len(todo)), max_tasks_in_flight_per_actor=2),
+            compute=ray.data.ActorPoolStrategy(size=min(settings.pool, len(pending)), max_tasks_in_flight_per_actor=2),
             num_cpus=threads if settings.address else 1,
             num_gpus=1 if settings.device == "cuda" else 0,
         )
@@ -73,7 +73,7 @@ def score_shards(settings: Scoring, artifact: Artifact, plan: ShardPlan, todo: S
 
 
 def _say_if_mixed(processors: set[str]) -> None:
-    """Note that int8 rounds differently on processors of different kinds, if there are several."""
+    """Print a note if there are several kinds of processors, on which int8 rounds differently."""
     if len(processors) > 1:
         say(
             f"note: int8 on processors of {len(processors)} kinds ({'; '.join(sorted(processors))}): last digits differ"
@@ -81,34 +81,34 @@ def _say_if_mixed(processors: set[str]) -> None:
 
 
 class Worker:
-    """Actor that holds the model and computes shards: a batch of shard numbers in, a batch of results out."""
+    """Ray actor that loads the model once and maps batches of shard numbers to batches of results."""
 
     def __init__(self, job: dict[str, Any]) -> None:
         self.job = job
         self.scorer: Any = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Compute the shards; return errors for the user as text, since Ray would wrap raised ones in its own."""
-        done: dict[str, list[Any]] = {"shard": [], "error": [], "processor": []}
+        """Compute the shards; return errors as text, since Ray would wrap raised ones in its own."""
+        results: dict[str, list[Any]] = {"shard": [], "error": [], "processor": []}
         for number in batch["item"]:
-            done["shard"].append(int(number))
-            done["processor"].append(" ".join(flags()) or "unknown flags")
+            results["shard"].append(int(number))
+            results["processor"].append(" ".join(flags()) or "unknown flags")
             try:
                 self.scorer = self.scorer or self._open()
                 self.scorer(self.scorer.plan.shards[int(number)])
-                done["error"].append("")
+                results["error"].append("")
             except DistiloraError as error:
-                done["error"].append(str(error))
-        return done
+                results["error"].append(str(error))
+        return results
 
     def _open(self) -> Any:
         import ray
 
-        from distilora.scoring.score import load_alike
+        from distilora.scoring.score import load_predictor
         from distilora.scoring.scorer import Scorer
 
         quiet()
-        if Path(self.job["folder"]).is_dir():  # relative paths are relative to where the command was given
+        if Path(self.job["folder"]).is_dir():  # relative paths refer to the folder of the command
             os.chdir(self.job["folder"])
         hardware.use_threads(self.job["threads"])
         if self.job["task_file"]:
@@ -120,19 +120,19 @@ class Worker:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
             # weights may stay mapped from their files; Linux and macOS keep deleted files while they are mapped
-            predictor = load_alike(folder, settings)
+            predictor = load_predictor(folder, settings)
         return Scorer(predictor, ShardPlan.of(self.job["plan"]), Place(settings.output), settings.kind)
 
 
 @contextmanager
 def _cluster(ray: Any, settings: Scoring, size: int) -> Iterator[None]:
-    """Connect to the cluster at the address, or start a local one; disconnect or stop it at the end."""
-    ours = not ray.is_initialized()
+    """Connect to the cluster at the address or start a local one; at the end disconnect or stop it."""
+    starting = not ray.is_initialized()
     try:
-        if ours and settings.address:
+        if starting and settings.address:
             _check_reachable(settings.address)
             ray.init(address=settings.address, log_to_driver=False, logging_level=logging.ERROR)
-        elif ours:
+        elif starting:
             ray.init(
                 address="local", num_cpus=settings.pool, include_dashboard=False, log_to_driver=False,
                 logging_level=logging.ERROR, object_store_memory=OBJECTS + 2 * size,
@@ -145,21 +145,21 @@ def _cluster(ray: Any, settings: Scoring, size: int) -> Iterator[None]:
     try:
         yield
     finally:
-        if ours:
+        if starting:
             ray.shutdown()
 
 
 def _check_reachable(address: str) -> None:
-    """Raise OSError if nothing listens at HOST:PORT, where Ray would keep trying for minutes."""
+    """Raise OSError if nothing listens at HOST:PORT, which Ray would retry for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _threads(ray: Any, settings: Scoring) -> int:
-    """Return the threads of a worker: `--threads`, else an equal share of the cores.
+    """Return the number of threads of a worker: `--threads`, else an equal share of the cores.
 
-    On a cluster never more than that share or than the smallest machine has: Ray would wait for them for ever.
+    On a cluster it exceeds neither that share nor the cores of the smallest machine, or Ray would wait forever.
     """
     if not settings.address:
         return hardware.threads(max(1, hardware.cores() // settings.pool))

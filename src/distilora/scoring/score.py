@@ -1,12 +1,12 @@
-"""Scores inputs of any size, resumably: inputs -> shard plan -> shards, each written whole -> rejects joined -> finished.
+"""Scores tables of any size, resumably: inputs -> shard plan -> shards, each written atomically -> rejects merged -> finished.
 
-    OUT/score.json        model, settings, numerics, inputs, plan; at the end the counts
-    OUT/shard-00000.*     rows in input order, the answer's columns added
+    OUT/score.json        model, settings, numerics, inputs, plan; counts once finished
+    OUT/shard-00000.*     rows in input order, with the answer's columns
     OUT/rejects.jsonl     rows that could not be scored: file, row, reason
-    OUT/parts/            until all are finished: a record of every finished shard, and its rejects
+    OUT/parts/            record and rejects of every finished shard, removed at the end
 
-A shard counts as finished once its record exists, which is written after it. So a process killed at any moment leaves
-only shards to compute, and the same command computes them.
+A shard is finished once its record exists, which is written after it. So a process may be killed at any moment; the same
+command computes the remaining shards.
 """
 
 import json
@@ -44,12 +44,12 @@ __all__ = ["Scoring", "score"]
 
 
 def score(settings: Scoring) -> dict[str, Any]:
-    """Score, or resume where a killed process stopped. Returns counts: rows, rejects, shards, resumed, seconds.
+    """Score all rows, or resume where a killed process stopped; return counts: rows, rejects, shards, resumed, seconds.
 
-    Raises ConfigError if the output holds something else or was begun with other settings, OutputError if another process
-    writes it, DataError for inputs that are not readable tables, or if no row can be scored (a single bad row is a reject).
+    Raises ConfigError if the output holds other files or a job with other settings, OutputError if another process
+    writes to it, DataError if an input is not a readable table or no row can be scored (a single bad row is a reject).
     """
-    begun = time.monotonic()
+    started = time.monotonic()
     artifact = read_artifact(settings.run)
     model = sha256(artifact.folder / "artifact.json")
     place = Place(settings.output)
@@ -57,7 +57,7 @@ def score(settings: Scoring) -> dict[str, Any]:
         arrow()
     if not is_address(settings.source) and place.folder is not None and local(settings.source) == place.folder:
         raise ConfigError("--output: the same folder as the input; give another")
-    with _claimed(place):
+    with _locked(place):
         state = find_state(place)
         if state is None:
             refuse_others(place)
@@ -65,7 +65,7 @@ def score(settings: Scoring) -> dict[str, Any]:
         scorer: Scorer | None = None
         if state is None or settings.overwrite or state["state"] == "cleared":
             job, scorer = _begin(settings, artifact, model, place)
-            done: dict[int, dict[str, int]] = {}
+            finished: dict[int, dict[str, int]] = {}
         else:
             job = same_job(state, settings, model)
             if state["state"] == "finished":
@@ -73,34 +73,34 @@ def score(settings: Scoring) -> dict[str, Any]:
                 _refuse_rejects_alone(settings, place, state["counts"])
                 rows = state["counts"]["rows"] + state["counts"]["rejects"]
                 return {**state["counts"], "resumed": rows, "seconds": 0.0}
-            done = _finished_shards(place, job.plan, settings.kind)
+            finished = _finished_shards(place, job.plan, settings.kind)
         settings = settings.computing(job.numerics)
-        todo = [shard for shard in job.plan.shards if shard.number not in done]
-        if todo and settings.engine == "local" and scorer is None:
-            scorer = Scorer(_load_again(settings), job.plan, place, settings.kind)
-        resumed = sum(job.plan.shards[number].rows for number in done)
-        with Progress("scoring", job.plan.rows, "rows", done=resumed) as bar:
-            if todo and scorer is None:
+        pending = [shard for shard in job.plan.shards if shard.number not in finished]
+        if pending and settings.engine == "local" and scorer is None:
+            scorer = Scorer(_load_resumed(settings), job.plan, place, settings.kind)
+        resumed = sum(job.plan.shards[number].rows for number in finished)
+        with Progress("scoring", job.plan.rows, "rows", initial=resumed) as bar:
+            if pending and scorer is None:
                 from distilora.scoring.ray_engine import score_shards
 
-                for number in score_shards(settings, artifact, job.plan, todo):
+                for number in score_shards(settings, artifact, job.plan, pending):
                     bar.add(job.plan.shards[number].rows)
             elif scorer is not None:
-                for shard in todo:
+                for shard in pending:
                     scorer(shard, bar.add)
         counts = _finish(place, job, settings.kind)
         _refuse_rejects_alone(settings, place, counts)
-    return {**counts, "resumed": resumed, "seconds": time.monotonic() - begun}
+    return {**counts, "resumed": resumed, "seconds": time.monotonic() - started}
 
 
 def _begin(settings: Scoring, artifact: Artifact, model: str, place: Place) -> tuple[Job, Scorer | None]:
-    """Begin a job, written to the place once all its settings are checked; return it, and its scorer for the local engine."""
+    """Start a job and write its state once all settings are checked; return it, with a scorer for the local engine."""
     local_engine = settings.engine == "local"
     find_inputs(settings.source)  # fails before the model is loaded
-    # a worker gets a GPU only if asked for
+    # workers use a GPU only with --device cuda
     device = "cpu" if settings.device == "auto" and not local_engine else settings.device
     numerics = resolve(artifact, settings.backend, settings.precision, device, settings.base)
-    predictor = load_alike(settings.run, settings.computing(numerics)) if local_engine else None
+    predictor = load_predictor(settings.run, settings.computing(numerics)) if local_engine else None
     task = restore(artifact.task["name"], artifact.task["settings"])
     plan = make_plan(
         settings.source, task, settings.text_column, settings.shard_rows, settings.limit, settings.separator
@@ -108,39 +108,39 @@ def _begin(settings: Scoring, artifact: Artifact, model: str, place: Place) -> t
     job = Job(model, settings.row_settings(), numerics, plan)
     scorer = Scorer(predictor, plan, place, settings.kind) if predictor else None
     if find_state(place) is not None:
-        # written first, so that a job killed while clearing is not taken for a finished one that lacks its shards
+        # written first, so that a job killed while clearing does not look finished without its shards
         place.write_json(STATE, {"state": "cleared"})
         clear(place, everything=True)
     place.write_json(STATE, job.tree("running"))
     return job, scorer
 
 
-def load_alike(run: str, settings: Scoring) -> Predictor:
-    """Load a predictor in the job's precision. Raises ConfigError if the model computes in another one here."""
+def load_predictor(run: str, settings: Scoring) -> Predictor:
+    """Load a predictor in the job's precision. Raises ConfigError if this machine falls back to another one."""
     predictor = load(run, **settings.loading())
     precision = predictor.backend.precision
     if precision != settings.precision:
         raise ConfigError(
-            f"precision: {settings.precision} wanted, but on this machine the model computes in {precision}; score where it "
-            f"computes so, or give --precision {precision} and another --output"
+            f"precision: {settings.precision} is not available on this machine, where the model computes in {precision}; score "
+            f"where it is, or give --precision {precision} and another --output"
         )
     return predictor
 
 
-def _load_again(settings: Scoring) -> Predictor:
-    """Load the predictor of a job that was begun earlier, perhaps on another machine."""
+def _load_resumed(settings: Scoring) -> Predictor:
+    """Load the predictor of a resumed job, which may have been started on another machine."""
     try:
-        return load_alike(settings.run, settings)
+        return load_predictor(settings.run, settings)
     except ConfigError as error:
         raise ConfigError(
             f"--output: {settings.output} was begun with --device {settings.device} --precision {settings.precision}, not "
-            f"available here ({error}); go on where it is, give another --output, or --overwrite"
+            f"available here ({error}); resume where they are, give another --output, or --overwrite"
         ) from None
 
 
 @contextmanager
-def _claimed(place: Place) -> Iterator[None]:
-    """Lock a folder on disk, and remove it afterwards if it is empty; in a store nothing can be locked."""
+def _locked(place: Place) -> Iterator[None]:
+    """Lock an output folder on disk, and remove it afterwards if it is empty; a store has no locks."""
     folder = place.folder
     if folder is None:
         yield
@@ -150,7 +150,7 @@ def _claimed(place: Place) -> Iterator[None]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"output: {folder} cannot be made ({error.strerror}); give another --output") from None
+            raise OutputError(f"output: {folder} cannot be created ({error.strerror}); give another --output") from None
         hold(folder)
         try:
             with writing(folder, "give the same command again"):
@@ -158,13 +158,13 @@ def _claimed(place: Place) -> Iterator[None]:
         finally:
             let_go(folder)
     finally:
-        with suppress(OSError):  # a folder is not empty
+        with suppress(OSError):  # the folder is not empty
             for path in missing:
                 path.rmdir()
 
 
 def _finished_shards(place: Place, plan: ShardPlan, kind: str) -> dict[int, dict[str, int]]:
-    """Read the records of the shards that are complete, by number."""
+    """Read the records of the finished shards, by number; a shard of another size than recorded is not finished."""
     parts, sizes = place.sizes(PARTS), place.sizes()
     numbers = [s.number for s in plan.shards if record_name(s.number).removeprefix(f"{PARTS}/") in parts]
     records = zip(numbers, place.read_json([record_name(number) for number in numbers]), strict=True)
@@ -176,33 +176,34 @@ def _finished_shards(place: Place, plan: ShardPlan, kind: str) -> dict[int, dict
 
 
 def _finish(place: Place, job: Job, kind: str) -> dict[str, Any]:
-    done = _finished_shards(place, job.plan, kind)
-    missing = next((shard.number for shard in job.plan.shards if shard.number not in done), None)
+    """Check that every shard is there, merge the rejects and write the counts; return the counts."""
+    finished = _finished_shards(place, job.plan, kind)
+    missing = next((shard.number for shard in job.plan.shards if shard.number not in finished), None)
     if missing is not None:
         name = shard_name(missing, kind)
         raise OutputError(
-            f"--output: {name} was computed but is not in {place.address}; give one that every machine sees"
+            f"--output: {name} was computed but is not in {place.address}; give one that all machines share"
         )
     with place.new(REJECTS) as path, atomic_text(path) as out:
-        for number, record in sorted(done.items()):
+        for number, record in sorted(finished.items()):
             if record["rejects"]:
                 with opened(place.read(rejects_name(number))) as lines:
                     out.writelines(line.decode("utf-8") for line in lines)
-    records = [{"file": shard_name(number, kind), **record} for number, record in sorted(done.items())]
-    counts = {key: sum(record[key] for record in done.values()) for key in ("rows", "rejects")}
-    counts["shards"] = len(done)
+    records = [{"file": shard_name(number, kind), **record} for number, record in sorted(finished.items())]
+    counts = {key: sum(record[key] for record in finished.values()) for key in ("rows", "rejects")}
+    counts["shards"] = len(finished)
     place.write_json(STATE, job.tree("finished", counts=counts, shards=records))
     clear(place)
     return counts
 
 
 def _refuse_rejects_alone(settings: Scoring, place: Place, counts: dict[str, int]) -> None:
-    """Raise DataError if every row was rejected: the fault is then hardly in the rows."""
+    """Raise DataError if every row was rejected, which points to a wrong input or column."""
     if counts["rows"] or not counts["rejects"]:
         return
     with opened(place.read(REJECTS)) as lines:
         first = json.loads(lines.readline())
     raise DataError(
         f"{settings.source}: none of {counts['rejects']:,} rows could be scored (row {first['row']}: {first['reason']}); "
-        f"see {place.read(REJECTS)}, then correct the input or name its column of texts with --text-column"
+        f"see {place.read(REJECTS)}, then correct the input or name its text column with --text-column"
     )

@@ -1,1 +1,1 @@
-"""Holds what is read, headed, trained for, decoded and measured: one file a task; torch only inside head, loss and explained."""
+"""Holds the tasks, one file each: reading, head, loss, decoding, metrics; torch only inside head, loss and explained."""

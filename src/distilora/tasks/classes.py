@@ -1,4 +1,4 @@
-"""What is found and shown of measured classes: which are rare, each one's figures, the baseline, the worst mistakes."""
+"""Computes and lays out the figures of a classifier's classes: rare classes, metrics of each, majority baseline, mistakes."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,21 +8,21 @@ from distilora.data.examples import Examples
 from distilora.tasks.base import Measurement
 from distilora.tasks.metrics.baseline import majority_baseline, verdict
 from distilora.tasks.metrics.classification import CURVES
-from distilora.tasks.metrics.classification import SHOWN as IN_SIGHT
+from distilora.tasks.metrics.classification import SHOWN as MOST_SHOWN
 from distilora.tasks.metrics.confusion import confusion_view, frequent_confusions
 from distilora.tasks.metrics.names import share_text
 from distilora.tasks.showing import Curve, Curves, Histogram, Matrix, Picture, Reliability, Shown, Table
 
-FEW = 5  # training examples of a class below which it is said to be rare
+FEW = 5  # training examples below which a class is reported as rare
 MOST_LISTED = 5  # rare classes
 EXCERPT = 600  # characters of a mistake's text
-WEAKEST = 10  # classes shown in sight where there are more than IN_SIGHT; the others unfold
-MOST_LINES = 12  # classes on the terminal; of more, the weakest
+WEAKEST = 10  # classes shown if there are more than MOST_SHOWN; the others are folded
+MOST_LINES = 12  # classes on the terminal: the weakest, if there are more
 WIDTH = 32  # characters of a class's name on the terminal
 
 
 def rare_classes(labels: Sequence[str], parts: Sequence[Examples]) -> str:
-    """Write a sentence on classes that a part has no example of, or training fewer than FEW; empty if there are none.
+    """Describe in a sentence the classes with no example in a part, or fewer than FEW in training; empty if there are none.
 
     Args:
         parts: training first; targets are indices into `labels`.
@@ -48,10 +48,10 @@ def _examples(count: int) -> str:
 
 
 def class_findings(labels: Sequence[str], measurement: Measurement) -> dict[str, Any]:
-    """Find `classes` (figures of each), `baseline`, `verdict` and `mistakes` of a split, as JSON values."""
-    rows = measurement.figures.pop("per_class")  # kept as `classes`, with their labels
+    """Compute `classes` (figures of each), `baseline`, `verdict` and `mistakes` of a split, as JSON values."""
+    rows = measurement.figures.pop("per_class")  # stored as `classes`, with their labels
     classes = [{"label": label, **row} for label, row in zip(labels, rows, strict=True)]
-    baseline = majority_baseline(classes, measurement.trained)
+    baseline = majority_baseline(classes, measurement.training_counts)
     return {
         "classes": classes,
         "baseline": baseline,
@@ -73,7 +73,7 @@ def _mistakes(labels: Sequence[str], measurement: Measurement) -> list[dict[str,
             "score": answers[i]["score"],
             "text": _excerpt(" ".join(examples[i].texts)),
         }
-        for i in wrong[: measurement.mistakes]
+        for i in wrong[: measurement.max_mistakes]
     ]
 
 
@@ -82,7 +82,7 @@ def _excerpt(text: str) -> str:
 
 
 def class_report(split: Mapping[str, Any]) -> Shown:
-    """Choose what the report shows of a split's classes; with many of them, the weakest in front."""
+    """Lay out a split's classes for the report; of many classes, the weakest come first."""
     return Shown(_sentences(split), _pictures(split), _tables(split))
 
 
@@ -102,12 +102,14 @@ def _pictures(split: Mapping[str, Any]) -> list[Picture]:
     view = confusion_view(figures, len(labels))
     if view is not None:
         pictures.append(Matrix(view.caption, view.matrix, [labels[c] for c in view.classes]))
-    if len(figures.get("reliability", ())) > 1:  # a single point, or bar, says nothing
+    if len(figures.get("reliability", ())) > 1:  # a single point or bar says nothing
         pictures.append(Reliability("Reliability: on the diagonal, confidence is accuracy", figures["reliability"]))
     if figures.get("roc"):
         curves = [Curve(labels[c["class"]], c["false_positive"], c["true_positive"]) for c in figures["roc"]]
-        few = f"s of the {len(curves)} classes with the lowest AUROC, of {len(labels)}" if len(labels) > CURVES else ""
-        pictures.append(Curves(f"ROC curve{few}", curves, "false positive rate", "true positive rate"))
+        subset = (
+            f"s of the {len(curves)} classes with the lowest AUROC, of {len(labels)}" if len(labels) > CURVES else ""
+        )
+        pictures.append(Curves(f"ROC curve{subset}", curves, "false positive rate", "true positive rate"))
     if sum(count > 0 for count in figures.get("confidence", ())) > 1:
         pictures.append(Histogram("How confident the answers are", figures["confidence"], "confidence"))
     return pictures
@@ -115,9 +117,9 @@ def _pictures(split: Mapping[str, Any]) -> list[Picture]:
 
 def _tables(split: Mapping[str, Any]) -> list[Table]:
     classes, tables = split.get("classes", []), []
-    if len(classes) > IN_SIGHT:
-        known = [row for row in classes if row["f1"] is not None]
-        weakest = sorted(known, key=lambda row: float(row["f1"]))[:WEAKEST]
+    if len(classes) > MOST_SHOWN:
+        defined = [row for row in classes if row["f1"] is not None]
+        weakest = sorted(defined, key=lambda row: float(row["f1"]))[:WEAKEST]
         tables = [
             _class_table("The classes with the lowest F1", weakest),
             _class_table("", classes, f"All {len(classes)} classes"),
@@ -149,17 +151,17 @@ def _class_table(title: str, classes: Sequence[Mapping[str, Any]], fold: str = "
 
 
 def class_lines(split: Mapping[str, Any]) -> list[str]:
-    """Write the lines of a table of precision, recall, F1 and examples of each class, and the baseline; none without classes.
+    """Format the classes as lines of a table of precision, recall, F1 and examples, with the baseline below; [] without classes.
 
-    Of more than MOST_LINES classes those with the lowest F1 are shown, and how many are not.
+    Of more than MOST_LINES classes, those with the lowest F1 are listed, and a line says how many there are.
     """
     classes = split.get("classes", [])
     if not classes:
         return []
     shown = classes
     if len(classes) > MOST_LINES:
-        measured = sorted((row for row in classes if row["f1"] is not None), key=lambda row: float(row["f1"]))
-        shown = measured[:MOST_LINES]
+        weakest = sorted((row for row in classes if row["f1"] is not None), key=lambda row: float(row["f1"]))
+        shown = weakest[:MOST_LINES]
     names = [
         row["label"] if len(row["label"]) <= WIDTH else row["label"][: WIDTH - 1] + "\N{HORIZONTAL ELLIPSIS}"
         for row in shown

@@ -1,4 +1,4 @@
-"""Classification of a text into one of C classes: softmax of logits, cross-entropy -log p(target)."""
+"""Classifies a text into one of C classes: softmax of logits, cross-entropy -log p(target)."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,8 +17,8 @@ from distilora.tasks import classes
 from distilora.tasks.base import Measurement, Outputs, States, Task
 from distilora.tasks.columns import LABEL_COLUMNS, TEXT_COLUMNS, check_columns, find_column, measured_columns
 from distilora.tasks.foreign import transformers_labels
-from distilora.tasks.labels import label_name, names_in, order_labels, order_note, whole_number
-from distilora.tasks.matching import matched
+from distilora.tasks.labels import collect_names, label_name, order_labels, order_note, whole_number
+from distilora.tasks.matching import match_labels
 from distilora.tasks.registry import register
 from distilora.tasks.showing import Shown
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @register
 class Classification(Task):
-    """`labels` in the order of the logits; columns as found or given in training."""
+    """Classification task; `labels` are in the order of the logits."""
 
     name = "classification"
     output_kind = "label"
@@ -50,12 +50,12 @@ class Classification(Task):
 
     @property
     def settings(self) -> Mapping[str, Any]:  # type: ignore[override]
-        """Labels in order and column names."""
+        """Labels in the order of the logits, and column names."""
         return {"labels": list(self.labels), "text_column": self.text_column, "label_column": self.label_column}
 
     @classmethod
     def from_source(cls, config: DataConfig, source: Source) -> Self:
-        """Find the columns, and the labels with the order they keep for ever.
+        """Create the task with the columns and labels of the training split; the order of the labels is final.
 
         Raises DataError naming the field and row at fault.
         """
@@ -66,7 +66,7 @@ class Classification(Task):
         label = find_column(first.values, config.label_column, LABEL_COLUMNS, "data.label_column")
         check_columns(text, label)
         names = source.label_names.get(label)
-        places = names_in(source.records(config.train_split, "data.train_split"), label) if names is None else {}
+        places = collect_names(source.records(config.train_split, "data.train_split"), label) if names is None else {}
         say(f"data: text from column {text!r}, label from column {label!r}")
         task = cls(order_labels(places, names, config.labels), text, label)
         if config.labels is not None:
@@ -84,12 +84,12 @@ class Classification(Task):
 
     @classmethod
     def from_transformers(cls, config: Mapping[str, Any], name: str) -> Self | None:
-        """Set it up for a Transformers classifier, with the labels of its config.json."""
+        """Create the task from a Transformers classifier's config.json, with its labels."""
         labels = transformers_labels(config, name)
         return None if labels is None else cls(labels, "text", None)
 
     def read(self, values: Mapping[str, Any]) -> Example:
-        """The text, and the label's index; a target of None where no label column was asked for."""
+        """Read the text and the label's index; the target is None if the task has no label column."""
         if self.text_column not in values:
             raise DataError(
                 f"data.text_column: no column {self.text_column!r} (columns: {', '.join(map(str, values))}); name one"
@@ -108,15 +108,15 @@ class Classification(Task):
         return Example((text or "",), self.index(values[self.label_column]))
 
     def read_text(self, text: str) -> Example:
-        """A text given by itself, without a label."""
+        """Read a single text, without a label."""
         return Example((text,))
 
     def records(
         self, source: Source, split: str, setting: str, notes: list[str], training: DataConfig | None = None
     ) -> Iterator[Record]:
-        """Stream a split's records, the source's label names in place of its numbers where they are the task's.
+        """Stream a split's records, with label numbers replaced by the source's label names if those are the task's.
 
-        Labels that are only matched by their place are told in `notes`, unless that is how training was set up.
+        A note says when labels are matched by position only, unless training was set up so.
         """
         records = source.records(split, setting)
         if self.label_column is None:
@@ -124,30 +124,30 @@ class Classification(Task):
         names = source.label_names.get(self.label_column)
         if training is not None and (names is not None or training.labels is not None):
             return records
-        return matched(records, self, names, f"{source.name}, {split}", notes)
+        return match_labels(records, self, names, f"{source.name}, {split}", notes)
 
     def aligned_to(
         self, source: Source, split: str, columns: SourceConfig, notes: list[str]
     ) -> tuple[Task, Iterator[Record]]:
-        """Set it to the text and label columns of other data (see `measured_columns`)."""
+        """Adapt the task to the text and label columns of other data (see `measured_columns`)."""
         first = next(iter(source.records(split, "data.split")), None)
         if first is None:
             raise DataError(f"data.path: {source.name} {split} has no records; give another split")
         text, label = measured_columns(self, source, first.values, columns)
         check_columns(text, label)
-        for what, trained, now in (("Texts", self.text_column, text), ("Labels", self.label_column, label)):
-            if trained is not None and trained != now:
-                notes.append(f"{what} are read from column {now!r}; in training it was {trained!r}.")
+        for content, trained, current in (("Texts", self.text_column, text), ("Labels", self.label_column, label)):
+            if trained is not None and trained != current:
+                notes.append(f"{content} are read from column {current!r}; in training it was {trained!r}.")
         task = Classification(self.labels, text, label)
         return task, task.records(source, split, "data.split", notes)
 
     def for_prediction(self, columns: Collection[str], text_column: str | None = None) -> Task:
-        """Set it to the text column given, else that of training, else one found by its name, and to no label."""
-        known = text_column or (self.text_column if self.text_column in columns else None)
-        return Classification(self.labels, find_column(columns, known, TEXT_COLUMNS, "text-column"), None)
+        """Adapt the task to `text_column`, else the column of training, else one with a usual name, and to no label."""
+        name = text_column or (self.text_column if self.text_column in columns else None)
+        return Classification(self.labels, find_column(columns, name, TEXT_COLUMNS, "text-column"), None)
 
     def declared(self, source: Source) -> bool:
-        """Whether the source declares the names of its labels."""
+        """Tell whether the source declares the names of its labels."""
         return self.label_column in source.label_names
 
     def check(self, examples: Examples) -> None:
@@ -160,7 +160,7 @@ class Classification(Task):
             )
 
     def remarks(self, parts: Sequence[Examples]) -> list[str]:
-        """Warn of classes that are rare in training or missing in a part."""
+        """Warn about classes that are rare in training or missing in a part."""
         rare = classes.rare_classes(self.labels, parts)
         return [rare] if rare else []
 
@@ -170,53 +170,53 @@ class Classification(Task):
         return {label: counts[i] for i, label in enumerate(self.labels)}
 
     def index(self, label: Any) -> int:
-        """The index of a label: by its name, by its number (1.0 is 1), else by its place (see `by_place`).
+        """Look up the index of a label by its name, by its number (1.0 is 1), else by its position (see `by_position`).
 
-        Raises DataError for a label that training has not seen.
+        Raises DataError for a label that was not seen in training.
         """
-        found = self._by_name(label_name(label))
-        if found is None:
-            found = self.by_place(label)
-        if found is None:
+        index = self._by_name(label_name(label))
+        if index is None:
+            index = self.by_position(label)
+        if index is None:
             raise DataError(
                 f"data.label_column: label {label!r} was not seen in training (labels: {', '.join(self.labels)}); "
                 "correct it, or train with it"
             )
-        return found
+        return index
 
-    def by_place(self, label: Any) -> int | None:
-        """The index of a label that has no name here, but is the number of a place, and the names are words; else None."""
-        place = None if self._numbers else whole_number(str(label))
-        if place is None or not 0 <= place < len(self.labels) or self._by_name(str(label)) is not None:
+    def by_position(self, label: Any) -> int | None:
+        """Return the index that an unknown whole-number label stands for, if all class names are words; else None."""
+        position = None if self._numbers else whole_number(str(label))
+        if position is None or not 0 <= position < len(self.labels) or self._by_name(str(label)) is not None:
             return None
-        return place
+        return position
 
     def _by_name(self, name: str) -> int | None:
-        found = self._index.get(name)
-        number = whole_number(name) if found is None else None
-        return found if number is None else self._numbers.get(number)
+        index = self._index.get(name)
+        number = whole_number(name) if index is None else None
+        return index if number is None else self._numbers.get(number)
 
     def head(self, states: States, rows: "Rows") -> "Tensor":
-        """Logits [G, C] of the pooled state of each example's first row."""
+        """Compute logits [G, C] from the pooled state of each example's first row."""
         first = np.flatnonzero(rows.row == 0)
         pooled = states.pooled()
         return states.head(pooled if len(first) == len(rows) else pooled[first])
 
     def loss(self, outputs: "Tensor", targets: Sequence[Any]) -> "Tensor":
-        """Cross-entropy of each example, [G]."""
+        """Compute the cross-entropy of each example, [G]."""
         import torch
 
-        wanted = torch.as_tensor(np.asarray(targets, np.int64), device=outputs.device)
-        return torch.nn.functional.cross_entropy(outputs.float(), wanted, reduction="none")
+        indices = torch.as_tensor(np.asarray(targets, np.int64), device=outputs.device)
+        return torch.nn.functional.cross_entropy(outputs.float(), indices, reduction="none")
 
     def fit_temperature(self, outputs: Outputs, targets: Sequence[Any]) -> float:
-        """Fit the temperature that makes the validation labels most probable (tasks/calibration.py)."""
+        """Fit the temperature that maximises the likelihood of the validation labels (tasks/calibration.py)."""
         from distilora.tasks.calibration import fit_temperature
 
         return fit_temperature(outputs, targets)
 
     def decode(self, outputs: Outputs, examples: Sequence[Example], tokenizer: "Tokenizer") -> list[dict[str, Any]]:
-        """`label`, `score` (its probability) and `p_LABEL` for every label."""
+        """Decode logits into `label`, `score` (its probability) and `p_LABEL` for every label."""
         return [
             {
                 "label": self.labels[int(np.argmax(row))],
@@ -227,13 +227,13 @@ class Classification(Task):
         ]
 
     def metrics(self, outputs: Outputs, targets: Sequence[Any], resamples: int = 0) -> dict[str, Any]:
-        """Accuracy, macro F1, MCC, AUROC, log loss, Brier score and ECE (see `distilora.tasks.metrics.classification`)."""
+        """Compute accuracy, macro F1, MCC, AUROC, log loss, Brier score and ECE (see tasks/metrics/classification.py)."""
         from distilora.tasks.metrics.classification import classification_metrics
 
         return classification_metrics(softmax(outputs), np.asarray(targets, np.int64), resamples)
 
     def headline(self, outputs: Outputs, targets: Sequence[Any]) -> tuple[str, float]:
-        """Accuracy, without scikit-learn, which would cost a training process 36 MB for nothing else."""
+        """Compute the accuracy without scikit-learn, whose import would cost a training process 36 MB."""
         return "accuracy", float(np.mean(softmax(outputs).argmax(axis=1) == np.asarray(targets, np.int64)))
 
     def explained(self, outputs: "Tensor", label: int) -> "Tensor":
@@ -242,7 +242,7 @@ class Classification(Task):
         return outputs[:, label] - outputs[:, others].logsumexp(1)
 
     def findings(self, measurement: Measurement) -> dict[str, Any]:
-        """Find each class's figures, what the majority baseline reaches, and the most confident mistakes."""
+        """Compute each class's figures, those of the majority baseline, and the most confident mistakes."""
         return classes.class_findings(self.labels, measurement)
 
     @classmethod
@@ -257,9 +257,9 @@ class Classification(Task):
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Probabilities [N, C] of logits [N, C], in float64. Raises ValueError for logits that are not finite."""
+    """Compute probabilities [N, C] of logits [N, C], in float64. Raises ValueError if a logit is not finite."""
     values = np.asarray(logits, np.float64)
     if not np.all(np.isfinite(values)):
         raise ValueError("logits are not finite: the model is damaged or the precision overflowed")
-    powers = np.exp(values - values.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+    exponentials = np.exp(values - values.max(axis=-1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))

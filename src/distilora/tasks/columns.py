@@ -1,4 +1,4 @@
-"""Finds the columns of text and label: by name in training; in other data those of training, unless told otherwise."""
+"""Finds the columns of text and label: in training by usual names, in other data by the names of training."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -18,22 +18,23 @@ LABEL_COLUMNS = ("label", "labels", "sentiment", "class", "category", "target", 
 def measured_columns(
     task: "Classification", source: Source, columns: Iterable[str], settings: SourceConfig
 ) -> tuple[str, str]:
-    """Find the text column and the label column.
+    """Find the text column and the label column of labelled data: by the settings, else those of training.
 
-    Another text column than that of training is found by its name, which is said. Another label column is not: it may
-    hold anything. It must be given, or be one whose label names the source itself declares (the Hub's class labels,
-    aclImdb); a model that never knew a label column (a foreign classifier) takes one by its name.
+    If the text column of training is missing, one with a usual name replaces it, and a note says so. A label column is not
+    replaced by a usual name, since its labels may mean something else: it must be set, or the source itself must declare
+    its label names (the Hub's class labels, aclImdb). Only a model without a label column of its own, a foreign
+    classifier, takes one with a usual name.
 
-    Raises DataError naming the setting if a column is not there.
+    Raises DataError naming the setting if a column is missing.
     """
     columns = [str(column) for column in columns]
-    text = settings.text_column or (task.text_column if task.text_column in columns else None)
-    found_text = find_column(columns, text, TEXT_COLUMNS, "data.text_column")
-    if text is None:
-        say(f"note: no column {task.text_column!r} as in training: texts are read from {found_text!r}")
+    name = settings.text_column or (task.text_column if task.text_column in columns else None)
+    text = find_column(columns, name, TEXT_COLUMNS, "data.text_column")
+    if name is None:
+        say(f"note: no column {task.text_column!r} as in training: texts are read from {text!r}")
     if settings.label_column or task.label_column in columns:
-        label = settings.label_column or task.label_column
-        return found_text, find_column(columns, label, LABEL_COLUMNS, "data.label_column")
+        name = settings.label_column or task.label_column
+        return text, find_column(columns, name, LABEL_COLUMNS, "data.label_column")
     declared = [column for column in columns if column in source.label_names]
     if task.label_column is None:
         label = find_column(columns, None, LABEL_COLUMNS, "data.label_column")
@@ -45,11 +46,11 @@ def measured_columns(
             "name one with --data.label_column"
         )
     say(f"note: labels are read from column {label!r}")
-    return found_text, label
+    return text, label
 
 
 def check_columns(text: str, label: str) -> None:
-    """Raises DataError if one column is both the text and its label."""
+    """Raise DataError if text and label are the same column."""
     if text == label:
         raise DataError(
             f"data.label_column: {label!r} is the column of the text; name another with --data.label_column, or the text's "
@@ -57,17 +58,17 @@ def check_columns(text: str, label: str) -> None:
         )
 
 
-def find_column(columns: Iterable[str], given: str | None, names: Sequence[str], field: str) -> str:
-    """The column given, else the first whose name (in lower case) is in `names`, in their order.
+def find_column(columns: Iterable[str], name: str | None, usual_names: Sequence[str], field: str) -> str:
+    """Return the column `name`; if that is None, the first of `usual_names` that is a column, in any case.
 
     Raises DataError naming `field` and listing the columns if there is none.
     """
     columns = [str(column) for column in columns]
     lowered = {column.lower().strip(): column for column in reversed(columns)}
-    found = (
-        given if given in columns else next((lowered[n] for n in names if n in lowered), None) if not given else None
-    )
-    if found is None:
-        missing = f"no column {given!r}" if given else f"no column called {', '.join(names[:4])} or alike"
+    if name in columns:
+        return name
+    column = None if name else next((lowered[usual] for usual in usual_names if usual in lowered), None)
+    if column is None:
+        missing = f"no column {name!r}" if name else f"no column called {', '.join(usual_names[:4])} or similar"
         raise DataError(f"{field}: {missing} (columns: {', '.join(columns)}); name one with --{field}")
-    return found
+    return column

@@ -1,7 +1,7 @@
-"""The Python file of a task of one's own: found before training, loaded by the fresh process that verifies the run.
+"""Locates the Python file of a custom task before training, and imports it in the fresh processes that load its models.
 
-A model names its task and does not hold its code. Whoever loads it must import the file that registers the task, so a task
-typed into a notebook or an interpreter would leave a model that nothing can load.
+An artifact stores the name of its task, not the code. A process that loads it must import the file that registers the task, so
+a model of a task typed into a notebook or an interpreter could never be loaded.
 """
 
 import argparse
@@ -17,34 +17,34 @@ from distilora.fresh_process import run_fresh
 from distilora.tasks.base import Task
 from distilora.tasks.registry import restore
 
-_loading: str | None = None  # the file that this process is loading for another one
-_used: str | None = None  # the file that the user named
+_loading: str | None = None  # file that is being imported
+_used: str | None = None  # file named by --task-file
 
 
 def task_file(task: Task) -> Path | None:
-    """The file that registers a task; None for a task of distilora's own.
+    """Return the file that defines a task; None for a built-in task.
 
-    Raises ConfigError if it has none, as one typed into a notebook or an interpreter.
+    Raises ConfigError if there is no file, as for a task typed into a notebook or an interpreter.
     """
-    kind = type(task)
-    if kind.__module__.startswith("distilora."):
+    task_class = type(task)
+    if task_class.__module__.startswith("distilora."):
         return None
     try:
-        file = inspect.getsourcefile(kind)
+        file = inspect.getsourcefile(task_class)
     except (OSError, TypeError):
         file = None
     if file is None or not Path(file).is_file():
         raise ConfigError(
-            f"task: {kind.__name__} is defined in no file, and nothing could load its model again; put it into a .py file "
+            f"task: {task_class.__name__} is not defined in a file, so its model could not be loaded again; put it into a .py file "
             "and import it from there"
         )
     return Path(file).resolve()
 
 
 def check_task(task: Task) -> None:
-    """Has a fresh process load a task of one's own, as it must when the model is verified and whenever it is used.
+    """Load a custom task in a fresh process, as the round trip and every later use of the model must.
 
-    Raises ConfigError if there is no file, or the file does not register the task or itself starts a training.
+    Raises ConfigError if there is no file, or if the file does not register the task or starts a training itself.
     """
     if _loading is not None:
         raise ConfigError(
@@ -53,26 +53,26 @@ def check_task(task: Task) -> None:
     file = task_file(task)
     if file is None:
         return
-    words = (*as_words(task), "--settings", json.dumps({"name": task.name, "settings": dict(task.settings)}))
-    done = run_fresh("distilora.tasks.file", *words)
-    if done.code:
-        raise ConfigError(f"task: a fresh process cannot load {type(task).__name__} from {file}: {done.error}")
+    arguments = (*task_arguments(task), "--settings", json.dumps({"name": task.name, "settings": dict(task.settings)}))
+    outcome = run_fresh("distilora.tasks.file", *arguments)
+    if outcome.code:
+        raise ConfigError(f"task: a fresh process cannot load {type(task).__name__} from {file}: {outcome.error}")
 
 
-def as_words(task: Task) -> tuple[str, ...]:
-    """The arguments that tell a fresh process where the task is."""
+def task_arguments(task: Task) -> tuple[str, ...]:
+    """Return the command-line arguments by which a fresh process finds the task; none for a built-in one."""
     file = task_file(task)
     return () if file is None else ("--task-file", str(file), "--task-module", _module(task, file))
 
 
 def add_task_file(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `as_words` to the fresh process's parser."""
+    """Add the arguments of `task_arguments` to a fresh process's parser."""
     parser.add_argument("--task-file", help="Python file that registers the task")
     parser.add_argument("--task-module", default="", help="its name, where it is part of a package")
 
 
 def load_task_file(file: str | None, module: str = "") -> None:
-    """Imports the file; what lies beside it, or beside its package, can be imported by it, but shadows nothing."""
+    """Import the file. It can import its neighbours, or those of its package, but they shadow no other module."""
     global _loading
     if file is None:
         return
@@ -85,15 +85,15 @@ def load_task_file(file: str | None, module: str = "") -> None:
         spec = importlib.util.spec_from_file_location("distilora_task", file)
         assert spec is not None
         assert spec.loader is not None
-        found = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = found  # dataclasses look their module up there
-        spec.loader.exec_module(found)
+        imported = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = imported  # dataclasses look their module up there
+        spec.loader.exec_module(imported)
     finally:
         _loading = None
 
 
 def use_task_file(file: str) -> None:
-    """Import the file that a user names, so that its task is known by its name. Raises ConfigError if that fails."""
+    """Import the file named by `--task-file`, which registers its task. Raises ConfigError if that fails."""
     global _used
     path = Path(file).expanduser()
     if not path.is_file():
@@ -102,7 +102,7 @@ def use_task_file(file: str) -> None:
         load_task_file(str(path.resolve()))
     except DistiloraError:
         raise
-    except Exception as error:  # whatever the file does
+    except Exception as error:  # the file may raise anything
         reason = " ".join(str(error).split())
         raise ConfigError(
             f"--task-file: {file} cannot be imported ({type(error).__name__}: {reason}); correct it"
@@ -111,12 +111,12 @@ def use_task_file(file: str) -> None:
 
 
 def used_task_file() -> str | None:
-    """The file that the user named, for processes that this one starts; None if there was none."""
+    """Return the file named by `--task-file`, for child processes; None if there is none."""
     return _used
 
 
 def _module(task: Task, file: Path) -> str:
-    """The dotted name of a module in a package; empty for a file by itself."""
+    """Return the dotted name of a module in a package; empty for a stand-alone file."""
     name = type(task).__module__
     if name == "__main__":  # started by python -m
         name = getattr(getattr(sys.modules["__main__"], "__spec__", None), "name", "")
@@ -124,13 +124,13 @@ def _module(task: Task, file: Path) -> str:
 
 
 def _root(file: Path, module: str) -> Path:
-    """The folder from which the file is imported."""
+    """Return the folder from which the file is imported."""
     levels = module.count(".") + (file.name == "__init__.py") if module else 0
     return file.parents[levels]
 
 
 def main() -> int:
-    """The fresh process: loads the file and restores the task, or says on stderr why it cannot."""
+    """Load the file and restore the task, in a fresh process; on failure print the reason to stderr."""
     parser = argparse.ArgumentParser(prog="python -m distilora.tasks.file", description=__doc__)
     add_task_file(parser)
     parser.add_argument("--settings", type=json.loads, required=True, help="name and settings of the task")

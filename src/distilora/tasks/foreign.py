@@ -1,4 +1,4 @@
-"""Reads what a foreign Transformers classifier says of its labels."""
+"""Reads the labels of a foreign Transformers classifier from its config.json."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,18 +7,19 @@ from distilora.errors import ArtifactError
 
 
 def transformers_labels(config: Mapping[str, Any], name: str) -> list[str] | None:
-    """Read the labels of a classifier's config.json, in order; None if it is not of a classifier.
+    """Read the labels of a classifier's config.json, in order; return None if the model is not a classifier.
 
-    Raises ArtifactError for a classifier of a number or of several labels at once; KeyError, ValueError or TypeError if the
-    labels are damaged.
+    Raises ArtifactError for regression and for multi-label classification; KeyError, ValueError or TypeError for malformed
+    labels.
     """
-    if not any(str(kind).endswith("ForSequenceClassification") for kind in config.get("architectures") or ()):
+    if not any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or ()):
         return None
     numbered = config.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"}
-    names = {int(place): str(label) for place, label in numbered.items()}
-    labels = [names[place] for place in range(len(names))]
+    names = {int(index): str(label) for index, label in numbered.items()}
+    labels = [names[index] for index in range(len(names))]
     if len(labels) < 2 or config.get("problem_type") in ("regression", "multi_label_classification"):
         raise ArtifactError(
-            f"{name}: gives a number or several labels at once, which distilora does not; give another model"
+            f"{name}: regression and multi-label classification are not supported; give a model that predicts one label of "
+            "several"
         )
     return labels

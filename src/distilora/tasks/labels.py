@@ -1,6 +1,6 @@
-"""Names classes: what a value of a label column is called, and the order in which names are kept.
+"""Names and orders the classes of a label column.
 
-A name is the value as it is written. Numbers that are equal are one class: 1 beside 1.0 is called 1.
+A class is named after the value as it is written. Equal numbers are one class: 1 beside 1.0 is called 1.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 from distilora.errors import DataError
 from distilora.files.tables import Record
-from distilora.tasks.scales import graded
+from distilora.tasks.scales import graded_order
 
 MOST_CLASSES_OF_FEW = 20  # classes of which more than half may have one example
 _WHOLE = re.compile(r"\s*(-?(?:0|[1-9][0-9]{0,17}))(?:\.0+)?\s*")  # not 007, which is a code
@@ -21,26 +21,26 @@ _DIGITS = re.compile(r"([0-9]{1,18})")
 
 
 def label_name(value: Any) -> str:
-    """The value as it is written. Raises DataError for a list and for what else is neither word nor number."""
+    """Return the value as it is written. Raises DataError for a list or anything else that is neither word nor number."""
     if isinstance(value, list | tuple | set | dict | bytes):
         raise DataError(
             f"data.label_column: a label is {value!r:.60}, a {type(value).__name__}; one word or number for each text is "
-            "wanted: keep one of them, or name another column"
+            "needed: keep one of them, or name another column"
         )
     return str(value)
 
 
 def whole_number(name: str) -> int | None:
-    """The whole number that a name is, however it is written (1, 1.0); else None."""
-    found = _WHOLE.fullmatch(name)
-    return int(found[1]) if found else None
+    """Parse a name that is a whole number, as 1 or 1.0; return None for any other."""
+    match = _WHOLE.fullmatch(name)
+    return int(match[1]) if match else None
 
 
-def names_in(records: Iterable[Record], column: str) -> dict[str, str]:
-    """The names in a label column and where each stands first.
+def collect_names(records: Iterable[Record], column: str) -> dict[str, str]:
+    """Collect the names in a label column, each with the place where it first occurs.
 
-    Raises DataError naming the row if a label is blank or of no use, or if booleans stand beside numbers, and if nearly every
-    row has a label of its own.
+    Raises DataError, naming the row, for a blank or invalid label and for booleans mixed with numbers; also if most rows have
+    a label of their own.
     """
     places: dict[str, str] = {}
     boolean = number = ""
@@ -67,55 +67,56 @@ def names_in(records: Iterable[Record], column: str) -> dict[str, str]:
         places.setdefault(name, record.place)
     if len(places) > MOST_CLASSES_OF_FEW and 2 * len(places) > rows:
         raise DataError(
-            f"data.label_column: {column!r} holds {len(places):,} different values in {rows:,} rows; classes are wanted: sort "
+            f"data.label_column: {column!r} holds {len(places):,} different values in {rows:,} rows, too many for classes; sort "
             "numbers into ranges, or name another column"
         )
     return places
 
 
 def order_labels(
-    places: Mapping[str, str], source_names: Sequence[str] | None, given: Sequence[str | int] | None
+    places: Mapping[str, str], source_names: Sequence[str] | None, configured: Sequence[str | int] | None
 ) -> tuple[str, ...]:
-    """Label names in the order they keep for ever: those given, else the source's, else the names found, sorted.
+    """Return the final order of the labels: `configured`, else the source's, else the names in the data, sorted.
 
-    Numbers sort by value, and so do numbers inside names (2 stars before 10 stars); everything else as text.
+    Numbers sort by value, and so do numbers inside names (2 stars before 10 stars); everything else sorts as text.
 
     Args:
-        places: the names found in the data, and where; not looked at where the source has names of its own.
+        places: names in the data, from `collect_names`; ignored if the source has names of its own.
+        source_names: names that the source declares, in order.
+        configured: the setting `data.labels`.
 
-    Raises DataError if fewer than two classes are found, if the number of names given does not fit the source's, or if a
-    label of the data is not among those given.
+    Raises DataError for fewer than two classes, or if the number of configured labels is not that of the source.
     """
-    if given is not None and source_names is not None and len(given) != len(source_names):
-        raise DataError(f"data.labels: {len(given)} given, but the source has {', '.join(source_names)}")
-    if given is not None:
-        return tuple(map(str, given))
+    if configured is not None and source_names is not None and len(configured) != len(source_names):
+        raise DataError(f"data.labels: {len(configured)} given, but the source has {', '.join(source_names)}")
+    if configured is not None:
+        return tuple(map(str, configured))
     if source_names is not None:
         return tuple(source_names)
     spellings: dict[str | int, list[str]] = {}
     for name in places:
         number = whole_number(name)
         spellings.setdefault(name if number is None else number, []).append(name)
-    names = [same[0] if len(same) == 1 else str(key) for key, same in spellings.items()]
+    names = [variants[0] if len(variants) == 1 else str(key) for key, variants in spellings.items()]
     if len(names) < 2:
         raise DataError(f"data.label_column: only the class {', '.join(names)!r} found; two or more are needed")
     return tuple(sorted(names, key=_natural))
 
 
 def order_note(labels: Sequence[str]) -> str:
-    """A question for the order of labels that look graded and do not stand in that order; empty for all others."""
-    order = graded(labels)
+    """Suggest the graded order for labels that look graded but are ordered otherwise; return '' for any others."""
+    order = graded_order(labels)
     if order is None or order == tuple(labels):
         return ""
     return (
-        f"the labels look graded, but are kept in alphabetical order ({', '.join(labels)}); for their own give "
+        f"the labels look graded, but are kept in alphabetical order ({', '.join(labels)}); to keep them graded give "
         f"--data.labels {shlex.quote(json.dumps(order, ensure_ascii=False))}"
     )
 
 
 def _natural(name: str) -> tuple[int, float, list[str | int], str]:
-    """The place of a name: numbers first, by value; then text, the numbers in it by value."""
+    """Return the sort key of a name: numbers first, by value; then text, the numbers in it by value."""
     if _DECIMAL.fullmatch(name.strip()):
         return 0, float(name), [], name
-    chunks = _DIGITS.split(name)  # text at even places, digits at odd ones
+    chunks = _DIGITS.split(name)  # text at even positions, digits at odd ones
     return 1, 0.0, [int(chunk) if i % 2 else chunk for i, chunk in enumerate(chunks)], name

@@ -1,4 +1,4 @@
-"""Matches the labels of other data to a model's classes: by name, else by place, and that is said aloud."""
+"""Matches the labels of other data to a model's classes: by name, else by position, with a warning."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,50 +11,52 @@ if TYPE_CHECKING:
     from distilora.tasks.classification import Classification
 
 
-def matched(
+def match_labels(
     records: Iterable[Record], task: "Classification", names: Sequence[str] | None, source: str, notes: list[str]
 ) -> Iterator[Record]:
-    """Records of a task that has a label column, with the source's label names in place of its numbers where they are the model's.
+    """Yield labelled records, with label numbers replaced by the source's label names if those are the model's.
 
     Args:
-        names: those the source declares behind whole-number labels, in order; None where it declares none.
-        source: its name, for messages.
-        notes: gets a sentence where labels are matched by their place; without `names`, when the first such label is read.
+        task: a task with a label column.
+        names: names that the source declares for whole-number labels, in order; None if it declares none.
+        source: the source's name, for messages.
+        notes: receives a sentence if labels are matched by position; without `names`, once the first such label is read.
 
-    Raises DataError if the source declares other names than the model's, and more or fewer of them.
+    Raises DataError if the source declares names that differ from the model's in number, too.
     """
     label = task.label_column
     assert label is not None
     if names is None:
-        return _watched(records, task, label, source, notes)
+        return _with_warning(records, task, label, source, notes)
     if set(names) <= set(task.labels):
-        return (Record(r.place, {**r.values, label: _named(r.values.get(label), names)}) for r in records)
+        return (Record(r.place, {**r.values, label: _name_of(r.values.get(label), names)}) for r in records)
     if len(names) != len(task.labels):
         raise DataError(
             f"data.label_column: {source} has labels {', '.join(names)}, the model {', '.join(task.labels)}; "
-            "give data with the same ones"
+            "give data with the same labels"
         )
-    _tell(names, task, source, notes)
+    _warn(names, task, source, notes)
     return iter(records)
 
 
-def _watched(
+def _with_warning(
     records: Iterable[Record], task: "Classification", label: str, source: str, notes: list[str]
 ) -> Iterator[Record]:
-    told = False
+    """Yield the records; warn at the first label that is matched by position."""
+    warned = False
     for record in records:
-        if not told and task.by_place(record.values.get(label)) is not None:
-            told = True
-            _tell(range(len(task.labels)), task, source, notes)
+        if not warned and task.by_position(record.values.get(label)) is not None:
+            warned = True
+            _warn(range(len(task.labels)), task, source, notes)
         yield record
 
 
-def _tell(theirs: Iterable[Any], task: "Classification", source: str, notes: list[str]) -> None:
-    pairs = ", ".join(f"{one} = {label}" for one, label in zip(theirs, task.labels, strict=True))
-    note = f"Labels of {source} are matched by their place: {pairs}."
+def _warn(source_labels: Iterable[Any], task: "Classification", source: str, notes: list[str]) -> None:
+    pairs = ", ".join(f"{theirs} = {ours}" for theirs, ours in zip(source_labels, task.labels, strict=True))
+    note = f"Labels of {source} are matched by position: {pairs}."
     say(f"warning: {note}")
     notes.append(note)
 
 
-def _named(value: Any, names: Sequence[str]) -> Any:
+def _name_of(value: Any, names: Sequence[str]) -> Any:
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else value

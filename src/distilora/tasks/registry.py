@@ -1,4 +1,4 @@
-"""Knows tasks by name, so that a recipe can ask for one and an artifact can be loaded."""
+"""Finds tasks by name, for a recipe to train one and for an artifact to restore its own."""
 
 import importlib
 from collections.abc import Iterator, Mapping
@@ -7,25 +7,25 @@ from typing import Any
 from distilora.errors import ArtifactError, ConfigError
 from distilora.tasks.base import Task
 
-OWN = {"classification": "distilora.tasks.classification"}  # imported on first use
+BUILTIN = {"classification": "distilora.tasks.classification"}  # imported on first use
 _REGISTRY: dict[str, type[Task]] = {}
 
 
 def register(task: type[Task]) -> type[Task]:
-    """Make a task known by its name. Usable as a decorator."""
+    """Register a task under its name. Usable as a decorator."""
     _REGISTRY[task.name] = task
     return task
 
 
 def known_tasks() -> list[str]:
     """List the names of all tasks."""
-    return [*OWN, *(name for name in _REGISTRY if name not in OWN)]
+    return [*BUILTIN, *(name for name in _REGISTRY if name not in BUILTIN)]
 
 
 def find_task(name: str) -> type[Task]:
     """Find a task by its name. Raises ConfigError if no such task is registered."""
-    if name not in _REGISTRY and name in OWN:
-        importlib.import_module(OWN[name])
+    if name not in _REGISTRY and name in BUILTIN:
+        importlib.import_module(BUILTIN[name])
     if name not in _REGISTRY:
         raise ConfigError(
             f"task: no task called {name!r} is registered (there is {', '.join(known_tasks())}); name the file that "
@@ -34,15 +34,15 @@ def find_task(name: str) -> type[Task]:
     return _REGISTRY[name]
 
 
-def own_tasks() -> Iterator[type[Task]]:
-    """Give every task of distilora's own."""
-    return map(find_task, OWN)
+def builtin_tasks() -> Iterator[type[Task]]:
+    """Yield every built-in task."""
+    return map(find_task, BUILTIN)
 
 
 def restore(name: str, settings: Mapping[str, Any]) -> Task:
-    """Make the task that an artifact names. Raises ArtifactError if no such task is registered."""
+    """Create the task of an artifact from its settings. Raises ArtifactError if no such task is registered."""
     try:
-        kind = find_task(name)
+        task = find_task(name)
     except ConfigError as error:
         raise ArtifactError(str(error)) from None
-    return kind(**settings)
+    return task(**settings)

@@ -1,11 +1,11 @@
-"""Known scales: words that grade, from the least to the most, by which labels are recognised as having an order."""
+"""Recognises labels that have an order, by known scales such as low, medium, high."""
 
 import re
 from collections.abc import Sequence
 
 _NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
-# A scale is a sequence of levels, a level the names it goes by, as `_plain` writes them.
+# A scale is a sequence of levels, a level a set of synonyms, normalised by `_plain`.
 _SCALES = tuple(
     tuple(frozenset(level.split("|")) for level in scale.split(" < "))
     for scale in (
@@ -29,24 +29,24 @@ _SCALES = tuple(
 )
 
 
-def graded(labels: Sequence[str]) -> tuple[str, ...] | None:
-    """The labels from the least to the most, where three or more stand on one known scale or begin with a number word.
+def graded_order(labels: Sequence[str]) -> tuple[str, ...] | None:
+    """Sort three or more labels that are all on one known scale, or all begin with a number word, from low to high.
 
-    None if they do not, or if two of them are of one level.
+    Returns None for any others, also if two of them are on the same level.
     """
     if len(labels) < 3:
         return None
     plain = [_plain(label) for label in labels]
-    first = [name.split(" ")[0] for name in plain]
+    first_words = [name.split(" ")[0] for name in plain]
     scales = [*_SCALES, tuple(frozenset([word]) for word in _NUMBER_WORDS)]
-    for scale, names in zip(scales, [*[plain] * len(_SCALES), first], strict=True):
-        levels = [next((i for i, level in enumerate(scale) if name in level), None) for name in names]
-        found = [level for level in levels if level is not None]
-        if len(set(found)) == len(labels):
-            return tuple(label for _, label in sorted(zip(found, labels, strict=True)))
+    for scale, names in zip(scales, [*[plain] * len(_SCALES), first_words], strict=True):
+        matches = [next((i for i, level in enumerate(scale) if name in level), None) for name in names]
+        levels = [level for level in matches if level is not None]
+        if len(set(levels)) == len(labels):
+            return tuple(label for _, label in sorted(zip(levels, labels, strict=True)))
     return None
 
 
 def _plain(label: str) -> str:
-    """The label in lower case, with single spaces between its words."""
+    """Return the label in lower case, with single spaces between its words."""
     return re.sub(r"[\s_-]+", " ", label.lower()).strip()

@@ -1,4 +1,4 @@
-"""What a task has a report show, as data: the report draws it, and knows no task."""
+"""Describes the pictures and tables of a task as data, so that the report can draw them without knowing the task."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Matrix:
-    """Counts [true][predicted], as a heat map of each row's shares."""
+    """Confusion matrix of counts [true][predicted], drawn as a heat map of each row's shares."""
 
     caption: str
     counts: Sequence[Sequence[int]]
@@ -15,7 +15,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Accuracy against confidence: rows of `confidence`, `accuracy` and `count`."""
+    """Reliability diagram, accuracy against confidence: bins of `confidence`, `accuracy` and `count`."""
 
     caption: str
     bins: Sequence[Mapping[str, float]]
@@ -23,7 +23,7 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Curve:
-    """A line through points, with its name."""
+    """Named line through points."""
 
     name: str
     x: Sequence[float]
@@ -32,7 +32,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Curves:
-    """Curves in the unit square, above its diagonal where they say something."""
+    """Curves in the unit square; its diagonal is chance."""
 
     caption: str
     curves: Sequence[Curve]
@@ -51,7 +51,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under a heading; those of `text` are long. `fold` names a table that unfolds when it is clicked."""
+    """Table of cells; columns in `text` hold long texts. With `fold`, the table is folded under that name."""
 
     title: str
     columns: Sequence[str]

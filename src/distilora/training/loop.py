@@ -134,7 +134,7 @@ def _train(setup: Setup, state: State, best: Best, schedule: Schedule) -> None:
     token_budget = setup.token_budget * setup.processes.count  # of a micro-batch, which the processes share
     seconds_before, started = state.seconds, time.monotonic()
     examples = setup.train.rows.groups * config.epochs
-    bar = Progress("training", examples, done=schedule.seen(state.update))
+    bar = Progress("training", examples, initial=schedule.seen(state.update))
     with noting_signals() as stop, bar:
         # states below the lowest trained block never change: compute them once
         state.updating += setup.caches.fill(stop)

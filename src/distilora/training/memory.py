@@ -1,7 +1,7 @@
 """Measures the memory of training: weights, gradients, optimiser state, activations, and the peak.
 
-On a CPU the peak is of anonymous memory (RssAnon: without mapped libraries and files), above its value after all imports;
-on a GPU it is what PyTorch has allocated there. An MB is 10^6 bytes.
+On a CPU the peak is that of anonymous memory (RssAnon: without mapped libraries and files), minus its value after all imports;
+on a GPU it is the memory allocated by PyTorch. An MB is 10^6 bytes.
 """
 
 import re
@@ -20,7 +20,7 @@ _ANONYMOUS = re.compile(rb"^RssAnon:\s+(\d+) kB", re.MULTILINE)
 
 
 def anonymous_mb() -> float:
-    """Return this process's anonymous resident memory, MB; NaN where the system does not report it (not Linux)."""
+    """Return this process's anonymous resident memory, MB; NaN if the system does not report it (not Linux)."""
     try:
         match = _ANONYMOUS.search(Path("/proc/self/status").read_bytes())
     except OSError:
@@ -29,7 +29,7 @@ def anonymous_mb() -> float:
 
 
 def after_imports_mb() -> float:
-    """Import all that training imports and return the anonymous memory then, MB: the baseline of a peak."""
+    """Import the libraries of training and return the anonymous memory, MB: the baseline of a peak."""
     import_offline()
     import accelerate  # noqa: F401
     import peft  # noqa: F401
@@ -41,22 +41,22 @@ def after_imports_mb() -> float:
 class Peak:
     """Peak memory of a `with` block, in `peak.mb`; on a CPU sampled every 10 ms.
 
-    On a CPU the baseline `above`, the value after imports, is subtracted. In a process that has trained before, memory
-    it kept and reuses is not counted, so only figures of fresh processes are comparable.
+    On a CPU `baseline`, the value after imports, is subtracted. In a process that has trained before,
+    reused memory is not counted, so only figures of fresh processes are comparable.
     """
 
-    def __init__(self, device: torch.device, above: float = 0.0, every_s: float = 0.01) -> None:
-        self.device, self.above, self.every_s = device, above, every_s
+    def __init__(self, device: torch.device, baseline: float = 0.0, every_s: float = 0.01) -> None:
+        self.device, self.baseline, self.every_s = device, baseline, every_s
         self.mb = 0.0
-        self._done = threading.Event()
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Self:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
-            self.above = min(self.above, anonymous_mb())
-            self.mb = anonymous_mb() - self.above
+            self.baseline = min(self.baseline, anonymous_mb())
+            self.mb = anonymous_mb() - self.baseline
             self._thread.start()
         return self
 
@@ -68,20 +68,20 @@ class Peak:
 
     def stop(self) -> None:
         """Stop sampling; `mb` is final. A second call has no effect."""
-        if not self._done.is_set():
-            self._done.set()
+        if not self._stopped.is_set():
+            self._stopped.set()
             self._thread.join()
-            self.mb = max(self.mb, anonymous_mb() - self.above)
+            self.mb = max(self.mb, anonymous_mb() - self.baseline)
 
     def _watch(self) -> None:
-        while not self._done.wait(self.every_s):
-            self.mb = max(self.mb, anonymous_mb() - self.above)
+        while not self._stopped.wait(self.every_s):
+            self.mb = max(self.mb, anonymous_mb() - self.baseline)
 
 
 class Meter:
-    """Meter of one update: the activations kept for the backward pass, the gradients, the optimiser's state.
+    """Memory meter of one update: activations saved for the backward pass, gradients, optimiser state.
 
-    `activations_mb` is the maximum over micro-batches; weights do not count as activations, autocast's copies do.
+    `activations_mb` is the maximum over micro-batches; weights do not count as activations, but autocast's copies do.
     """
 
     def __init__(self, network: Network) -> None:
@@ -93,24 +93,24 @@ class Meter:
 
     @contextmanager
     def forward(self) -> Iterator[None]:
-        """Measure the forward pass of a micro-batch run inside this context."""
+        """Measure the forward pass of a micro-batch, run inside this context."""
         if not self.open:
             yield
             return
         sizes: dict[int, int] = {}  # of the storages saved for the backward pass, by address
 
-        def note(tensor: torch.Tensor) -> torch.Tensor:
+        def record(tensor: torch.Tensor) -> torch.Tensor:
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in self._weights:
                 sizes[storage.data_ptr()] = storage.nbytes()
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
             yield
         self.figures["activations_mb"] = max(self.figures.get("activations_mb", 0.0), sum(sizes.values()) / 1e6)
 
     def update(self, trained: Iterable[torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
-        """Measure gradients and moments, after the optimiser's step and before `zero_grad`; then stop measuring."""
+        """Measure gradients and optimiser state, between the optimiser's step and `zero_grad`, then close the meter."""
         if self.open:
             self.figures["gradients_mb"] = _mb(p.grad for p in trained if p.grad is not None)
             moments = (v for state in optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor))
