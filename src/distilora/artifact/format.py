@@ -3,7 +3,8 @@
 artifact.json     schema version, task, cleaning, max length, encoder, weights, precision, temperature, checksums of the
                   files and, in `checksum`, of itself
 tokenizer.json    with its truncation
-check.npz         check texts and their outputs, for the round trip
+check.npz         check texts and the encoder's outputs for them, for the round trip
+lexicon/          n-gram expert, safetensors, where there is one
 
 and one of:
 
@@ -30,8 +31,9 @@ from distilora.errors import ArtifactError
 from distilora.files.atomic import replacing_folder, sha256
 from distilora.hardware import InferencePrecision
 
-SCHEMA = 4
-READABLE = {2: {"parity"}, 3: set(), 4: set()}  # and the fields that an older schema lacks; `checksum` came with 4
+SCHEMA = 5
+# and the fields that an older schema lacks; `checksum` came with 4
+READABLE = {2: {"parity", "lexicon"}, 3: {"lexicon"}, 4: {"lexicon"}, 5: set()}
 WEIGHTS = {  # glob pattern of the only files that weights are loaded from
     "peft": "adapter/adapter_model.safetensors",
     "delta": "delta/delta.safetensors",
@@ -58,6 +60,8 @@ class Artifact:
     agreement: dict[str, Any] = dataclasses.field(default_factory=dict)  # with the run's own labels or outputs, by base
     # of an export with the fp32 original (export/parity.py)
     parity: dict[str, Any] = dataclasses.field(default_factory=dict)
+    # the n-gram expert in lexicon/ (lexicon/format.py): its kind and the weights of both views; {}: none
+    lexicon: dict[str, Any] = dataclasses.field(default_factory=dict)
     distilora: str = ""  # version that wrote it
     schema: int = SCHEMA
     files: dict[str, str] = dataclasses.field(default_factory=dict)  # path -> SHA-256

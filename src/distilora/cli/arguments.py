@@ -161,6 +161,8 @@ def add_loading(parser: Parser) -> None:
     parser.add_argument("--encoder", help="path of the run's encoder, if it has moved since training")
     parser.add_argument("--base", choices=["auto", "4bit", "full"], default="auto",
                         help="weights under a qlora run's adapter; auto: 4bit, as in training")  # fmt: skip
+    parser.add_argument("--lexicon", choices=["auto", "none"], default="auto",
+                        help="none: without the model's n-gram expert, by the encoder alone")  # fmt: skip
 
 
 def add_answering(parser: Parser) -> None:

@@ -20,12 +20,14 @@ def print_evaluation(
     title: str, task: str, evaluation: Mapping[str, Any], more_rows: Sequence[tuple[str, str]] = ()
 ) -> None:
     """Print an evaluation: its verdict, its headline metrics with `more_rows` below, and the lines of its task."""
+    from distilora.evaluation.baselines import baseline_lines
+    from distilora.evaluation.views import view_lines
     from distilora.tasks.registry import find_task
 
     if evaluation.get("verdict"):
         print(f"{evaluation['verdict']}\n")
     print_table(title, [*metric_rows(evaluation), *more_rows])
-    for line in find_task(task).lines(evaluation):
+    for line in [*find_task(task).lines(evaluation), *view_lines(evaluation), *baseline_lines(evaluation)]:
         print(line)
 
 

@@ -45,7 +45,9 @@ def _explain(args: Namespace, text: str) -> int:
     if args.output:
         check_output(args.output)
         check_free(args.output, args.overwrite)
-    predictor = load(args.run, args.precision, args.device, args.encoder, args.base, backend=args.backend)
+    predictor = load(
+        args.run, args.precision, args.device, args.encoder, args.base, backend=args.backend, lexicon=args.lexicon
+    )
     explanation = explain(predictor, text, args.method, args.level, args.label, args.steps)
     if args.output:
         write_explanation(explanation, args.output)

@@ -15,6 +15,8 @@ BackendName = Literal["auto", "torch", "onnx"]
 Attention = Literal["auto", "packed", "eager", "sdpa"]
 MethodName = Literal["lora", "qlora", "full", "head"]
 Base = Literal["auto", "4bit", "full"]
+LexiconName = Literal["none", "nbsvm"]
+LexiconUse = Literal["auto", "none"]
 
 
 SEEDS = 2**63  # PyTorch takes a signed 64-bit integer
@@ -214,6 +216,8 @@ class EvaluationConfig:
     """Resamples behind the 95% intervals (percentile bootstrap over examples)."""
     mistakes: int = 20
     """Most confident mistakes shown with their text."""
+    baselines: bool = True
+    """Fit n-gram models on the same labels (seconds) and put their figures beside the model's."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError if a field is out of range."""
@@ -231,6 +235,10 @@ class RunConfig:
     """Folder the run writes; it must not hold another run (see --overwrite and --resume)."""
     task: str = "classification"
     """Task to learn: classification, or the name of your own that --task-file registers."""
+    lexicon: LexiconName = "none"
+    """N-gram expert whose logits are added to the encoder's, by weights fitted on validation; nbsvm: a linear model of
+    words, pairs and triples, fitted in seconds on every labelled example that the other parts leave, those beyond
+    `data.train_size` included."""
     data: DataConfig = field(default_factory=DataConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
@@ -281,5 +289,7 @@ class MeasureConfig:
     base: Base = "auto"
     """Encoder under a qlora run's adapter: 4bit, as in training, or full, in full precision, for which the artifact says
     how far the answers agree; auto: as in training."""
+    lexicon: LexiconUse = "auto"
+    """none: without the model's n-gram expert, by the encoder alone."""
     data: SourceConfig = field(default_factory=SourceConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

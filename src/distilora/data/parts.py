@@ -34,6 +34,8 @@ class Parts:
     validation: Examples
     read_test: Callable[[], Examples] | None
     summary: dict[str, Any]  # counts for metrics.json and the report
+    spare: Examples  # labelled, in no other part: what `train_size` leaves out
+    clusters: NDArray[np.int64]  # of near copies and groups: a number for each example of train, then of spare
     notes: list[str] = field(default_factory=list)  # sentences for both; `read_test` may add more
 
 
@@ -62,7 +64,7 @@ def read_parts(config: DataConfig, task: Reader) -> Parts:
         validation = read(source, config.validation_split, "data.validation_split")
     else:
         validation = pool.carve_validation()
-    train = pool.rest()
+    train, spare, clusters = pool.rest()
     say(f"data: {len(train):,} to train on, {len(validation):,} to validate on, test split: {test_split}")
     for remark in (remarks := task.remarks([train, validation, *([heldout] if heldout else [])])):
         say(f"warning: {remark}")
@@ -86,7 +88,7 @@ def read_parts(config: DataConfig, task: Reader) -> Parts:
         "validation": len(validation),
         "test_split": test_split,
     }
-    return Parts(read.cleaning, train, validation, read_test, summary, read.notes)
+    return Parts(read.cleaning, train, validation, read_test, summary, spare, clusters, read.notes)
 
 
 class _SplitReader:
@@ -137,13 +139,15 @@ class _Pool:
             )
         return self._carve(size, "data.validation_size", "validation")
 
-    def rest(self) -> Examples:
-        """Give what is left to train on, or a stratified sample of it."""
-        left = self._left
+    def rest(self) -> tuple[Examples, Examples, NDArray[np.int64]]:
+        """Give what is left: all of it to train on or a stratified sample, the others, and the clusters of both in order."""
+        left, others = self._left, self._left[:0]
         if self.config.train_size is not None:
             strata = [self.strata[i] for i in left]
-            left = left[sample(strata, self.config.train_size, self.config.seed, "data.train_size")]
-        return self.examples.take(left, "train")
+            chosen = sample(strata, self.config.train_size, self.config.seed, "data.train_size")
+            left, others = left[chosen], np.delete(left, chosen)
+        clusters = self.clusters[np.concatenate([left, others])]
+        return self.examples.take(left, "train"), self.examples.take(others, "spare"), clusters
 
     def _carve(self, size: int, field: str, name: str) -> Examples:
         left = self._left

@@ -40,7 +40,9 @@ def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Pa
     split = name = config.data.split
     if len(source.splits) == 1 and Path(config.data.path).is_file():
         split, name = source.splits[0], Path(config.data.path).stem
-    predictor: Predictor = load(run, config.precision, config.device, config.encoder, config.base)
+    predictor: Predictor = load(
+        run, config.precision, config.device, config.encoder, config.base, lexicon=config.lexicon
+    )
     notes = [source.note] if source.note else []
     task, records = predictor.task.aligned_to(source, split, config.data, notes)
     examples = read_examples(records, task.read, predictor.clean, name, config.data.strict)
@@ -55,7 +57,7 @@ def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Pa
     outputs = run_rows(tokens.rows, predictor.backend, config.evaluation.token_budget, f"predicting {name}", True)
     trained = _trained_classes(home) if in_run else None
     measured = measure(
-        task, examples, tokens, outputs, artifact.temperature, config.evaluation, predictor.tokenizer, trained
+        task, examples, tokens, outputs, predictor.calibrate, config.evaluation, predictor.tokenizer, trained
     )
     notes += _seen_in_training(artifact, examples)
     summary = {

@@ -36,6 +36,7 @@ def evaluation_identity(
         "precision": precision,
         "base": base,
         "device": config.device,
+        **({"lexicon": config.lexicon} if artifact.lexicon else {}),
     }
 
 
@@ -63,7 +64,8 @@ def choose_folder(config: MeasureConfig, evaluations: Path, data: str, identity:
                 f"output: {folder} holds another evaluation ({_difference(former, identity)}); give another folder"
             )
     else:
-        parts = [data, identity["precision"], identity["base"], None if config.device == "auto" else config.device]
+        parts = [data, identity["precision"], identity["base"], None if config.device == "auto" else config.device,
+                 "encoder" if identity.get("lexicon") == "none" else None]  # fmt: skip
         name = "-".join(_plain(part) for part in parts if part)
         folder, number = evaluations / name, 1
         while folder.exists() and _identity_in(folder) != identity:

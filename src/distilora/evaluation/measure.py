@@ -1,6 +1,6 @@
 """Metrics of one split: with intervals, before and after the temperature, by class and slice, with mistakes and predictions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,10 @@ from tokenizers import Tokenizer
 from distilora.batching.tokens import Tokenised
 from distilora.config.schema import EvaluationConfig
 from distilora.data.examples import Examples
+from distilora.evaluation.baselines import NgramBaseline, beside_baselines, ngram_verdict
 from distilora.evaluation.slices import slice_metrics
+from distilora.evaluation.views import measure_views
+from distilora.inference.calibrate import Calibrator
 from distilora.tasks.base import Measurement, Task
 from distilora.tasks.calibration import at_limit
 
@@ -29,17 +32,21 @@ def measure(
     examples: Examples,
     tokens: Tokenised,
     outputs: NDArray[np.float32],
-    temperature: float,
+    calibrate: Calibrator,
     settings: EvaluationConfig,
     tokenizer: Tokenizer,
     trained: Mapping[str, int] | None = None,
+    baselines: Sequence[NgramBaseline] = (),
 ) -> Measured:
-    """Measure the outputs [G, ...] of `examples`, whose rows are `tokens`, at the artifact's `temperature`.
+    """Measure the encoder's outputs [G, ...] of `examples`, whose rows are `tokens`, as the model calibrates them.
 
-    `trained` holds the task's counts of the training examples, or None if they are unknown.
+    Args:
+        trained: the task's counts of the training examples, or None if they are unknown.
+        baselines: models to put beside this one, fitted on none of the examples.
     """
     targets = task.targets(examples.items, tokenizer)
-    scaled = outputs / temperature
+    scaled = calibrate(outputs, examples.items)
+    temperature = calibrate.temperature
     metrics = task.metrics(scaled, targets, settings.bootstrap)
     figures = metrics.pop("figures", {})
     answers = task.decode(scaled, examples.items, tokenizer)
@@ -54,11 +61,16 @@ def measure(
         "labels": list(task.labels),
         "figures": figures,
     }
-    if task.calibrated:
+    if views := measure_views(task, calibrate, outputs, scaled, examples, targets, settings.bootstrap):
+        result["views"] = views
+    if task.calibrated and not views:
         raw = task.metrics(outputs, targets)
         result["temperature_at_limit"] = at_limit(temperature)
         result["before_temperature"] = {k: raw[k]["value"] for k in ("ece", "log_loss", "brier") if k in raw}
     result |= task.findings(Measurement(examples, scaled, answers, metrics, figures, trained, settings.mistakes))
+    if baselines:
+        result["ngram_baselines"] = beside_baselines(task, scaled, targets, examples, baselines, settings.bootstrap)
+        result["verdict"] = result.get("verdict") or ngram_verdict(result)
     lengths = tokens.rows.group_lengths
     predictions = [
         {

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from distilora.artifact.format import Artifact
+from distilora.evaluation.views import NAMES
 from distilora.model.adapters.methods import METHODS
 from distilora.tasks.base import Task
 from distilora.tasks.metrics.classification import SHOWN
@@ -44,6 +45,12 @@ With {packages} alone{folder_hint}:
 {snippet}
 ```
 """
+
+
+_COMBINED = (
+    "The figures are those of the encoder combined with an n-gram expert (model/lexicon), which distilora alone reads; loaded "
+    "with other packages, the encoder answers alone, with the figures under its name."
+)
 
 
 class _Loading(NamedTuple):
@@ -120,6 +127,8 @@ def model_card(
         if task.output_kind == "label"
         else ""
     )
+    if artifact.lexicon:
+        notes = [*notes, _COMBINED]
     return _TEMPLATE.format(
         metadata="\n".join(f"{key}: {json.dumps(value)}" for key, value in metadata.items()),
         name=run.rstrip("/").rsplit("/", 1)[-1],
@@ -128,7 +137,7 @@ def model_card(
         method=METHODS[artifact.method].phrase,
         task=task.name,
         labels=_into(task.labels),
-        figures=_verdict(splits[0]) + _table(splits) + _baselines(splits),
+        figures=_verdict(splits[0]) + _table(splits) + _views(splits) + _baselines(splits),
         notes="\n".join(f"- {note}" for note in notes),
         run=run,
         plain=plain,
@@ -149,6 +158,17 @@ def _table(splits: Sequence[Mapping[str, Any]]) -> str:
         title = METRICS.get(name, (name, ""))[0]
         rows.append(f"| {title} | " + " | ".join(metric_text(name, s["metrics"][name]) for s in splits) + " |")
     return "\n".join(rows)
+
+
+def _views(splits: Sequence[Mapping[str, Any]]) -> str:
+    """Write the accuracy of each view of a combined model, a line each."""
+    split = next((s for s in splits if "views" in s), None)
+    if split is None:
+        return ""
+    metrics = split["views"]["metrics"]
+    metric = next(iter(metrics["combined"]))
+    lines = [f"- {title}: {metric_text(metric, metrics[view][metric])}" for view, title in NAMES.items()]
+    return f"\n\n{METRICS.get(metric, (metric, ''))[0]} on {split['split']}:\n\n" + "\n".join(lines)
 
 
 def _into(labels: Sequence[str]) -> str:

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from distilora.errors import MissingExtra
+from distilora.evaluation.baselines import baselines_table
 from distilora.evaluation.pictures import Picture, curves, draw, lengths
+from distilora.evaluation.views import views_table
 from distilora.files.atomic import atomic_text
 from distilora.tasks.base import Task
 from distilora.tasks.metrics.names import metric_name, metric_text
@@ -63,4 +65,7 @@ def split_pictures(task: Task, split: Mapping[str, Any]) -> list[Picture]:
 def _shown(task: Task, split: Mapping[str, Any]) -> dict[str, Any]:
     """Prepare a split for the template: its metrics with the sentences, pictures and tables that its task shows."""
     report = task.report(split)
-    return {**split, "sentences": report.sentences, "pictures": split_pictures(task, split), "tables": report.tables}
+    beside = [views_table(split["views"])] if "views" in split else []
+    beside += [baselines_table(split)] if split.get("ngram_baselines") else []
+    tables = [*beside, *report.tables]
+    return {**split, "sentences": report.sentences, "pictures": split_pictures(task, split), "tables": tables}

@@ -12,7 +12,7 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -47,6 +47,18 @@ class Weight(NamedTuple):
     weight: float | None
 
 
+class NgramWeight(NamedTuple):
+    """An n-gram that the expert knows, with its span where it first occurs and what it adds to the label's margin.
+
+    The margin is the label's logit minus the mean of the others': of two labels, the log-odds.
+    """
+
+    ngram: str
+    start: int
+    end: int
+    weight: float
+
+
 @dataclass(frozen=True)
 class Explanation:
     """The weight of each part of a text for a label."""
@@ -68,6 +80,8 @@ class Explanation:
     """The amount attributed to special tokens ([CLS], [SEP]); 0 with integrated gradients, None for leave-one-out."""
     completeness_error: float | None = None
     """|sum of all attributions - difference|, in log-odds; None for leave-one-out."""
+    ngrams: tuple[NgramWeight, ...] | None = None
+    """N-grams of the expert, heaviest first: their exact contributions, of the whole text; None for a model without expert."""
 
     @property
     def measure(self) -> str:
@@ -94,6 +108,7 @@ class Explanation:
             "completeness_error": self.completeness_error,
             "cut": self.cut,
             "parts": [part._asdict() for part in self.parts],
+            **({} if self.ngrams is None else {"ngrams": [ngram._asdict() for ngram in self.ngrams]}),
         }
 
 
@@ -114,7 +129,8 @@ def explain(
         steps: points of integrated gradients, 1 to 1000 (None: 7 in fp32, 14 in bf16); more points reduce the completeness
             error.
 
-    Parts that truncation removes have no weight; leaving a part out makes room for others.
+    Parts that truncation removes have no weight; leaving a part out makes room for others. Of a model with an n-gram expert,
+    leave-one-out explains the combined answer, a gradient method the encoder's part of it; `ngrams` has the expert's.
 
     Raises DataError if there is no such label, the task has none, or there are fewer than two parts to leave one out;
     ConfigError if the method does not suit the predictor; MissingExtra without Captum. While gradients are computed, no
@@ -135,8 +151,27 @@ def explain(
         raise DataError(f"explain.label: there is no label {label!r}; there are {', '.join(labels)}")
     spans = _spans(example.texts[0], level)
     if method == "leave-one-out":
-        return _leave_one_out(predictor, example, level, label, spans)
-    return _gradients(predictor, example, method, level, label, spans, steps)
+        explanation = _leave_one_out(predictor, example, level, label, spans)
+    else:
+        explanation = _gradients(predictor, example, method, level, label, spans, steps)
+    return replace(explanation, ngrams=_ngrams(predictor, example, explanation.label))
+
+
+def _ngrams(predictor: Predictor, example: Example, label: str) -> tuple[NgramWeight, ...] | None:
+    """Weigh the n-grams of the model's expert, if it has one."""
+    expert = predictor.calibrate.expert
+    if expert is None:
+        return None
+    (text,) = example.texts
+    chosen = predictor.task.labels.index(label)
+    weights = [
+        NgramWeight(
+            text[ngram.start : ngram.end], ngram.start, ngram.end,
+            expert.weights.expert * float(row[chosen] - np.delete(row, chosen).mean()),
+        )
+        for ngram, row in expert.lexicon.contributions(text)
+    ]  # fmt: skip
+    return tuple(sorted(weights, key=lambda ngram: -abs(ngram.weight)))
 
 
 def check_choice(method: str, level: str, steps: int | None) -> None:
@@ -183,12 +218,17 @@ def _gradients(
     encoding = predictor.tokenizer.encode(text)
     steps = None if method == "gradient-x-input" else steps or STEPS[backend.precision]
     special = np.asarray(encoding.special_tokens_mask, bool)
+    expert = predictor.calibrate.expert
+    if expert is not None and label is None:  # the combined answer's, which may not be the encoder's
+        label = str(predictor.answer([example])[0]["label"])
+    # of the encoder's part in the combined logits, if there is an expert
+    temperature = predictor.artifact.temperature if expert is None else 1 / max(expert.weights.encoder, 1e-6)
     attribution = attribute(
         backend.network, rows_of([[encoding.ids]]), special, None if label is None else predictor.task.labels.index(label),
-        predictor.artifact.temperature, steps, backend.token_budget, backend.precision,
+        temperature, steps, backend.token_budget, backend.precision,
     )  # fmt: skip
     (answer,) = predictor.task.decode(
-        attribution.logits / np.float32(predictor.artifact.temperature), [example], predictor.tokenizer
+        predictor.calibrate(attribution.logits, [example]), [example], predictor.tokenizer
     )
     label = predictor.task.labels[attribution.label]
     low, high = _span_read(encoding, text)

@@ -39,7 +39,7 @@ td:first-child {{ text-align: right; white-space: nowrap; }}
 <table><thead><tr><th>weight</th><th>{level}</th></tr></thead><tbody>
 {rows}
 </tbody></table>
-</main></body>
+{ngrams}</main></body>
 </html>
 """
 
@@ -81,7 +81,16 @@ def page(explanation: Explanation) -> str:
     return _PAGE.format(
         title=escape(_title(explanation)), caveats="<br>".join(map(escape, _caveats(explanation))), text="".join(text),
         label=escape(explanation.label), level=explanation.level, rows="\n".join(rows), for_=FOR, against=AGAINST,
+        ngrams=_ngram_table(explanation),
     )  # fmt: skip
+
+
+def _ngram_table(explanation: Explanation) -> str:
+    """Render the expert's heaviest n-grams as a table; nothing for a model without expert."""
+    if not explanation.ngrams:
+        return ""
+    rows = (f"<tr><td>{n.weight:+.4f}</td><td>{escape(n.ngram)}</td></tr>" for n in explanation.ngrams[:SHOWN])
+    return f"<table><thead><tr><th>weight</th><th>n-gram</th></tr></thead><tbody>{''.join(rows)}</tbody></table>\n"
 
 
 def table(explanation: Explanation) -> str:
@@ -90,6 +99,9 @@ def table(explanation: Explanation) -> str:
     for part in heaviest(explanation):
         word = part.word if len(part.word) <= 90 else part.word[:89] + "…"
         lines.append(f"  {part.weight:+8.4f}  {word}")
+    if explanation.ngrams is not None:
+        lines.append("n-gram expert:")
+        lines += [f"  {ngram.weight:+8.4f}  {ngram.ngram}" for ngram in explanation.ngrams[:SHOWN]]
     return "\n".join([*lines, *_caveats(explanation)])
 
 
@@ -115,9 +127,18 @@ def _caveats(explanation: Explanation) -> list[str]:
             f"The log-odds differ from the baseline's by {explanation.difference:+.3f}{points}; "
             f"completeness error {explanation.completeness_error:.3f}.",
         ]
-    if explanation.cut:
+        if explanation.ngrams is not None:
+            sentences.append("They are those of the encoder's part of the combined model.")
+    if explanation.ngrams is not None:
+        total = sum(ngram.weight for ngram in explanation.ngrams)
         sentences.append(
-            f"{explanation.cut:,} of {len(explanation.parts):,} {level}s were cut off: the text is longer than the model reads."
+            f"The n-gram expert knows {len(explanation.ngrams):,} n-grams here, which add {total:+.3f} to the margin "
+            f"of {label} over the other labels' mean (of two labels: the log-odds), each exactly its weight."
+        )
+    if explanation.cut:
+        reader = "model" if explanation.ngrams is None else "encoder"
+        sentences.append(
+            f"{explanation.cut:,} of {len(explanation.parts):,} {level}s were cut off: the text is longer than the {reader} reads."
         )
     return sentences
 

@@ -33,7 +33,9 @@ from distilora.files.full_disk import writing
 from distilora.hardware import InferencePrecision, keep_freed_memory, pick_precision
 from distilora.inference.backends import FILES, Backend
 from distilora.inference.backends.torch_backend import TorchBackend, open_network
+from distilora.inference.calibrate import Calibrator, Expert, calibrator_of
 from distilora.inference.lanes import run_rows
+from distilora.lexicon.format import write_lexicon
 from distilora.model.build import load_merged
 from distilora.model.encoders.families import head_count
 from distilora.model.encoders.find import find_encoder, special_tokens
@@ -46,6 +48,7 @@ from distilora.version import __version__
 
 Candidates = dict[str, tuple[Callable[[], Backend], float]]
 CPU = torch.device("cpu")
+CARRYING = ("onnx", "onnx-int8")  # forms that distilora alone loads, with room for an n-gram expert
 
 
 def export_run(
@@ -102,6 +105,7 @@ def _export(
     unmerged_outputs = run_rows(check_rows, original) / np.float32(artifact.temperature)
     merged_outputs = run_rows(check_rows, TorchBackend(merged, "fp32", artifact.token_budget))
     check_agreement(unmerged_outputs, merged_outputs)
+    expert = _carried(artifact, to)
     texts = read_held_out(artifact, task, held_out)
     rows = task.tokenise(tokenizer, texts.examples.items).rows
     outputs = run_rows(rows, original, label="parity: the fp32 original", lanes=True) / np.float32(artifact.temperature)
@@ -112,7 +116,10 @@ def _export(
         calibration = task.tokenise(tokenizer, texts.calibration).rows
         candidates = _write_onnx(artifact, to, merged, plain, encoder, calibration)
     targets = task.targets(texts.examples.items, tokenizer)
-    parity = gate(task, texts.name, targets, rows, outputs, candidates, accept)
+    calibrate = Calibrator(1.0, expert)  # the outputs are divided by the temperature by now
+    parity = gate(
+        task, texts.name, targets, rows, outputs, candidates, accept, lambda part: calibrate(part, texts.examples.items)
+    )
     hashes = seen_file(artifact.folder)
     if hashes:  # so that an evaluation still recognises the training texts
         shutil.copyfile(hashes, plain / SEEN)
@@ -122,9 +129,15 @@ def _export(
     backend = candidates[parity["default"]][0]()
     exported = dataclasses.replace(
         artifact, weights="merged" if to == "merged" else "onnx", precision=precision, quantisation=None, agreement={},
-        parity=parity, temperature=1.0, token_budget=artifact.token_budget, schema=Artifact.schema, distilora=__version__,
+        parity=parity, temperature=1.0, lexicon={} if expert is None else {**artifact.lexicon, "weights": vars(expert.weights)},
+        token_budget=artifact.token_budget, schema=Artifact.schema, distilora=__version__,
     )  # fmt: skip
-    exported_check = Check(check.examples, run_rows(check_rows, backend, exported.token_budget), merged_outputs)
+    exported_check = Check(
+        check.examples, run_rows(check_rows, backend, exported.token_budget), merged_outputs,
+        None if expert is None else expert.logits(check.examples),
+    )  # fmt: skip
+    if expert is not None:
+        write_lexicon(expert.lexicon, plain)
     unverified = plain.with_suffix(".new")  # renamed once a fresh process has reproduced its outputs
     try:
         exported = write_artifact(unverified, exported, lambda target: _move_all(plain, target), exported_check)
@@ -135,6 +148,24 @@ def _export(
     exported = dataclasses.replace(exported, folder=output)
     say(f"{output}: a fresh process gives back the outputs of {len(check.examples)} texts")
     return exported
+
+
+def _carried(artifact: Artifact, to: Form) -> Expert | None:
+    """Return the n-gram expert that a form carries, its weights those of outputs divided by the temperature; else None.
+
+    A form that others load has no place for it: a note says that it answers as the encoder alone.
+    """
+    expert = calibrator_of(artifact).expert
+    if expert is None:
+        return None
+    if to in CARRYING:
+        encoder = expert.weights.encoder * artifact.temperature
+        return Expert(expert.lexicon, dataclasses.replace(expert.weights, encoder=encoder))
+    say(
+        f"note: {to} cannot carry the run's n-gram expert: it answers as the encoder alone does, calibrated by itself, and is "
+        "gated for that; --to onnx and onnx-int8 carry it"
+    )
+    return None
 
 
 def _write_merged(artifact: Artifact, task: Task, merged: Network, plain: Path, encoder: str | None) -> Candidates:

@@ -173,6 +173,7 @@ def gate(
     original: NDArray[np.float32],
     candidates: Mapping[str, tuple[Callable[[], Backend], float]],
     accept_loss: bool,
+    finish: Callable[[NDArray[np.float32]], NDArray[np.float32]] = lambda outputs: outputs,
 ) -> dict[str, Any]:
     """Measure agreement, loss and speed of each candidate and choose the default; return the artifact's `parity`.
 
@@ -183,10 +184,12 @@ def gate(
         original: outputs of the fp32 original, [G, ...], divided by the temperature.
         candidates: by name, a function that opens a backend, and the temperature to divide its outputs by.
         accept_loss: choose the fastest candidate as default if none passes.
+        finish: turns outputs divided by the temperature into those that are decoded: adds an n-gram expert's logits.
 
     For a task without labels, which has no agreement, the largest difference may be 1% of the largest output.
     Raises ParityError if no candidate passes and `accept_loss` is not set.
     """
+    original = finish(original)
     metric, original_value = task.headline(original, targets)
     figures: dict[str, dict[str, Any]] = {}
     for name, (open_candidate, temperature) in candidates.items():
@@ -195,6 +198,7 @@ def gate(
         started = time.monotonic()
         outputs = run_rows(rows, backend, label=f"parity of {name}", lanes=True) / np.float32(temperature)
         seconds = time.monotonic() - started
+        outputs = finish(outputs)
         agreement, value = task.agreement(outputs, original), task.headline(outputs, targets)[1]
         difference, lost = float(np.abs(outputs - original).max()), 100 * (original_value - value)
         if agreement is None:

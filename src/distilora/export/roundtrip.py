@@ -52,6 +52,7 @@ def compare(artifact: Artifact, device: Device = "auto") -> dict[str, Any]:
     """
     from distilora.batching.tokens import read_tokenizer
     from distilora.inference.backends import open_backend
+    from distilora.inference.calibrate import calibrator_of
     from distilora.inference.lanes import run_rows
     from distilora.tasks.registry import restore
 
@@ -76,6 +77,11 @@ def compare(artifact: Artifact, device: Device = "auto") -> dict[str, Any]:
                 f"{outputs[text].tolist()} instead of {expected[text].tolist()}"
             )
         comparison[name] = {"precision": precision, "largest_difference": largest, "allowed": allowed}
+    expert = calibrator_of(artifact).expert
+    if expert is not None:
+        logits = expert.logits(check.examples)
+        if check.expert is None or not np.array_equal(logits, check.expert):
+            raise RoundTripError("n-gram expert: its logits of the check texts are not those in check.npz")
     return {"texts": len(check.examples), **comparison}
 
 

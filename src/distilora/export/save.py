@@ -18,7 +18,9 @@ from distilora.errors import RoundTripError
 from distilora.export.roundtrip import verify
 from distilora.hardware import Device, Precision
 from distilora.inference.backends.torch_backend import TorchBackend
+from distilora.inference.calibrate import Expert
 from distilora.inference.lanes import run_rows
+from distilora.lexicon.format import write_lexicon
 from distilora.model.adapters import quantisation
 from distilora.model.adapters.methods import METHODS
 from distilora.model.build import BaseForm, new_network
@@ -41,11 +43,14 @@ def write_model(
     temperature: float,
     validation: Rows,
     outputs: NDArray[np.float32],
+    expert: Expert | None = None,
+    lexicon: dict[str, Any] | None = None,
 ) -> Artifact:
     """Write `folder`/model.
 
     For a qlora run, measure and record on either base of its adapter how far the outputs agree with the run's own
-    (`outputs`, of the validation rows, in the run's precision).
+    (`outputs`, of the validation rows, in the run's precision). `expert` is the n-gram expert, if the run has one, and `lexicon`
+    its description for the artifact.
     """
     assert config.evaluation.token_budget is not None  # resolved
     budget, precision = config.evaluation.token_budget, config.training.precision
@@ -57,6 +62,7 @@ def write_model(
         examples,
         run_rows(rows, TorchBackend(network, precision, budget)),
         run_rows(rows, TorchBackend(copies.network("fp32"), "fp32", budget)),
+        None if expert is None else expert.logits(examples),
     )
     agreements: dict[str, Any] = {}
     bases: tuple[BaseForm, ...] = ("4bit", "full") if method.quantised else ()
@@ -68,6 +74,8 @@ def write_model(
     def write_files(target: Path) -> None:
         tokenizer.save(str(target / "tokenizer.json"))
         save_weights(network, target, method.saved)
+        if expert is not None:
+            write_lexicon(expert.lexicon, target)
 
     artifact = Artifact(
         task={"name": task.name, "settings": dict(task.settings)},
@@ -82,6 +90,7 @@ def write_model(
         temperature=temperature,
         quantisation=quantisation.describe() if method.quantised else None,
         agreement=agreements,
+        lexicon=lexicon or {},
         distilora=__version__,
     )
     return write_artifact(folder / "model", artifact, write_files, check)

@@ -1,6 +1,8 @@
 """Predicts: composes artifact, tokenizer, micro-batches, backend and task. Only the torch backend imports torch.
 
-    text -> cleaning -> tokens -> rows -> micro-batches -> backend -> outputs / temperature -> task.decode -> answer
+    text -> cleaning -> tokens -> rows -> micro-batches -> backend -> outputs -> calibrated -> task.decode -> answer
+                |                                                                    ^
+                +-> n-gram expert, where the model has one --------------------------+
 
 Answers come in input order, however the texts were batched. In a stream the next few hundred texts are tokenised while
 the last ones are computed, and a repeated text is computed once.
@@ -18,12 +20,13 @@ import numpy as np
 from distilora.artifact.find import find_model
 from distilora.artifact.format import Artifact
 from distilora.batching.tokens import Tokenised, read_tokenizer
-from distilora.config.schema import BackendName, Base
+from distilora.config.schema import BackendName, Base, LexiconUse
 from distilora.data.cleaning import cleaning
 from distilora.data.examples import Example
 from distilora.errors import ArtifactError, ConfigError, DataError
 from distilora.hardware import Device, InferencePrecision
 from distilora.inference.backends import Backend, open_backend
+from distilora.inference.calibrate import calibrator_of
 from distilora.inference.lanes import run_rows
 from distilora.inference.output_cache import CacheEntry, OutputCache
 from distilora.inference.regate import trusted
@@ -57,6 +60,7 @@ class Predictor:
         task: Task | None = None,
         abstain_below: float = 0.0,
         strict: bool = False,
+        lexicon: LexiconUse = "auto",
     ) -> None:
         if not 0 <= abstain_below <= 1:
             raise ConfigError(f"abstain_below: {abstain_below!r} given, a probability from 0 to 1 wanted")
@@ -64,6 +68,7 @@ class Predictor:
         self.artifact = artifact
         self.backend = backend
         self.task = task or restore(artifact.task["name"], artifact.task["settings"])
+        self.calibrate = calibrator_of(artifact, lexicon)
         self.tokenizer = read_tokenizer(artifact.folder / "tokenizer.json", artifact.max_length)
         self.clean = cleaning(artifact.cleaning["name"], artifact.cleaning["version"]).clean
         self._loading: dict[str, Any] | None = None  # the arguments of `load` that made it
@@ -195,7 +200,7 @@ class Predictor:
                 entry.outputs, entry.truncated = outputs, bool(cut)
         if not examples:
             return []
-        outputs = np.stack([entry.outputs for entry in entries]) / self.artifact.temperature
+        outputs = self.calibrate(np.stack([entry.outputs for entry in entries]), examples)
         decoded = self.task.decode(outputs, examples, self.tokenizer)
         answers = [
             {**answer, "truncated": entry.truncated, "abstain": answer.get("score", 1.0) < self.abstain_below}
@@ -233,6 +238,7 @@ def load(
     abstain_below: float = 0.0,
     backend: BackendName = "auto",
     strict: bool = False,
+    lexicon: LexiconUse = "auto",
 ) -> Predictor:
     """Load a predictor from a run's folder, its model/, an exported folder, a Transformers classifier, or a Hub name.
 
@@ -241,6 +247,7 @@ def load(
 
     `encoder` is the encoder's present location, if it has moved since training; it must be the same one (SHA-256).
     `base` is what a qlora run's adapter is put on: '4bit', as in training (auto), or 'full', the full-precision encoder.
+    `lexicon` 'none' leaves a model's n-gram expert out: the encoder answers alone, with a temperature of its own.
     Answers with a score below `abstain_below` have `abstain` set; `strict` makes a blank text an error.
 
     On another kind of processor than it was measured on, int8 is measured again (inference/regate.py). If it fails, fp32
@@ -254,12 +261,13 @@ def load(
     task = restore(artifact.task["name"], artifact.task["settings"])
     engine = open_backend(artifact, precision, device, encoder, base, backend)
     engine = trusted(artifact, task, engine, precision)
-    predictor = Predictor(artifact, engine, task, abstain_below, strict)
+    predictor = Predictor(artifact, engine, task, abstain_below, strict, lexicon)
     if encoder and Path(encoder).exists():
         encoder = str(Path(encoder).absolute())  # a worker may start in another folder
     folder = str(artifact.folder.absolute())
     predictor._loading = {
-        "path": folder, "precision": engine.precision, "device": device, "encoder": encoder, "base": base
+        "path": folder, "precision": engine.precision, "device": device, "encoder": encoder, "base": base,
+        "lexicon": lexicon,
     }  # fmt: skip
     return predictor
 

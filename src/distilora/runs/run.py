@@ -36,11 +36,13 @@ from distilora.data.examples import Examples
 from distilora.data.overlap import shared_copies
 from distilora.data.parts import Parts, read_parts
 from distilora.errors import Interrupted
+from distilora.evaluation.baselines import NgramBaseline, fit_baselines
 from distilora.evaluation.measure import Measured, measure
 from distilora.export.save import verified, write_model
 from distilora.files.atomic import atomic_text, write_json
 from distilora.files.locks import let_go
 from distilora.inference.backends.torch_backend import TorchBackend
+from distilora.inference.calibrate import Calibrator
 from distilora.inference.lanes import run_rows
 from distilora.model.adapters.methods import METHODS
 from distilora.model.adapters.quantisation import check_device, require_bitsandbytes, size
@@ -49,6 +51,7 @@ from distilora.model.encoders.find import load_tokenizer
 from distilora.model.network import Network
 from distilora.progress import say
 from distilora.runs.environment import environment
+from distilora.runs.expert import FittedExpert, fit_expert, labelled
 from distilora.runs.folder import claim, writing_run
 from distilora.runs.outcome import Outcome, write_outcome
 from distilora.runs.preflight import Checked, check_run
@@ -100,8 +103,8 @@ def train(
 
 
 _STAGE_OF = {  # attribute -> the stage that sets it
-    "parts": "read", "tokenizer": "read", "train_tokens": "read", "validation_tokens": "read", "network": "build",
-    "parameters": "build", "fitted": "fit", "temperature": "save", "artifact": "save", "round_trip": "save",
+    "parts": "read", "expert": "read", "tokenizer": "read", "train_tokens": "read", "validation_tokens": "read", "network": "build",
+    "parameters": "build", "fitted": "fit", "calibrate": "save", "artifact": "save", "round_trip": "save",
     "measured": "evaluate",
 }  # fmt: skip
 
@@ -116,10 +119,11 @@ class Run:
     parts: Parts
     train_tokens: Tokenised
     validation_tokens: Tokenised
+    expert: FittedExpert | None  # with `lexicon`
     network: Network
     parameters: dict[str, Any]  # counts: trained, total, share
     fitted: Fitted
-    temperature: float
+    calibrate: Calibrator
     artifact: Artifact
     round_trip: dict[str, Any]
     measured: list[Measured]  # the final test first, if there is one
@@ -190,6 +194,8 @@ class Run:
             say(f"warning: the tokenizer knows no word of {unknown:,} of {len(self.parts.train):,} training texts (emoji, another "
                 "script): the encoder cannot tell them apart; choose one that reads them")  # fmt: skip
         self._clock.mark("data")
+        self.expert = None if self.config.lexicon == "none" else fit_expert(self.task, self.parts)
+        self._clock.mark("n-gram expert")
         return self.parts
 
     def build(self) -> Network:
@@ -231,19 +237,23 @@ class Run:
         return self.fitted
 
     def save(self) -> Artifact:
-        """Fit the temperature, write model/ and verify it by a round trip."""
-        self.temperature = self.task.fit_temperature(self.fitted.outputs, self._validation_targets())
+        """Fit the temperature and the weights of an n-gram expert, write model/ and verify it by a round trip."""
+        targets, outputs = self._validation_targets(), self.fitted.outputs
+        expert = None if self.expert is None else self.expert.combined(outputs, targets)
+        self.calibrate = Calibrator(self.task.fit_temperature(outputs, targets), expert)
+        lexicon = {} if self.expert is None or expert is None else self.expert.describe(expert)
         with writing_run(self.folder):
             self.artifact = write_model(
-                self.folder, self.config, self.encoder, self.task, self.parts, self.network, self.tokenizer, self.temperature,
-                self.validation_tokens.rows, self.fitted.outputs,
+                self.folder, self.config, self.encoder, self.task, self.parts, self.network, self.tokenizer,
+                self.calibrate.temperature, self.validation_tokens.rows, outputs, expert, lexicon,
             )  # fmt: skip
         self.round_trip = verified(self.folder, self.task, self.config.training.device)
         self._clock.mark("saving and round trip")
         return self.artifact
 
     def evaluate(self) -> list[Measured]:
-        """Measure the validation split and then, once, the test split."""
+        """Measure the validation split and then, once, the test split, n-gram baselines beside the model."""
+        self._baselines = self._fit_baselines()
         self.measured = [self._measure(self.parts.validation, self.validation_tokens, self.fitted.outputs)]
         splits = {"train": self.parts.train, "validation": self.parts.validation}
         if self.parts.read_test is not None:
@@ -279,10 +289,16 @@ class Run:
             "peak_resident_mb": round(hardware.peak_resident_mb(), 1),
         }
 
+    def _fit_baselines(self) -> list[NgramBaseline]:
+        if not self.config.evaluation.baselines:
+            return []
+        nbsvm = None if self.expert is None else self.expert.baseline()
+        return fit_baselines(self.task, labelled(self.parts), nbsvm)
+
     def _measure(self, examples: Examples, tokens: Tokenised, outputs: Any) -> Measured:
         return measure(
-            self.task, examples, tokens, outputs, self.temperature, self.config.evaluation, self.tokenizer,
-            self.task.counts(self.parts.train),
+            self.task, examples, tokens, outputs, self.calibrate, self.config.evaluation, self.tokenizer,
+            self.task.counts(self.parts.train), self._baselines,
         )  # fmt: skip
 
     def _validation_targets(self) -> list[Any]:

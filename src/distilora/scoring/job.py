@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from distilora.config.schema import BackendName, Base
+from distilora.config.schema import BackendName, Base, LexiconUse
 from distilora.errors import ConfigError
 from distilora.files.locks import LOCK
 from distilora.files.separators import separator_from
@@ -21,7 +21,7 @@ from distilora.scoring.shards import ShardPlan
 
 STATE = "score.json"
 REJECTS = "rejects.jsonl"
-SCHEMA = 2  # of score.json; schema 1, which has no such field, stored `auto` unresolved
+SCHEMA = 3  # of score.json; schema 1, which has no such field, stored `auto` unresolved; 2 knew no n-gram expert
 Kind = Literal["parquet", "csv", "jsonl"]
 _SHARD = r"shard-\d{5,}\.(?:parquet|csv|jsonl)"
 _PART = r"\d{5,}(?:\.rejects\.jsonl|\.json)"
@@ -49,6 +49,7 @@ class Scoring:
     device: Device = "auto"
     encoder: str | None = None
     base: Base = "auto"
+    lexicon: LexiconUse = "auto"
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -74,12 +75,12 @@ class Scoring:
         """Return the settings, numerics aside, that the rows depend on; the others may change when a job is resumed."""
         return {
             name: getattr(self, name)
-            for name in ("text_column", "separator", "limit", "shard_rows", "kind", "abstain_below")
+            for name in ("text_column", "separator", "limit", "shard_rows", "kind", "abstain_below", "lexicon")
         }
 
     def loading(self) -> dict[str, Any]:
         """Return the arguments of `load`."""
-        names = ("backend", "precision", "device", "encoder", "base", "abstain_below")
+        names = ("backend", "precision", "device", "encoder", "base", "abstain_below", "lexicon")
         return {name: getattr(self, name) for name in names}
 
     def computing(self, numerics: Numerics) -> "Scoring":

@@ -97,6 +97,14 @@ class Task(ABC):
     """Column of the target, if there is one."""
     settings: Mapping[str, Any]
 
+    @property
+    def ngram_classes(self) -> int | None:
+        """Number C of classes that an n-gram expert can learn, if targets are their numbers and outputs logits [G, C]; else None.
+
+        The expert's logits can then be added to the outputs (`lexicon: nbsvm`).
+        """
+        return None
+
     # From data to examples
 
     @classmethod
@@ -231,6 +239,10 @@ class Task(ABC):
 
         An optional key `figures` holds arrays, as JSON values, that `report` may show.
         """
+
+    def correct(self, outputs: Outputs, targets: Sequence[Any]) -> NDArray[np.bool_] | None:
+        """Tell which answers are right, [G]; None for a task whose answers are not simply right or wrong."""
+        return None
 
     def headline(self, outputs: Outputs, targets: Sequence[Any]) -> tuple[str, float]:
         """Return name and value of the first metric, shown while training; override it if computing that alone is cheaper."""

@@ -53,6 +53,11 @@ class Classification(Task):
         """Labels in the order of the logits, and column names."""
         return {"labels": list(self.labels), "text_column": self.text_column, "label_column": self.label_column}
 
+    @property
+    def ngram_classes(self) -> int | None:
+        """Number of labels."""
+        return len(self.labels)
+
     @classmethod
     def from_source(cls, config: DataConfig, source: Source) -> Self:
         """Create the task with the columns and labels of the training split; the order of the labels is final.
@@ -231,6 +236,10 @@ class Classification(Task):
         from distilora.tasks.metrics.classification import classification_metrics
 
         return classification_metrics(softmax(outputs), np.asarray(targets, np.int64), resamples)
+
+    def correct(self, outputs: Outputs, targets: Sequence[Any]) -> NDArray[np.bool_] | None:
+        """Compare each most probable label with the target, [G]."""
+        return np.asarray(outputs.argmax(axis=1) == np.asarray(targets, np.int64))
 
     def headline(self, outputs: Outputs, targets: Sequence[Any]) -> tuple[str, float]:
         """Compute the accuracy without scikit-learn, whose import would cost a training process 36 MB."""

@@ -1,0 +1,88 @@
+"""Fits a run's n-gram expert, and combines it with the trained encoder by weights fitted on validation."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilora.data.examples import Examples
+from distilora.data.parts import Parts
+from distilora.errors import ConfigError
+from distilora.evaluation.baselines import NgramBaseline, text_of
+from distilora.inference.calibrate import Expert
+from distilora.lexicon.combination import fit_weights
+from distilora.lexicon.format import compact
+from distilora.lexicon.nbsvm import Lexicon, count_ngrams, fit_nbsvm
+from distilora.progress import say
+from distilora.tasks.base import Task
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FittedExpert:
+    """N-gram expert of a run, as it will be stored, with its logits of the validation texts, [G, C]."""
+
+    lexicon: Lexicon
+    validation: Logits
+    fitted_on: int
+    seconds: float
+    agreement: float  # share of validation texts with the label that the expert had before it was pruned and rounded
+
+    def combined(self, outputs: Logits, targets: Sequence[int]) -> Expert:
+        """Fit the weights of both views on the encoder's validation outputs, [G, C], and class numbers, [G]."""
+        expert = Expert(self.lexicon, fit_weights(outputs, self.validation, targets))
+        say(
+            f"combined: {expert.weights.encoder:.3g} x encoder + {expert.weights.expert:.3g} x n-gram expert, fitted on "
+            f"{len(targets):,} validation examples"
+        )
+        return expert
+
+    def describe(self, expert: Expert) -> dict[str, Any]:
+        """Return the artifact's `lexicon`."""
+        return {
+            "kind": "nbsvm",
+            "weights": vars(expert.weights),
+            "ngrams": len(self.lexicon.keys),
+            "fitted_on": self.fitted_on,
+            "agreement": self.agreement,
+        }
+
+    def baseline(self) -> NgramBaseline:
+        """Return the stored expert as the NB-SVM baseline."""
+        return NgramBaseline("nbsvm", self.seconds, self.fitted_on, self.lexicon.logits)
+
+
+def check_expert(lexicon: str, task: Task) -> None:
+    """Raise ConfigError if an n-gram expert is asked for and the task has no classes for it."""
+    if lexicon != "none" and task.ngram_classes is None:
+        raise ConfigError(
+            f"lexicon: {lexicon} given, but an n-gram expert tells classes apart, and task {task.name} has none; give none"
+        )
+
+
+def labelled(parts: Parts) -> Examples:
+    """Return all examples that an n-gram model may be fitted on: those of training, and those that `train_size` leaves out."""
+    return Examples("labelled", [*parts.train.items, *parts.spare.items])
+
+
+def fit_expert(task: Task, parts: Parts) -> FittedExpert:
+    """Fit the expert of a run on its labelled examples, prune it, and measure what that changes on validation."""
+    assert task.ngram_classes is not None  # check_expert
+    started = time.monotonic()
+    examples = labelled(parts)
+    counted = count_ngrams([text_of(example) for example in examples.items])
+    complete = fit_nbsvm(counted, examples.targets, task.ngram_classes)
+    lexicon = compact(complete, counted)
+    seconds = time.monotonic() - started
+    texts = [text_of(example) for example in parts.validation.items]
+    before, after = complete.logits(texts), lexicon.logits(texts)
+    agreement = float(np.mean(before.argmax(axis=1) == after.argmax(axis=1)))
+    say(
+        f"n-gram expert: {len(complete.keys):,} n-grams of {len(examples):,} examples in {seconds:.0f} s, {len(lexicon.keys):,} "
+        f"of them kept ({agreement:.2%} of the validation labels unchanged)"
+    )
+    return FittedExpert(lexicon, after, len(examples), seconds, agreement)
