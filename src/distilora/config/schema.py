@@ -161,6 +161,9 @@ class TrainingConfig:
     """AdamW's decoupled weight decay, of matrices only: biases and norms do not decay."""
     warmup: float = 0.1
     """Share of the updates over which the learning rate rises."""
+    expert_targets: float = 0.0
+    """Share of the n-gram expert's probabilities in the targets of training; the rest is the label. Those of a text come
+    from an expert that was fitted without it (out of fold), so that they tell how clear a case it is."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """Decay of the learning rate after the warm-up."""
     max_grad_norm: float = 1.0
@@ -200,6 +203,7 @@ class TrainingConfig:
             _check(rate is None or rate > 0, f"training.{name}", rate, "a positive number, or null")
             _check(rate is None or rate < 1e30, f"training.{name}", rate, "far below 1 (0.0005 is usual for LoRA)")
         _check(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or more")
+        _check(0 <= self.expert_targets <= 1, "training.expert_targets", self.expert_targets, "a share from 0 to 1")
         _check(0 <= self.warmup <= 1, "training.warmup", self.warmup, "a share from 0 to 1")
         _check(self.dropout is None or 0 <= self.dropout < 1, "training.dropout", self.dropout,
                "a share from 0 to below 1, or null")  # fmt: skip

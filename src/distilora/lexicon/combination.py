@@ -30,8 +30,13 @@ def fit_weights(encoder: NDArray[np.float32], expert: NDArray[np.float32], targe
     """Fit the weights on validation logits [N, C] each and class numbers [N]."""
     indices = np.asarray(targets, np.int64)
     a, b = _minimise(np.stack([encoder, expert]).astype(np.float64), indices)
-    (alone,) = _minimise(expert[None].astype(np.float64), indices)
-    return Weights(a, b, alone)
+    return Weights(a, b, fit_scale(expert, targets))
+
+
+def fit_scale(logits: NDArray[np.float32], targets: Sequence[int]) -> float:
+    """Fit the weight of one view, which calibrates it: logits [N, C] and class numbers [N]."""
+    (scale,) = _minimise(logits[None].astype(np.float64), np.asarray(targets, np.int64))
+    return scale
 
 
 def _minimise(views: NDArray[np.float64], targets: NDArray[np.int64]) -> list[float]:

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distilora.config.schema import RunConfig
 from distilora.data.examples import Examples
 from distilora.data.parts import Parts
 from distilora.errors import ConfigError
 from distilora.evaluation.baselines import NgramBaseline, text_of
 from distilora.inference.calibrate import Expert
-from distilora.lexicon.combination import fit_weights
+from distilora.lexicon.combination import fit_scale, fit_weights
 from distilora.lexicon.format import compact
-from distilora.lexicon.nbsvm import Lexicon, count_ngrams, fit_nbsvm
+from distilora.lexicon.nbsvm import Counted, Lexicon, count_ngrams, fit_nbsvm
+from distilora.lexicon.out_of_fold import out_of_fold
 from distilora.progress import say
 from distilora.tasks.base import Task
 
@@ -31,6 +33,7 @@ class FittedExpert:
     fitted_on: int
     seconds: float
     agreement: float  # share of validation texts with the label that the expert had before it was pruned and rounded
+    teacher: Logits | None  # probabilities of the training examples, [G, C], out of fold
 
     def combined(self, outputs: Logits, targets: Sequence[int]) -> Expert:
         """Fit the weights of both views on the encoder's validation outputs, [G, C], and class numbers, [G]."""
@@ -56,12 +59,17 @@ class FittedExpert:
         return NgramBaseline("nbsvm", self.seconds, self.fitted_on, self.lexicon.logits)
 
 
-def check_expert(lexicon: str, task: Task) -> None:
+def check_expert(config: RunConfig, task: Task) -> None:
     """Raise ConfigError if an n-gram expert is asked for and the task has no classes for it."""
-    if lexicon != "none" and task.ngram_classes is None:
-        raise ConfigError(
-            f"lexicon: {lexicon} given, but an n-gram expert tells classes apart, and task {task.name} has none; give none"
-        )
+    if task.ngram_classes is not None:
+        return
+    for name, value, off in (
+        ("lexicon", config.lexicon, "none"), ("training.expert_targets", config.training.expert_targets, 0.0)
+    ):  # fmt: skip
+        if value != off:
+            raise ConfigError(
+                f"{name}: {value} given, but an n-gram expert tells classes apart, and task {task.name} has none; give {off}"
+            )
 
 
 def labelled(parts: Parts) -> Examples:
@@ -69,8 +77,11 @@ def labelled(parts: Parts) -> Examples:
     return Examples("labelled", [*parts.train.items, *parts.spare.items])
 
 
-def fit_expert(task: Task, parts: Parts) -> FittedExpert:
-    """Fit the expert of a run on its labelled examples, prune it, and measure what that changes on validation."""
+def fit_expert(task: Task, parts: Parts, teaches: bool = False) -> FittedExpert:
+    """Fit the expert of a run on its labelled examples, prune it, and measure what that changes on validation.
+
+    With `teaches`, it also gives the probabilities of the training examples, out of fold.
+    """
     assert task.ngram_classes is not None  # check_expert
     started = time.monotonic()
     examples = labelled(parts)
@@ -85,4 +96,21 @@ def fit_expert(task: Task, parts: Parts) -> FittedExpert:
         f"n-gram expert: {len(complete.keys):,} n-grams of {len(examples):,} examples in {seconds:.0f} s, {len(lexicon.keys):,} "
         f"of them kept ({agreement:.2%} of the validation labels unchanged)"
     )
-    return FittedExpert(lexicon, after, len(examples), seconds, agreement)
+    teacher = teacher_probabilities(task, parts, counted) if teaches else None
+    return FittedExpert(lexicon, after, len(examples), seconds, agreement, teacher)
+
+
+def teacher_probabilities(task: Task, parts: Parts, counted: Counted) -> Logits:
+    """Compute what experts that have not seen them say of the training examples, [len(train), C].
+
+    Experts are fitted on all labelled examples but a fold; copies and groups of a text are in its fold. The scale that
+    calibrates their logits is fitted on all of them.
+    """
+    assert task.ngram_classes is not None  # check_expert
+    examples = labelled(parts)
+    texts = [text_of(example) for example in examples.items]
+    logits = out_of_fold(texts, examples.targets, task.ngram_classes, parts.clusters, counted=counted)
+    scaled = np.float32(fit_scale(logits, examples.targets)) * logits
+    probabilities = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    return np.asarray(probabilities[: len(parts.train)], np.float32)

@@ -60,7 +60,7 @@ def check_run(config: RunConfig, task: Task | None = None, *, overwrite: bool = 
     check_lengths(config, encoder)
     check_adapter(config, encoder)
     task = check_data(config.data, find_task(config.task) if task is None else task)
-    check_expert(config.lexicon, task)
+    check_expert(config, task)
     needed = 4 * COPIES * trained_numbers(config, encoder, task)
     _check_room(folder, needed, overwrite or resume)
     return Checked(config, encoder, task, needed)

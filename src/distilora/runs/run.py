@@ -119,7 +119,7 @@ class Run:
     parts: Parts
     train_tokens: Tokenised
     validation_tokens: Tokenised
-    expert: FittedExpert | None  # with `lexicon`
+    expert: FittedExpert | None  # with `lexicon` or `expert_targets`
     network: Network
     parameters: dict[str, Any]  # counts: trained, total, share
     fitted: Fitted
@@ -194,7 +194,11 @@ class Run:
             say(f"warning: the tokenizer knows no word of {unknown:,} of {len(self.parts.train):,} training texts (emoji, another "
                 "script): the encoder cannot tell them apart; choose one that reads them")  # fmt: skip
         self._clock.mark("data")
-        self.expert = None if self.config.lexicon == "none" else fit_expert(self.task, self.parts)
+        teaches = self.config.training.expert_targets > 0
+        if self.config.lexicon != "none" or teaches:
+            self.expert = fit_expert(self.task, self.parts, teaches)
+        else:
+            self.expert = None
         self._clock.mark("n-gram expert")
         return self.parts
 
@@ -213,7 +217,7 @@ class Run:
 
     def fit(self) -> Fitted:
         """Claim the folder and train; the network then has the best weights."""
-        network, parts = self.network, self.parts
+        network = self.network
         with writing_run(self.folder):
             if self.processes.first:
                 claim(self.folder, self._overwrite, self._resume)
@@ -223,7 +227,7 @@ class Run:
             with memory.Peak(self.device, self._above) as peak:
                 self.fitted = fit(
                     network,
-                    Labelled(self.train_tokens.rows, self.task.targets(parts.train.items, self.tokenizer)),
+                    Labelled(self.train_tokens.rows, self._training_targets()),
                     Labelled(self.validation_tokens.rows, self._validation_targets()),
                     self.config.training,
                     self.folder,
@@ -239,9 +243,10 @@ class Run:
     def save(self) -> Artifact:
         """Fit the temperature and the weights of an n-gram expert, write model/ and verify it by a round trip."""
         targets, outputs = self._validation_targets(), self.fitted.outputs
-        expert = None if self.expert is None else self.expert.combined(outputs, targets)
+        fitted = self.expert if self.config.lexicon != "none" else None
+        expert = None if fitted is None else fitted.combined(outputs, targets)
         self.calibrate = Calibrator(self.task.fit_temperature(outputs, targets), expert)
-        lexicon = {} if self.expert is None or expert is None else self.expert.describe(expert)
+        lexicon = {} if fitted is None or expert is None else fitted.describe(expert)
         with writing_run(self.folder):
             self.artifact = write_model(
                 self.folder, self.config, self.encoder, self.task, self.parts, self.network, self.tokenizer,
@@ -300,6 +305,11 @@ class Run:
             self.task, examples, tokens, outputs, self.calibrate, self.config.evaluation, self.tokenizer,
             self.task.counts(self.parts.train), self._baselines,
         )  # fmt: skip
+
+    def _training_targets(self) -> list[Any]:
+        targets, share = self.task.targets(self.parts.train.items, self.tokenizer), self.config.training.expert_targets
+        teacher = None if self.expert is None else self.expert.teacher
+        return targets if teacher is None else self.task.soften(targets, teacher, share)
 
     def _validation_targets(self) -> list[Any]:
         return self.task.targets(self.parts.validation.items, self.tokenizer)

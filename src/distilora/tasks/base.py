@@ -196,6 +196,13 @@ class Task(ABC):
         """Return the targets that `loss` and `metrics` take; by default those of `read`."""
         return [example.target for example in examples]
 
+    def soften(self, targets: Sequence[Any], probabilities: NDArray[np.float32], share: float) -> list[Any]:
+        """Mix targets with a teacher's probabilities, [G, C], of which each gets `share`; `loss` takes the result.
+
+        Raises DataError for a task that has no classes to be probable.
+        """
+        raise DataError(f"task {self.name}: its targets are not classes, so no teacher's probabilities can be mixed in")
+
     @abstractmethod
     def head(self, states: States, rows: "Rows") -> "Tensor":
         """Compute the outputs of G examples, [G, ...], from the hidden states of their rows."""

@@ -201,6 +201,11 @@ class Classification(Task):
         number = whole_number(name) if index is None else None
         return index if number is None else self._numbers.get(number)
 
+    def soften(self, targets: Sequence[Any], probabilities: NDArray[np.float32], share: float) -> list[Any]:
+        """Mix each target with a teacher's probabilities: (1 - share) of the label, share of the teacher, [C]."""
+        labels = np.eye(self.outputs, dtype=np.float32)[np.asarray(targets, np.int64)]
+        return list((1 - share) * labels + np.float32(share) * probabilities)
+
     def head(self, states: States, rows: "Rows") -> "Tensor":
         """Compute logits [G, C] from the pooled state of each example's first row."""
         first = np.flatnonzero(rows.row == 0)
@@ -208,9 +213,12 @@ class Classification(Task):
         return states.head(pooled if len(first) == len(rows) else pooled[first])
 
     def loss(self, outputs: "Tensor", targets: Sequence[Any]) -> "Tensor":
-        """Compute the cross-entropy of each example, [G]."""
+        """Compute the cross-entropy of each example, [G]; targets are indices, or probabilities [C] from `soften`."""
         import torch
 
+        if len(targets) and isinstance(targets[0], np.ndarray):
+            shares = torch.from_numpy(np.stack(targets)).to(outputs.device)
+            return torch.nn.functional.cross_entropy(outputs.float(), shares, reduction="none")
         indices = torch.as_tensor(np.asarray(targets, np.int64), device=outputs.device)
         return torch.nn.functional.cross_entropy(outputs.float(), indices, reduction="none")
 
