@@ -189,4 +189,8 @@ def _notes(first: Finished, others: Sequence[Finished]) -> list[str]:
             f"{len(others)} comparisons are made, so each p is held against {SIGNIFICANT} / {len(others)} = "
             f"{SIGNIFICANT / len(others):.2g} (Bonferroni); the intervals are 95% each."
         )
-    return notes + [f"{each.name}: {note}" for each in (first, *others) for note in each.notes]
+    runs: dict[str, list[str]] = {}  # a note -> those that have it
+    for each in (first, *others):
+        for note in each.notes:
+            runs.setdefault(note, []).append(each.name)
+    return notes + [f"{', '.join(names)}: {note}" for note, names in runs.items()]

@@ -51,17 +51,21 @@ def read_finished(folder: str | Path, split: str | None = None) -> Finished:
     if (path / "artifact.json").is_file() and (path.parent / "run.yaml").is_file():  # RUN/model
         path = path.parent
     summary = _summary(path)
-    evaluations = summary["evaluations"] if "evaluations" in summary else [summary["evaluation"]]
-    splits = {evaluation["split"]: evaluation for evaluation in evaluations}
+    try:
+        evaluations = summary["evaluations"] if "evaluations" in summary else [summary["evaluation"]]
+        splits = {evaluation["split"]: tuple(evaluation["labels"]) for evaluation in evaluations}
+        default = next(iter(splits))
+    except (KeyError, TypeError, StopIteration):
+        raise ArtifactError(f"{path}/metrics.json: damaged (its splits); copy the folder again") from None
     if split is None or len(splits) == 1:
-        split = next(iter(splits))
+        split = default
     if split not in splits:
         raise DataError(
             f"{folder}: was not measured on the split {split!r} (it has {', '.join(splits)}); name one that all have with "
             "--split"
         )
     predictions = _predictions(path, split)
-    shared = (split, tuple(splits), tuple(splits[split]["labels"]), predictions)
+    shared = (split, tuple(splits), splits[split], predictions)
     if "evaluations" in summary:
         artifact = read_artifact(path)
         task = restore(artifact.task["name"], artifact.task["settings"])
