@@ -88,18 +88,9 @@ def compare(
     were not measured on the same examples.
     """
     names = [str(run) for run in runs]
-    if len(names) < 2:
-        raise ConfigError(f"RUN: {len(names)} given, two or more are compared; name another")
-    folders = [Path(name).resolve() for name in names]
-    for i, folder in enumerate(folders):
-        if folder in folders[:i]:
-            raise ConfigError(f"RUN: {names[i]} is given twice; name another")
-    if resamples < 100:
-        raise ConfigError(f"resamples: {resamples} given, at least 100 wanted")
-    if examples < 0:
-        raise ConfigError(f"examples: {examples} given, 0 or more wanted")
-    first = read_finished(runs[0], split)
-    others = [read_finished(run, split or first.split) for run in runs[1:]]
+    _check(names, resamples, examples)
+    first = read_finished(names[0], split)
+    others = [read_finished(name, split or first.split) for name in names[1:]]
     answers = [first.predictions, *(align(first, other) for other in others)]
     measured = [first.task.remeasure(rows, resamples) for rows in answers]
     chosen = [_changed(measured[0], other, examples) for other in measured[1:]]
@@ -112,6 +103,20 @@ def compare(
     metrics = {name: _metrics(each) for name, each in zip(names, measured, strict=True)}
     notes = [*_notes(first, others), *([missing] if missing else [])]
     return Comparison(first.split, len(first.predictions), resamples, metrics, pairs, notes)
+
+
+def _check(names: Sequence[str], resamples: int, examples: int) -> None:
+    """Raise ConfigError for arguments of `compare` that are out of range."""
+    if len(names) < 2:
+        raise ConfigError(f"RUN: {len(names)} given, two or more are compared; name another")
+    folders = [Path(name).resolve() for name in names]
+    for i, folder in enumerate(folders):
+        if folder in folders[:i]:
+            raise ConfigError(f"RUN: {names[i]} is given twice; name another")
+    if resamples < 100:
+        raise ConfigError(f"resamples: {resamples} given, at least 100 wanted")
+    if examples < 0:
+        raise ConfigError(f"examples: {examples} given, 0 or more wanted")
 
 
 def _metrics(measured: Remeasured) -> dict[str, Figure]:
