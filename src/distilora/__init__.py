@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from distilora.config.parse import parse, read_recipe
     from distilora.config.schema import MeasureConfig, RunConfig
     from distilora.errors import DistiloraError
+    from distilora.evaluation.compare import Comparison, compare
     from distilora.evaluation.evaluate import evaluate
     from distilora.explanation.explain import Explanation, explain
     from distilora.export.export import export_run
@@ -30,6 +31,8 @@ _HOMES = {
     "read_recipe": "config.parse",
     "DistiloraError": "errors",
     "evaluate": "evaluation.evaluate",
+    "Comparison": "evaluation.compare",
+    "compare": "evaluation.compare",
     "Predictor": "inference.predictor",
     "load": "inference.predictor",
     "Explanation": "explanation.explain",
@@ -39,12 +42,14 @@ _HOMES = {
     "train": "runs.run",
 }
 __all__ = [
+    "Comparison",
     "DistiloraError",
     "Explanation",
     "MeasureConfig",
     "Predictor",
     "Run",
     "RunConfig",
+    "compare",
     "evaluate",
     "explain",
     "export_run",

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from distilora.data.cleaning import cleaning
-from distilora.data.examples import Example, Examples, read_examples
+from distilora.data.examples import Example, Examples, read_examples, text_digest
 from distilora.errors import DataError
 from distilora.files.tables import Record
 from distilora.tasks.classification import Classification
@@ -22,8 +22,18 @@ def from_rows(rows: Iterable[dict[str, Any]], **settings: Any) -> Examples:
 
 def test_read_cleaned_and_placed() -> None:
     found = from_rows([{"text": "A<br />b", "label": "pos"}, {"text": "c", "label": 0}])
-    assert found.items == [Example(("A b",), 1, "f.csv: row 1"), Example(("c",), 0, "f.csv: row 2")]
+    assert found.items == [
+        Example(("A b",), 1, "f.csv: row 1", digest=text_digest(["A<br />b"])),
+        Example(("c",), 0, "f.csv: row 2", digest=text_digest(["c"])),
+    ]
     assert (len(found), found.targets, found.split, found.skipped) == (2, [1, 0], "train", 0)
+
+
+def test_a_digest_tells_texts_apart() -> None:
+    digests = {text_digest(texts) for texts in (["a b"], ["a", "b"], ["a", " b"], ["a b "], ["A b"], ["\u00e4"])}
+    assert len(digests) == 6
+    assert {len(digest) for digest in digests} == {32}
+    assert text_digest(("a b",)) == text_digest(["a b"])
 
 
 @pytest.mark.parametrize("blank", [None, "", "  \n", "<br />", "&nbsp;"])

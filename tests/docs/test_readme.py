@@ -43,7 +43,7 @@ def test_commands_parse(page: Path, line: str) -> None:
     elif command == "evaluate":
         parse(MeasureConfig, words[1:])
     else:
-        assert command in ("predict", "train", "explain", "export", "score", "encoder")
+        assert command in ("predict", "train", "compare", "explain", "export", "score", "encoder")
 
 
 def test_there_are_commands() -> None:

@@ -15,7 +15,7 @@ from distilora.config.hints import nearest
 from distilora.errors import ConfigError, DistiloraError, Interrupted
 from distilora.version import __version__
 
-COMMANDS = ("train", "baseline", "evaluate", "predict", "explain", "score", "export", "encoder")
+COMMANDS = ("train", "baseline", "evaluate", "compare", "predict", "explain", "score", "export", "encoder")
 USAGE = """usage: distilora COMMAND ...
 
 Fine-tunes a small text encoder with LoRA, measures it honestly, and predicts with it.
@@ -26,6 +26,7 @@ commands:
   train ... --dry-run                                           check everything, say what would be trained and for how long
   baseline [RECIPE.yaml] [--data.FIELD VALUE ...]               what n-gram models reach on these data, in seconds
   evaluate RUN --data.path PATH [--data.split SPLIT]            measure a run on other labelled data
+  compare RUN RUN ... [--split SPLIT] [--output FILE.html]      paired differences of runs on the same examples
   predict RUN TEXT [TEXT ...] [--json]                          answer texts
   predict RUN --input FILE --output FILE                        answer a csv, jsonl, parquet, xlsx ... file; - is a pipe
   predict RUN [--json] < FILE                                   answer a text a line

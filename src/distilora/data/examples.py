@@ -1,5 +1,7 @@
 """Turns records into examples: the task reads a record, the cleaning step cleans its texts, blank ones are skipped."""
 
+import hashlib
+import json
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -19,6 +21,7 @@ class Example:
     target: Any = None
     place: str = ""  # where it was read, for messages and predictions.parquet
     group: Hashable = None  # value of data.group_column
+    digest: str = ""  # `text_digest` of the texts before cleaning
 
 
 @dataclass
@@ -69,6 +72,11 @@ class Reader(Protocol):
         ...
 
 
+def text_digest(texts: Sequence[str]) -> str:
+    """Compute 32 hex digits of the SHA-256 of an example's texts, by which it is recognised in other predictions."""
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:32]
+
+
 def read_examples(
     records: Iterable[Record],
     read: Callable[[Any], Example],
@@ -102,7 +110,8 @@ def read_examples(
                 examples.skipped += 1
                 continue
             group = record.values[group_column] if group_column else None
-            examples.items.append(replace(example, texts=texts, place=record.place, group=group))
+            digest = text_digest(example.texts)
+            examples.items.append(replace(example, texts=texts, place=record.place, group=group, digest=digest))
     if not examples.items:
         raise DataError(f"{split}: no example with a text; check data.text_column")
     if examples.skipped:

@@ -1,1 +1,1 @@
-"""Measures a model's answers and presents the figures: metrics, report and model card."""
+"""Measures a model's answers and presents the figures: metrics, report, comparison and model card."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from distilora.data.examples import Example, Examples
 from distilora.errors import MissingExtra
-from distilora.evaluation.views import points
+from distilora.evaluation.views import hits, points
 from distilora.lexicon.nbsvm import as_logits, count_ngrams, fit_nbsvm
 from distilora.progress import say
 from distilora.tasks.base import Task
@@ -103,7 +103,7 @@ def beside_baselines(
     its own, paired, with McNemar's test.
     """
     texts = [text_of(example) for example in examples.items]
-    right = task.correct(outputs, targets)
+    correct = hits(outputs, targets)
     rows = []
     for baseline in baselines:
         started = time.monotonic()
@@ -116,10 +116,9 @@ def beside_baselines(
             "fitted_on": baseline.fitted_on,
             "seconds": round(baseline.seconds + time.monotonic() - started, 2),
         }
-        baseline_right = task.correct(logits, targets)
-        if right is not None and baseline_right is not None:
-            row["difference"] = paired_difference(right, baseline_right, resamples)
-            row["mcnemar"] = mcnemar(right, baseline_right)
+        of_baseline = hits(logits, targets)
+        row["difference"] = paired_difference(correct, of_baseline, resamples)
+        row["mcnemar"] = mcnemar(correct, of_baseline)
         rows.append(row)
     return rows
 
@@ -129,7 +128,7 @@ def ngram_verdict(split: Mapping[str, Any]) -> str:
 
     Clearly above: the 95% interval of the paired difference lies above 0 for every n-gram model.
     """
-    rows = [row for row in split.get("ngram_baselines", ()) if row.get("difference", {}).get("low") is not None]
+    rows = [row for row in split.get("ngram_baselines", ()) if row["difference"]["low"] is not None]
     enough = [row for row in rows if row["difference"]["low"] <= 0]
     if not enough:
         return ""
@@ -146,9 +145,8 @@ def baselines_table(split: Mapping[str, Any]) -> Table:
     """Lay the baselines out as a table, with the model in the last row."""
     rows = []
     for row in split["ngram_baselines"]:
-        difference = points(row["difference"]) if "difference" in row else ""
-        p = f"{row['mcnemar']['p']:.2g}" if "mcnemar" in row else ""
         value = metric_text(row["metric"], {"value": row["value"]})
+        difference, p = points(row["difference"]), f"{row['mcnemar']['p']:.2g}"
         rows.append((TITLES[row["name"]], f"{row['fitted_on']:,}", f"{row['seconds']:.0f} s", value, difference, p))
     metric, measured = next(iter(split["metrics"].items()))
     rows.append(("this model", "", "", metric_text(metric, measured), "", ""))
@@ -160,9 +158,9 @@ def baseline_lines(split: Mapping[str, Any]) -> list[str]:
     """Format the baselines as lines for the terminal."""
     lines = []
     for row in split.get("ngram_baselines", ()):
-        difference = f"; this model {points(row['difference'])}" if "difference" in row else ""
         value = metric_text(row["metric"], {"value": row["value"]})
         lines.append(
-            f"  {TITLES[row['name']]}, {row['seconds']:.0f} s on {row['fitted_on']:,} labels: {row['metric']} {value}{difference}"
+            f"  {TITLES[row['name']]}, {row['seconds']:.0f} s on {row['fitted_on']:,} labels: {row['metric']} {value}; "
+            f"this model {points(row['difference'])}"
         )
     return lines

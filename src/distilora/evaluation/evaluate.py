@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from distilora.artifact.format import Artifact, read_artifact
+from distilora.config.parse import to_tree
 from distilora.config.schema import MeasureConfig
 from distilora.data.examples import Examples, read_examples
 from distilora.data.overlap import examples_digest, seen_among, seen_file
@@ -63,6 +64,11 @@ def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Pa
     summary = {
         "run": str(run),
         "task": task.name,
+        "reading": {
+            "settings": dict(task.settings),
+            "cleaning": artifact.cleaning,
+            "data": {**to_tree(config.data), "path": _absolute(config.data.path), "split": split},
+        },
         "source": source.name,
         "encoder": artifact.encoder,
         "precision": precision,
@@ -80,6 +86,12 @@ def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Pa
         write_report(folder / "report.html", title, task, [measured.metrics], notes=notes, facts=facts)
         write_json(folder / "metrics.json", summary)
     return summary, folder
+
+
+def _absolute(path: str) -> str:
+    """Make the path of a file or folder absolute; a name on the Hub, or 'embedded', stays as it is."""
+    location = Path(path).expanduser()
+    return str(location.absolute()) if path != "embedded" and location.exists() else path
 
 
 def _trained_classes(folder: Path) -> dict[str, int] | None:

@@ -76,6 +76,7 @@ def measure(
         {
             "split": examples.split,
             "place": example.place,
+            "digest": example.digest,
             "target": task.target_name(example.target),
             **answer,
             "tokens": int(lengths[i]),

@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distilora.errors import MissingExtra
 from distilora.evaluation.baselines import baselines_table
+from distilora.evaluation.page import render
 from distilora.evaluation.pictures import Picture, curves, draw, lengths
 from distilora.evaluation.views import views_table
 from distilora.files.atomic import atomic_text
 from distilora.tasks.base import Task
-from distilora.tasks.metrics.names import metric_name, metric_text
 
 
 def write_report(
@@ -36,16 +35,8 @@ def write_report(
 
     Raises MissingExtra without jinja2 or matplotlib.
     """
-    try:
-        import jinja2
-    except ImportError:
-        raise MissingExtra("jinja2", "train") from None
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["metric"] = metric_text
-    environment.filters["metric_name"] = metric_name
-    page = environment.get_template("report.html.j2").render(
+    page = render(
+        "report.html.j2",
         title=title,
         splits=[_shown(task, split) for split in splits],
         curves=curves(history),

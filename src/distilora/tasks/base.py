@@ -68,6 +68,18 @@ class Measurement:
     max_mistakes: int  # to list
 
 
+@dataclass(frozen=True)
+class Remeasured:
+    """Measurement of saved answers to N examples, to be compared with that of another model's."""
+
+    metrics: Mapping[str, float | None]  # headline first
+    resampled: Mapping[
+        str, NDArray[np.float64]
+    ]  # metric -> its value for each of R resamples, [R]; the same for all models
+    quality: NDArray[np.float64]  # [N]; of two answers to an example the one with the higher quality is better
+    correct: NDArray[np.bool_] | None  # [N]; None if answers are not correct or wrong
+
+
 class Task(ABC):
     """Base class of tasks, with five abstract members; a subclass is final.
 
@@ -247,10 +259,6 @@ class Task(ABC):
         An optional key `figures` holds arrays, as JSON values, that `report` may show.
         """
 
-    def correct(self, outputs: Outputs, targets: Sequence[Any]) -> NDArray[np.bool_] | None:
-        """Tell which answers are right, [G]; None for a task whose answers are not simply right or wrong."""
-        return None
-
     def headline(self, outputs: Outputs, targets: Sequence[Any]) -> tuple[str, float]:
         """Return name and value of the first metric, shown while training; override it if computing that alone is cheaper."""
         name, metric = next(iter(self.metrics(outputs, targets).items()))
@@ -262,6 +270,31 @@ class Task(ABC):
         A key `verdict`, if not empty, is a sentence shown before all figures.
         """
         return {}
+
+    def correct(self, target: Any, answer: Mapping[str, Any]) -> bool:
+        """Tell whether a saved answer is correct; by default its `label` is compared with the target's name.
+
+        Args:
+            target: what `target_name` returned.
+            answer: what `decode` returned.
+
+        Raises DataError for a task whose answers have no label.
+        """
+        if "label" not in answer:
+            raise DataError(f"task {self.name} does not tell which answers are correct; give it the member `correct`")
+        return bool(answer["label"] == target)
+
+    def remeasure(self, predictions: Sequence[Mapping[str, Any]], resamples: int) -> Remeasured:
+        """Measure saved answers, the rows of predictions.parquet, so that two models' can be compared.
+
+        By default the accuracy by `correct`. Raises DataError if the task cannot measure answers.
+        """
+        from distilora.tasks.metrics.bootstrap import resampled_mean
+
+        correct = np.asarray([self.correct(row["target"], row) for row in predictions], np.bool_)
+        quality = correct.astype(np.float64)
+        accuracy = {"accuracy": resampled_mean(quality, resamples)}
+        return Remeasured({"accuracy": float(quality.mean())}, accuracy, quality, correct)
 
     @classmethod
     def report(cls, split: Mapping[str, Any]) -> Shown:

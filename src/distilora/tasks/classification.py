@@ -14,7 +14,7 @@ from distilora.errors import DataError
 from distilora.files.tables import Record
 from distilora.progress import say
 from distilora.tasks import classes
-from distilora.tasks.base import Measurement, Outputs, States, Task
+from distilora.tasks.base import Measurement, Outputs, Remeasured, States, Task
 from distilora.tasks.columns import LABEL_COLUMNS, TEXT_COLUMNS, check_columns, find_column, measured_columns
 from distilora.tasks.foreign import transformers_labels
 from distilora.tasks.labels import collect_names, label_name, order_labels, order_note, whole_number
@@ -245,10 +245,6 @@ class Classification(Task):
 
         return classification_metrics(softmax(outputs), np.asarray(targets, np.int64), resamples)
 
-    def correct(self, outputs: Outputs, targets: Sequence[Any]) -> NDArray[np.bool_] | None:
-        """Compare each most probable label with the target, [G]."""
-        return np.asarray(outputs.argmax(axis=1) == np.asarray(targets, np.int64))
-
     def headline(self, outputs: Outputs, targets: Sequence[Any]) -> tuple[str, float]:
         """Compute the accuracy without scikit-learn, whose import would cost a training process 36 MB."""
         return "accuracy", float(np.mean(softmax(outputs).argmax(axis=1) == np.asarray(targets, np.int64)))
@@ -261,6 +257,21 @@ class Classification(Task):
     def findings(self, measurement: Measurement) -> dict[str, Any]:
         """Compute each class's figures, those of the majority baseline, and the most confident mistakes."""
         return classes.class_findings(self.labels, measurement)
+
+    def remeasure(self, predictions: Sequence[Mapping[str, Any]], resamples: int) -> Remeasured:
+        """Measure the probabilities that were saved; an answer's quality is the probability of the true label."""
+        from distilora.tasks.metrics.bootstrap import resampled
+        from distilora.tasks.metrics.classification import classification_metrics
+
+        probabilities = np.asarray([[row[f"p_{label}"] for label in self.labels] for row in predictions], np.float64)
+        targets = np.asarray([self.index(row["target"]) for row in predictions], np.int64)
+        measured = classification_metrics(probabilities, targets)
+        return Remeasured(
+            {name: measured[name]["value"] for name in measured if name != "figures"},
+            resampled(probabilities, targets, resamples),
+            probabilities[np.arange(len(targets)), targets],
+            probabilities.argmax(axis=1) == targets,
+        )
 
     @classmethod
     def report(cls, split: Mapping[str, Any]) -> Shown:

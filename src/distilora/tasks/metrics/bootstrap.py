@@ -23,6 +23,20 @@ def intervals(probabilities: Probabilities, targets: Indices, resamples: int) ->
     A metric that is undefined for any resample (AUROC, where a class is missing) has no interval.
     Raises MissingExtra without SciPy.
     """
+    return {name: interval(values) for name, values in resampled(probabilities, targets, resamples).items()}
+
+
+def interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Compute the 2.5% and 97.5% quantiles of a metric's values in the resamples, [R]."""
+    return float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975))
+
+
+def resampled(probabilities: Probabilities, targets: Indices, resamples: int) -> dict[str, NDArray[np.float64]]:
+    """Compute every metric for each resample, [R]; AUROC only if it is defined for all of them.
+
+    The resamples depend on N and R alone, so the values of two models for the same examples are paired.
+    Raises MissingExtra without SciPy.
+    """
     count, classes = probabilities.shape
     predicted = probabilities.argmax(axis=1)
     rows = np.arange(count)
@@ -57,10 +71,12 @@ def intervals(probabilities: Probabilities, targets: Indices, resamples: int) ->
             chunks.setdefault(name, []).append(value)
     if not defined:
         chunks.pop("auroc", None)
-    return {
-        name: (float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975)))
-        for name, values in ((name, np.concatenate(parts)) for name, parts in chunks.items())
-    }
+    return {name: np.concatenate(parts) for name, parts in chunks.items()}
+
+
+def resampled_mean(values: NDArray[np.float64], resamples: int) -> NDArray[np.float64]:
+    """Compute the mean of the examples' values, [N], for each resample, [R]; paired as in `resampled`."""
+    return np.concatenate([values @ weights / len(values) for weights in _resamples(len(values), resamples)])
 
 
 def _resamples(count: int, resamples: int) -> Iterator[NDArray[np.float64]]:

@@ -12,6 +12,7 @@ METRICS = {
     "brier": ("Brier score", "{:.4f}"),
     "ece": ("Calibration error (ECE, 15 bins)", "{:.4f}"),
 }
+LOWER_IS_BETTER = ("log_loss", "brier", "ece")
 
 
 def metric_name(name: str) -> str:
@@ -29,6 +30,20 @@ def metric_text(name: str, measured: Mapping[str, Any]) -> str:
         low, high = (pattern.format(measured[side]).rstrip("%") for side in ("low", "high"))
         text += f" ({low} to {high})"
     return text
+
+
+def difference_text(name: str, measured: Mapping[str, Any]) -> str:
+    """Format the difference of a metric with its interval, as '+0.52 points (-0.21 to +1.24)'."""
+    if measured["value"] is None:
+        return "undefined"
+    pattern, unit = METRICS.get(name, ("", "{:.4g}"))[1].replace("{:", "{:+"), ""
+    scale = 1
+    if pattern.endswith("%}"):
+        pattern, unit, scale = pattern.replace("%}", "f}"), " points", 100
+    value, *ends = (
+        None if measured.get(key) is None else pattern.format(scale * measured[key]) for key in ("value", "low", "high")
+    )
+    return f"{value}{unit}" + (f" ({ends[0]} to {ends[1]})" if None not in ends else "")
 
 
 def share_text(share: float | None) -> str:
