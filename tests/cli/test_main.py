@@ -41,7 +41,7 @@ def test_as_a_module() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert (
         done.stderr
-        == "distilora: nonsense: no such command; there are train, evaluate, compare, predict, explain, score, export, "
+        == "distilora: nonsense: no such command; there are train, baseline, evaluate, compare, predict, explain, score, export, "
         "encoder\n"
     )
 

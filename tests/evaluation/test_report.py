@@ -15,6 +15,7 @@ from distilora.config.schema import EvaluationConfig
 from distilora.data.examples import Example, Examples
 from distilora.evaluation.measure import measure
 from distilora.evaluation.report import split_pictures, write_report
+from distilora.inference.calibrate import Calibrator
 from distilora.tasks.classification import Classification
 from distilora.tasks.metrics.names import metric_text
 
@@ -30,7 +31,13 @@ def split(labels: tuple[str, ...] = ("neg", "pos"), text: str = "dull", count: i
     tokens = Tokenised(rows_of([[[1] * (1 + 7 * i)] for i in range(count)]), np.arange(count) > count - 5)
     outputs = rng.normal(size=(count, len(labels))).astype(np.float32)
     return measure(
-        task, Examples("test", items), tokens, outputs, 1.5, EvaluationConfig(bootstrap=100), tiny_tokenizer()
+        task,
+        Examples("test", items),
+        tokens,
+        outputs,
+        Calibrator(1.5),
+        EvaluationConfig(bootstrap=100),
+        tiny_tokenizer(),
     ).metrics
 
 
@@ -155,7 +162,13 @@ def test_one_class_and_no_history(tmp_path: Path) -> None:
     tokens = Tokenised(rows_of([[[1, 2]]] * 4), np.zeros(4, bool))
     outputs = np.asarray([[1, 0], [2, 0], [0, 1], [1, 0]], np.float32)
     measured = measure(
-        task, Examples("test", items), tokens, outputs, 1.0, EvaluationConfig(bootstrap=100), tiny_tokenizer()
+        task,
+        Examples("test", items),
+        tokens,
+        outputs,
+        Calibrator(1.0),
+        EvaluationConfig(bootstrap=100),
+        tiny_tokenizer(),
     )
     write_report(tmp_path / "report.html", "one", TASK, [measured.metrics])
     page = Page(tmp_path / "report.html")

@@ -136,8 +136,8 @@ def ngram_verdict(split: Mapping[str, Any]) -> str:
     own = next(iter(split["metrics"].values()))["value"]
     return (
         f"As far as these {split['examples']:,} examples tell, an n-gram model alone is enough: {TITLES[best['name']]}, fitted in "
-        f"{best['seconds']:.0f} s on {best['fitted_on']:,} labels, has an accuracy of {best['value']:.2%}, this model of "
-        f"{own:.2%}; paired difference {points(best['difference'])}."
+        f"seconds on {best['fitted_on']:,} labels, has an accuracy of {best['value']:.2%}, this model of {own:.2%} "
+        f"({points(best['difference'])})."
     )
 
 

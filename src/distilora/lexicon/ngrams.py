@@ -46,25 +46,26 @@ class Ngram(NamedTuple):
 
 def ngram_keys(text: str, longest: int = LONGEST) -> Keys:
     """Compute the sorted distinct keys of a text's n-grams of 1 to `longest` words, [K]; empty for a text without any."""
-    words = _TOKEN.findall(text.lower())
-    return np.unique(np.concatenate(list(_by_length(words, longest))))
+    return np.unique(np.concatenate(list(_by_length(_TOKEN.findall(_lower(text)), longest))))
 
 
 def ngrams(text: str, longest: int = LONGEST) -> list[Ngram]:
-    """List all occurrences of the n-grams of a text, shorter ones first; their spans are those of the original text.
-
-    Where lower-casing changes the number of characters (the dotted capital I), words are found in the original.
-    """
-    lowered = text.lower()
-    spans = [match.span() for match in _TOKEN.finditer(lowered if len(lowered) == len(text) else text)]
-    words = _TOKEN.findall(lowered)
-    if len(words) != len(spans):
-        return []
+    """List all occurrences of the n-grams of a text, shorter ones first."""
+    matches = list(_TOKEN.finditer(_lower(text)))
+    spans = [match.span() for match in matches]
     return [
         Ngram(int(key), spans[first][0], spans[first + length][1])
-        for length, keys in enumerate(_by_length(words, longest))
+        for length, keys in enumerate(_by_length([match[0] for match in matches], longest))
         for first, key in enumerate(keys)
     ]
+
+
+def _lower(text: str) -> str:
+    """Lower a text's case, and leave a letter as it is that would become two: spans stay those of the text."""
+    lowered = text.lower()
+    if len(lowered) == len(text):
+        return lowered
+    return "".join(letter if len(letter.lower()) > 1 else letter.lower() for letter in text)
 
 
 def stacked_keys(texts: Iterable[str], longest: int = LONGEST) -> tuple[Keys, NDArray[np.int64]]:
