@@ -65,6 +65,11 @@ class DataConfig:
     """Separator of the cells of csv and tsv files, such as ';' or tab; null: detected (comma, semicolon, tab, bar)."""
     group_column: str | None = None
     """Column whose equal values (a film, an author) must not fall on both sides of a split."""
+    carve: Literal["random", "consecutive"] = "random"
+    """Choice of the held-out and validation examples. random: anywhere; consecutive: neighbours, one stretch of each
+    label's examples, so that what stands together (reviews of one film) is divided only at a stretch's ends."""
+    order_column: str | None = None
+    """Column of numbers that `consecutive` orders the examples by, such as id; null: they keep the source's order."""
     labels: tuple[str | int, ...] | None = None
     """Label names in their order, such as [bad,ok,good]; a label that is not among them is an error. null: the source's
     own, or the values found: numbers by value, words alphabetically."""
@@ -96,6 +101,10 @@ class DataConfig:
             raise ConfigError("data.heldout: 0 given, but data.test_split is heldout; give a share such as 0.1")
         if self.test_path is not None and self.test_split in ("heldout", "none"):
             raise ConfigError(f"data.test_path: given, but data.test_split is {self.test_split}; drop one of the two")
+        if self.order_column is not None and self.carve == "random":
+            raise ConfigError(
+                "data.order_column: given, but data.carve is random; drop it, or add --data.carve consecutive"
+            )
         _check_columns(self.text_column, self.label_column)
 
 
