@@ -57,6 +57,10 @@ class DataConfig:
     """Share of the training examples carved out as the final test when `test_split` resolves to heldout; 0: none."""
     train_size: int | None = None
     """Examples to train on, a stratified sample; null: all that the other parts leave."""
+    unlabelled: str | None = None
+    """Another source, of texts without labels. Copies of a training, validation or test text are removed from it."""
+    unlabelled_split: str | None = None
+    """Split of the texts without labels; null: the one called unsupervised, else the only one."""
     text_column: str | None = None
     """Column of the text; null: found by name (text, review, sentence, ...)."""
     label_column: str | None = None
@@ -101,6 +105,10 @@ class DataConfig:
             raise ConfigError("data.heldout: 0 given, but data.test_split is heldout; give a share such as 0.1")
         if self.test_path is not None and self.test_split in ("heldout", "none"):
             raise ConfigError(f"data.test_path: given, but data.test_split is {self.test_split}; drop one of the two")
+        if self.unlabelled_split is not None and self.unlabelled is None:
+            raise ConfigError(
+                "data.unlabelled_split: given without data.unlabelled; drop it, or name the source of the texts"
+            )
         if self.order_column is not None and self.carve == "random":
             raise ConfigError(
                 "data.order_column: given, but data.carve is random; drop it, or add --data.carve consecutive"

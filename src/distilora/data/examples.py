@@ -1,7 +1,7 @@
 """Turns records into examples: the task reads a record, the cleaning step cleans its texts, blank ones are skipped."""
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -56,6 +56,10 @@ class Reader(Protocol):
         self, source: Source, split: str, setting: str, notes: list[str], training: DataConfig | None = None
     ) -> Iterator[Record]:
         """Stream a split's records in the form that `read` expects."""
+        ...
+
+    def for_prediction(self, columns: Collection[str], text_column: str | None = None) -> "Reader":
+        """Adapt the task to records without a target."""
         ...
 
     def strata(self, targets: Sequence[Any]) -> list[Hashable]:

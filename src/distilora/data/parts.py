@@ -165,12 +165,16 @@ def _same(examples: Examples) -> Examples:
     return examples
 
 
+def open_beside(path: str, setting: str, config: DataConfig) -> Source:
+    """Open a source that `setting` names beside data.path; data.separator holds for its csv and tsv files, too."""
+    separable = kind_of(path) in DELIMITERS or Path(path).is_dir()
+    return open_source(path, setting=setting, separator=config.separator if separable else None)
+
+
 def find_test(config: DataConfig, source: Source) -> tuple[Source | None, str]:
     """Find source and split of the test; they must exist, but are not read. 'heldout' and 'none' have no source."""
     if config.test_path is not None:
-        separable = kind_of(config.test_path) in DELIMITERS or Path(config.test_path).is_dir()
-        separator = config.separator if separable else None
-        test = open_source(config.test_path, setting="data.test_path", separator=separator)
+        test = open_beside(config.test_path, "data.test_path", config)
         split = "test" if config.test_split == "auto" else config.test_split
         if len(test.splits) == 1 and config.test_split == "auto":
             split = test.splits[0]

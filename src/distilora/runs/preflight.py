@@ -15,6 +15,7 @@ from distilora.data.cleaning import cleaning
 from distilora.data.examples import group_and_order
 from distilora.data.parts import find_test
 from distilora.data.sources import Source, open_source
+from distilora.data.unlabelled import check_unlabelled
 from distilora.errors import DataError, OutputError
 from distilora.files.tables import Record
 from distilora.model.adapters.methods import METHODS
@@ -84,6 +85,8 @@ def check_data(config: DataConfig, task: Task | type[Task]) -> Task:
     if test_source is not None:
         setting = "data.test_split" if config.test_path is None else "data.test_path"
         _check_split(test_source, test_split, setting, task, config)
+    if config.unlabelled is not None:
+        check_unlabelled(config, task)
     return task
 
 
