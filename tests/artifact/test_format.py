@@ -86,7 +86,7 @@ def change(model: Path, *without: str, **fields: Any) -> dict[str, Any]:
 
 def test_another_schema(model: Path) -> None:
     (model / "artifact.json").write_text(json.dumps({"schema": 99, "all": "new"}))
-    with pytest.raises(ArtifactError, match="schema 99, but this release reads 2, 3, 4"):
+    with pytest.raises(ArtifactError, match="schema 99, but this release reads 2, 3, 4, 5"):
         read_artifact(model)
 
 
@@ -111,12 +111,21 @@ def test_a_changed_byte_of_artifact_json(model: Path) -> None:
         read_artifact(model)
 
 
-@pytest.mark.parametrize(("schema", "lacking"), [(3, ()), (2, ("parity",))])
+@pytest.mark.parametrize(("schema", "lacking"), [(4, ()), (3, ()), (2, ("parity",))])
 def test_older_schemas_still_load(schema: int, lacking: tuple[str, ...], model: Path) -> None:
     newest = read_artifact(model)
-    fields = change(model, *lacking, schema=schema)
-    (model / "artifact.json").write_text(json.dumps(fields), "utf-8")  # without a checksum
-    assert dataclasses.replace(read_artifact(model), schema=newest.schema) == newest
+    fields = change(model, "truncation_side", *lacking, schema=schema)
+    if schema < 4:
+        (model / "artifact.json").write_text(json.dumps(fields), "utf-8")  # without a checksum
+    older = read_artifact(model)
+    assert older.truncation_side is None
+    assert dataclasses.replace(older, schema=newest.schema, truncation_side="right") == newest
+
+
+def test_an_unknown_truncation_side(model: Path) -> None:
+    change(model, truncation_side="top")
+    with pytest.raises(ArtifactError, match=r"artifact\.json: damaged \(truncation_side\)"):
+        read_artifact(model)
 
 
 OUTSIDE = ["../secret", "adapter/../../secret", "", "adapter//weights", "./check.npz", "adapter/.", "..\\secret",

@@ -1,5 +1,6 @@
 """Tokenising: cut on the side asked for, flagged where cut, one row for each text."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from support.tiny import tiny_reviews, tiny_tokenizer
 
 from distilora.batching import tokens
-from distilora.batching.tokens import BATCH, read_tokenizer, tokenise, unknown_only, with_truncation
+from distilora.batching.tokens import BATCH, read_tokenizer, stretches_read, tokenise, unknown_only, with_truncation
 from distilora.data.examples import Example
 from distilora.errors import ArtifactError
 
@@ -117,4 +118,32 @@ def test_texts_of_which_nothing_is_known_are_counted() -> None:
     texts = ["a superb film", "😀😍👍", "фильм", "a 😀", "Ω Ω Ω"]
     rows = tokenise(tokenizer, [Example((text,)) for text in texts]).rows
     assert unknown_only(tokenizer, rows) == 3
+    middle = with_truncation(tokenizer, 8, "middle")
+    long = ["Ω " * 20, f"a {'Ω ' * 20}", f"{'Ω ' * 10} a {'Ω ' * 10}"]  # the last one's word is cut out
+    assert unknown_only(middle, tokenise(middle, [Example((text,)) for text in long]).rows) == 2
     assert unknown_only(tokenizer, rows.take([0, 3])) == 0
+
+
+@pytest.mark.parametrize(
+    ("side", "kept"),
+    [("right", [(0, 4)]), ("left", [(4, 8)]), ("middle", [(0, 1), (6, 8)])],  # first and last word
+)
+def test_the_stretches_of_a_text_that_are_read(side: str, kept: list[tuple[int, int]]) -> None:
+    tokenizer = with_truncation(tiny_tokenizer(), 7, side)
+    for text in (" ".join(WORDS), f"  {'   '.join(WORDS)}  "):
+        words = [match.span() for match in re.finditer(r"\S+", text)]
+        wanted = [(words[first][0], words[last][1]) for first, last in kept]
+        assert stretches_read(tokenizer.encode(text), text) == wanted
+    assert stretches_read(tokenizer.encode(" a film "), " a film ") == [(0, 8)]
+    assert stretches_read(tokenizer.encode(""), "") == [(0, 0)]
+
+
+def test_the_middle_goes_before_what_a_file_stores(tmp_path: Path) -> None:
+    for side in ("right", "middle"):
+        with_truncation(tiny_tokenizer(), 6, side).save(str(tmp_path / "tokenizer.json"))
+        tokenizer = read_tokenizer(tmp_path / "tokenizer.json", 6, "middle")
+        rows, truncated = tokenise(tokenizer, [Example((" ".join(WORDS),)), Example(("a film",))])
+        assert pieces(tokenizer, rows, 0) == ["[CLS]", WORDS[0], *WORDS[-3:], "[SEP]"]
+        assert pieces(tokenizer, rows, 1) == ["[CLS]", "a", "film", "[SEP]"]
+        assert truncated.tolist() == [True, False]
+    assert read_tokenizer(tmp_path / "tokenizer.json").truncation is None

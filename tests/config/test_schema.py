@@ -153,6 +153,8 @@ def test_flags_win_over_the_recipe() -> None:
         ({"data": {"test_split": "heldout", "heldout": 0.0}}, "data.heldout"),
         ({"data": {"test_split": "none", "test_path": "t.csv"}}, "data.test_path"),
         ({"data": {"test_split": "heldout", "test_path": "t.csv"}}, "data.test_path"),
+        ({"data": {"order_column": "id"}}, "data.order_column"),
+        ({"data": {"unlabelled_split": "unsupervised"}}, "data.unlabelled_split"),
         ({"data": {"train_split": "all", "validation_split": "all"}}, "data.validation_split"),
         ({"adapter": {"r": 0}}, "adapter.r"),
         ({"adapter": {"alpha": 0.0}}, "adapter.alpha"),

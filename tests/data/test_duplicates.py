@@ -6,7 +6,16 @@ from itertools import combinations
 
 import numpy as np
 
-from distilora.data.duplicates import CROWD, SHINGLE, clusters, exact_key, near_copies, shingles, similarity
+from distilora.data.duplicates import (
+    CROWD,
+    SHINGLE,
+    clusters,
+    exact_key,
+    near_copies,
+    near_matches,
+    shingles,
+    similarity,
+)
 
 
 def text_of(rng: random.Random, words: int = 60, vocabulary: int = 3000) -> str:
@@ -59,6 +68,25 @@ def test_agrees_with_brute_force() -> None:
     wanted = {(i, j) for i, j in combinations(range(len(texts)), 2) if jaccard(texts[i], texts[j]) >= 0.5}
     assert len(wanted) > 20
     assert pairs_of(texts) == wanted
+
+
+def test_texts_with_a_near_copy_elsewhere_are_marked() -> None:
+    rng = random.Random(8)
+    others = [text_of(rng) for _ in range(30)]
+    texts = [altered(rng, text, changes) for text in others[:10] for changes in (0, 1, 3, 6, 12)] + [text_of(rng)]
+    texts += [texts[0]] * 2  # copies of one another say nothing
+    for threshold in (0.3, 0.5, 0.8):
+        found = near_matches(shingles(texts, ""), shingles(others, ""), threshold)
+        assert found.tolist() == [any(jaccard(text, other) >= threshold for other in others) for text in texts]
+    assert near_matches(shingles(texts, ""), []).tolist() == [False] * len(texts)
+    assert near_matches([], shingles(texts, "")).tolist() == []
+
+
+def test_a_crowd_elsewhere_is_matched() -> None:
+    rng = random.Random(9)
+    text = text_of(rng)
+    crowd = [altered(rng, text, 1) for _ in range(CROWD + 20)]
+    assert near_matches(shingles([text, text_of(rng)], ""), shingles(crowd, "")).tolist() == [True, False]
 
 
 def test_similarity_is_jaccard() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from distilora.config.schema import DataConfig
 from distilora.data.cleaning import cleaning
 from distilora.data.examples import Example, Examples, read_examples, text_digest
 from distilora.errors import DataError
@@ -82,12 +83,25 @@ def test_an_unusable_record_is_named(row: dict[str, Any], message: str) -> None:
 
 def test_groups() -> None:
     rows = [{"text": "a", "label": "pos", "film": "Alien"}, {"text": "b", "label": "neg", "film": None}]
-    assert [e.group for e in from_rows(rows, group_column="film").items] == ["Alien", None]
+    assert [e.group for e in from_rows(rows, columns=DataConfig(group_column="film")).items] == ["Alien", None]
     assert [e.group for e in from_rows(rows).items] == [None, None]
     with pytest.raises(
         DataError, match=r"^f\.csv: row 1: data\.group_column: no column 'author' \(columns: text, label, film\)"
     ):
-        from_rows(rows, group_column="author")
+        from_rows(rows, columns=DataConfig(group_column="author"))
+
+
+def test_numbers_of_the_order() -> None:
+    by_id = DataConfig(carve="consecutive", order_column="id")
+    rows = [{"text": "a", "label": "pos", "id": 7}, {"text": "b", "label": "neg", "id": " 2.5"}]
+    assert [e.order for e in from_rows(rows, columns=by_id).items] == [7, 2.5]
+    assert [e.order for e in from_rows(rows, columns=DataConfig(carve="consecutive")).items] == [None, None]
+    for value in ("second", None, "", float("nan"), [1]):
+        message = r"^f\.csv: row 2: data\.order_column: 'id' holds .*, not a number; name a column of numbers$"
+        with pytest.raises(DataError, match=message):
+            from_rows([rows[0], {**rows[1], "id": value}], columns=by_id)
+    with pytest.raises(DataError, match=r"row 1: data\.order_column: no column 'n' \(columns: text, label, id\)$"):
+        from_rows(rows, columns=DataConfig(carve="consecutive", order_column="n"))
 
 
 def test_take() -> None:

@@ -61,7 +61,8 @@ def test_validation_and_test_are_carved(reviews: Path) -> None:
     assert [p.split for p in (parts.train, parts.validation, heldout)] == ["train", "validation", "heldout"]
     assert parts.summary == {
         "source": str(reviews), "note": "", "read": 300, "blank_skipped": 0, "exact_copies_dropped": 0,
-        "group_column": None, "near_copies_kept_together": 0, "train": 216, "validation": 54, "test_split": "heldout",
+        "group_column": None, "carve": "random",
+        "near_copies_kept_together": 0, "train": 216, "validation": 54, "test_split": "heldout",
     }  # fmt: skip
 
 
@@ -140,6 +141,44 @@ def test_groups_never_straddle(tmp_path: Path) -> None:
     assert sum(map(len, films)) == len({film for *_, film in rows})
     without = parts_of(path)
     assert {t.split()[-1] for t in texts(without.train)} & {t.split()[-1] for t in texts(without.validation)}
+
+
+def test_consecutive_parts_divide_few_films(tmp_path: Path) -> None:
+    """As in aclImdb: a label's reviews are numbered film by film, and a film has reviews of one label."""
+    numbered = [(n % 2, n // 2, text, label) for n, (text, label) in enumerate(tiny_reviews(600))]
+    random.Random(0).shuffle(numbered)
+    rows = [(text, label, str(n), f"{side} {n // 10}") for side, n, text, label in numbered]
+    path = write_csv(tmp_path / "r.csv", rows, ("text", "label", "n", "film"))
+    film_of = {text: film for text, _, _, film in rows}
+
+    def divided_films(**settings: Any) -> int:
+        parts = parts_of(path, validation_size=60, **settings)
+        heldout = test_of(parts)
+        assert (len(heldout), len(parts.validation), len(parts.train)) == (60, 60, 480)
+        assert Counter(heldout.targets) == {0: 30, 1: 30}
+        sides = [{film_of[text] for text in texts(part)} for part in (heldout, parts.validation, parts.train)]
+        return sum(map(len, sides)) - 60
+
+    assert divided_films() > 40
+    assert divided_films(carve="consecutive") > 40  # in the order of the source, which is shuffled
+    assert all(divided_films(carve="consecutive", order_column="n", seed=seed) <= 6 for seed in range(5))
+    assert parts_of(path, carve="consecutive", order_column="n").summary["carve"] == "consecutive"
+
+
+def test_films_of_aclimdb_are_groups(tmp_path: Path) -> None:
+    """A film with reviews of both labels stays on one side."""
+    addresses: dict[str, list[str]] = {"neg": [], "pos": []}
+    for n, (text, label) in enumerate(tiny_reviews(300)):
+        number, film = n // 2, n // 2 % 40 + 1
+        (tmp_path / "train" / label).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "train" / label / f"{number}_{8 if label == 'pos' else 2}.txt").write_text(f"{text} f{film}")
+        addresses[label].append(f"http://www.imdb.com/title/tt{film:07}/usercomments\n")
+    for label, lines in addresses.items():
+        (tmp_path / "train" / f"urls_{label}.txt").write_text("".join(lines))
+    parts = parts_of(tmp_path, group_column="film")
+    films = [{t.split()[-1] for t in texts(part)} for part in (parts.train, parts.validation, test_of(parts))]
+    assert all(films)
+    assert sum(map(len, films)) == len(set.union(*films)) == 40
 
 
 def test_a_group_column_that_is_not_there(reviews: Path) -> None:

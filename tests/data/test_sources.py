@@ -80,6 +80,58 @@ def test_aclimdb_archive_gives_what_the_folder_gives(root: str, tmp_path: Path) 
     assert [r.values for r in records(tar, "test")] == [r.values for r in records(tar, "test")]  # may be read again
 
 
+ADDRESSES = {
+    f"{part}/urls_{label}.txt": "".join(
+        f"http://www.imdb.com/title/tt{n // 10:07}/usercomments\n" for n in range(first, first + 101)
+    )
+    for part, label, first in (
+        ("train", "neg", 0),
+        ("train", "pos", 5),
+        ("test", "neg", 900),
+        ("test", "pos", 900),
+        ("train", "unsup", 70),
+    )
+}
+
+
+def films(path: Path, split: str) -> list[str]:
+    return [record.values["film"] for record in records(open_source(str(path)), split)]
+
+
+def test_aclimdb_has_a_film_where_its_addresses_are_there(tmp_path: Path) -> None:
+    folder = aclimdb_folder(tmp_path / "aclImdb")
+    for name, lines in ADDRESSES.items():
+        (folder / name).write_text(lines)
+    members = [(f"aclImdb/{name}", text.encode()) for name, text in (REVIEWS | ADDRESSES).items()]
+    for order in (members, members[::-1]):
+        tar = archive(tmp_path / "aclImdb_v1.tar.gz", order)
+        for split in ("train", "test", "unsupervised"):
+            assert [r.values for r in records(open_source(str(tar)), split)] == [
+                r.values for r in records(open_source(str(folder)), split)
+            ]
+    # line ID, counted from 0, for the IDs 2, 10, 100
+    assert films(folder, "train") == [f"tt{n:07}" for n in (0, 1, 10, 0, 1, 10)]
+    assert films(folder, "unsupervised") == ["tt0000007", "tt0000007"]
+    (folder / "train" / "urls_pos.txt").unlink()
+    assert all("film" not in record.values for record in records(open_source(str(folder)), "train"))
+    assert films(folder, "test")
+    partial = archive(tmp_path / "partial.tgz", [m for m in members if m[0] != "aclImdb/train/urls_neg.txt"])
+    assert all("film" not in record.values for record in records(open_source(str(partial)), "train"))
+
+
+def test_aclimdb_with_damaged_addresses(tmp_path: Path) -> None:
+    folder = aclimdb_folder(tmp_path / "aclImdb")
+    for name, lines in ADDRESSES.items():
+        (folder / name).write_text(lines)
+    short = folder / "train" / "urls_pos.txt"
+    short.write_text("".join(short.read_text().splitlines(True)[:50]))
+    with pytest.raises(DataError, match=r"pos/100_8\.txt: urls_pos\.txt has no line 101, the film of this review"):
+        films(folder, "train")
+    short.write_text("http://www.imdb.com/title/tt0000001/\nhttp://www.imdb.com/\n")
+    with pytest.raises(DataError, match=r"urls_pos\.txt: line 2: no address of a film; download the archive again$"):
+        films(folder, "train")
+
+
 def test_aclimdb_with_a_part_only(tmp_path: Path) -> None:
     (tmp_path / "train" / "neg").mkdir(parents=True)
     (tmp_path / "train" / "neg" / "1_2.txt").write_text("dull")
@@ -192,12 +244,20 @@ def test_embedded_reviews() -> None:
     assert len(found) == 25_000
     assert labels[0] == 0
     assert labels.count(0) == labels.count(1) == 12_500
-    assert all(set(r.values) == {"text", "label"} and r.values["text"] for r in found)
+    assert all(set(r.values) == {"text", "label", "id"} and r.values["text"] for r in found)
+    ids = [r.values["id"] for r in found]
+    for ids_of_label in (ids[:12_500], ids[12_500:]):
+        assert sorted(ids_of_label) == list(range(12_500))
+        assert ids_of_label[:3] + ids_of_label[127:130] == [127, 126, 125, 0, 255, 254]
+        assert ids_of_label[-1] == 12_416
+    first = next(r.values["text"] for r in found if r.values["id"] == 0)  # train/neg/0_3.txt of the archive
+    assert first.startswith("Story of a man who has unnatural feelings for a pig.")
     assert found[0].place.startswith("embedded: row ")
 
 
 def test_embedded_snippets() -> None:
     found = records(open_source("embedded", "rotten_tomatoes"), "train")
+    assert set(found[0].values) == {"text", "label"}
     assert {r.values["label"] for r in found} == {0, 1}
     assert not {r.values["text"] for r in found[:100]} & {
         r.values["text"] for r in records(open_source("embedded"), "train")

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from distilora.data.splits import carve, sample
+from distilora.data.splits import carve, consecutive, sample
 from distilora.errors import ConfigError
 
 
@@ -127,6 +127,47 @@ def test_most_of_the_examples_are_never_carved_out_as_one_cluster() -> None:
     assert len(carve(labels, np.asarray([0] * 60 + [1] * 40), 10, 0, "f")[1]) == 40
     mixed = ["a"] * 60 + ["b"] + ["b"] * 39
     assert len(carve(mixed, np.asarray([0] * 59 + [1] * 41), 30, 0, "f")[1]) == 0  # b would be left with none
+
+
+def stretches(places: list[int], count: int) -> int:
+    """Count the runs of neighbours among `places` of a circle of `count`."""
+    return sum((place + 1) % count not in places for place in places)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("alternating", [False, True])
+def test_consecutive_parts_are_a_stretch_of_each_label(seed: int, alternating: bool) -> None:
+    labels = ["a", "b"] * 100 if alternating else ["b"] * 100 + ["a"] * 100
+    order = consecutive(labels, np.arange(200.0), seed)
+    first = carve(labels, alone(200), 30, seed, "f", order)[1].tolist()
+    left = np.setdiff1d(alone(200), first)
+    second = left[carve([labels[i] for i in left], left, 20, seed, "f", order[left])[1]].tolist()
+    assert (len(first), len(second)) == (30, 20)
+    for label in "ab":
+        members = [i for i, name in enumerate(labels) if name == label]
+        places = [[members.index(i) for i in part if labels[i] == label] for part in (first, second)]
+        assert [stretches(part, 100) for part in (*places, [*places[0], *places[1]])] == [1, 1, 1]  # and they adjoin
+    if alternating:
+        assert stretches(first, 200) == 1
+
+
+def test_consecutive_follows_the_positions_and_the_seed() -> None:
+    labels, positions = ["a"] * 50 + ["b"] * 7, np.random.default_rng(0).permutation(57).astype(float)
+    order = consecutive(labels, positions, 3)
+    for members in (range(50), range(50, 57)):
+        ranked = sorted(members, key=lambda i: positions[i])
+        start = ranked.index(min(members, key=lambda i: order[i]))
+        assert [*ranked[start:], *ranked[:start]] == sorted(members, key=lambda i: order[i])
+    assert order.tolist() == consecutive(labels, positions, 3).tolist()
+    assert order.tolist() != consecutive(labels, positions, 4).tolist()
+    assert np.all((order >= 0) & (order < 1))
+
+
+def test_a_cluster_is_carved_out_whole_in_a_given_order() -> None:
+    clusters = alone(100)
+    clusters[90] = clusters[3]  # a copy far from its stretch
+    order = np.arange(100.0)
+    assert carve(["a"] * 100, clusters, 10, 0, "f", order)[1].tolist() == [*range(9), 90]
 
 
 def test_sample_is_stratified_and_in_order() -> None:

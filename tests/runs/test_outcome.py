@@ -40,8 +40,15 @@ def test_films_are_spoken_of_where_there_are_films(parts: Parts, source: str, fi
     (note,) = notes_for(RunConfig(), dataclasses.replace(parts, summary=summary))
     assert ("film" in note) == films
     assert "--data.group_column" in note
+    assert "--data.carve consecutive" in note
     (note,) = notes_for(RunConfig(data=DataConfig(group_column="author")), dataclasses.replace(parts, summary=summary))
     assert "no value of author is on both sides" in note
+    for settings, order in (({}, "in the order of the source"), ({"order_column": "id"}, "by id")):
+        config = RunConfig(data=DataConfig(carve="consecutive", **settings))
+        (note,) = notes_for(config, dataclasses.replace(parts, summary=summary))
+        assert f"consecutive {order}: " in note
+        assert "only where a stretch ends" in note
+        assert ("film" in note) == films
 
 
 def test_the_run_records_what_later_checks_need(metrics: dict, parts: Parts) -> None:

@@ -54,6 +54,7 @@ def test_before_torch_is_loaded(files: Path, finished: Path, encoder: Path, revi
         ("--data.test_path", "blank_label.csv"): "row 9: data.label_column: label '' was not seen in training",
         ("--data.test_path", "ragged.csv"): "row 2: 3 cells under 2 columns",
         ("--data.test_path", "nowhere.csv"): "data.test_path: no such file or folder",
+        ("--data.unlabelled", "nowhere.csv"): "data.unlabelled: no such file or folder",
         ("--data.labels", "[neg,good]"): "row 2: data.labels: 'pos' is not in the list (neg, good)",
         ("--data.validation_split", "dev"): "data.validation_split: ",
         ("--data.group_column", "film"): "row 1: data.group_column: no column 'film' (columns: text, label)",
@@ -145,12 +146,15 @@ def test_a_run_can_be_resumed_from_anywhere(
     write_csv(tmp_path / "test.csv", tiny_reviews(8, 3))
     shutil.copytree(encoder, tmp_path / "tiny")
     monkeypatch.chdir(tmp_path)
-    config = tiny_config(Path("run"), Path("reviews.csv"), Path("tiny"), data__test_path="test.csv")
+    config = tiny_config(
+        Path("run"), Path("reviews.csv"), Path("tiny"), data__test_path="test.csv", data__unlabelled="test.csv"
+    )
     found = check_run(config).config
     assert found.output == "run"
     for path, name in (
         (found.data.path, "reviews.csv"),
         (found.data.test_path, "test.csv"),
+        (found.data.unlabelled, "test.csv"),
         (found.encoder.name, "tiny"),
     ):
         assert path == str(tmp_path / name)

@@ -1,8 +1,8 @@
 """Reads and writes the artifact, `runs/NAME/model/`: all that prediction needs besides the encoder it names.
 
-artifact.json     schema version, task, cleaning, max length, encoder, weights, precision, temperature, checksums of the
-                  files and, in `checksum`, of itself
-tokenizer.json    with its truncation
+artifact.json     schema version, task, cleaning, max length, truncation side, encoder, weights, precision, temperature, checksums
+                  of the files and, in `checksum`, of itself
+tokenizer.json    with its truncation, unless that is in the middle
 check.npz         check texts and the encoder's outputs for them, for the round trip
 lexicon/          n-gram expert, safetensors, where there is one
 
@@ -23,17 +23,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from distilora.artifact.check import Check, pack_check
-from distilora.config.schema import MethodName
+from distilora.config.schema import MethodName, TruncationSide
 from distilora.errors import ArtifactError
 from distilora.files.atomic import replacing_folder, sha256
 from distilora.hardware import InferencePrecision
 
 SCHEMA = 5
 # and the fields that an older schema lacks; `checksum` came with 4
-READABLE = {2: {"parity", "lexicon"}, 3: {"lexicon"}, 4: {"lexicon"}, 5: set()}
+READABLE = {
+    2: {"parity", "truncation_side", "lexicon"}, 3: {"truncation_side", "lexicon"}, 4: {"truncation_side", "lexicon"}, 5: set(),
+}  # fmt: skip
 WEIGHTS = {  # glob pattern of the only files that weights are loaded from
     "peft": "adapter/adapter_model.safetensors",
     "delta": "delta/delta.safetensors",
@@ -55,6 +57,7 @@ class Artifact:
     precision: InferencePrecision  # of the run, or the default of an export: check.npz's `outputs` were computed in it
     attention: str  # kernel of the run
     token_budget: int  # of the micro-batches behind check.npz
+    truncation_side: TruncationSide | None = None  # None: as tokenizer.json has it (schema 2 to 4, foreign models)
     temperature: float = 1.0
     quantisation: dict[str, Any] | None = None  # of the base the adapter was trained on
     agreement: dict[str, Any] = dataclasses.field(default_factory=dict)  # with the run's own labels or outputs, by base
@@ -115,6 +118,8 @@ def read_artifact(path: str | Path) -> Artifact:
         if not isinstance(fields[name], dict) or not keys <= set(fields[name]):
             raise ArtifactError(f"{folder}/artifact.json: damaged ({name}); copy the model again")
     artifact = Artifact(**fields, folder=folder)
+    if artifact.truncation_side not in (None, *get_args(TruncationSide)):
+        raise ArtifactError(f"{folder}/artifact.json: damaged (truncation_side); copy the model again")
     _check_names(folder, artifact.files)
     for name, checksum in artifact.files.items():
         file = folder / name

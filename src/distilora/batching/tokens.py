@@ -1,15 +1,16 @@
-"""Tokenises examples into rows, with the artifact's own tokenizer.json, truncation included."""
+"""Tokenises examples into rows, with the artifact's own tokenizer.json and truncation."""
 
 import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
+from distilora.batching.middle import MiddleTruncated, Shortened
 from distilora.batching.rows import Rows, rows_of
 from distilora.data.examples import Example
 from distilora.errors import ArtifactError
@@ -27,17 +28,23 @@ class Tokenised(NamedTuple):
 
 
 def with_truncation(tokenizer: Tokenizer, max_length: int, side: str) -> Tokenizer:
-    """Set a tokenizer to truncate after `max_length` tokens (special ones included) and never to pad."""
+    """Set a tokenizer to truncate to `max_length` tokens (special ones included) and never to pad; return it, or a wrapper.
+
+    `side` is the part that is cut off, right or left, or cut out, middle (batching/middle.py).
+    """
     tokenizer.no_padding()
+    if side == "middle":
+        return cast(Tokenizer, MiddleTruncated(tokenizer, max_length))
     tokenizer.enable_truncation(max_length, direction=side)
     return tokenizer
 
 
-def read_tokenizer(path: Path, max_length: int | None = None) -> Tokenizer:
+def read_tokenizer(path: Path, max_length: int | None = None, side: str | None = None) -> Tokenizer:
     """Read a tokenizer.json, without the padding that a foreign file may have stored: rows are ragged.
 
     With `max_length` it truncates after that many tokens (special ones included) or at its own stored length, whichever is
-    less, on the side stored with that length, else in tokenizer_config.json, else on the right.
+    less, on the side stored with that length, else in tokenizer_config.json, else on the right. The `side` middle, which no
+    file can store, goes before the stored ones.
     Raises ArtifactError if the file is missing or broken.
     """
     try:
@@ -47,6 +54,8 @@ def read_tokenizer(path: Path, max_length: int | None = None) -> Tokenizer:
     tokenizer.no_padding()
     if max_length is None:
         return tokenizer
+    if side == "middle":
+        return with_truncation(tokenizer, max_length, side)
     stored = tokenizer.truncation or {
         "max_length": max_length,
         "direction": _side(path.with_name("tokenizer_config.json")),
@@ -90,6 +99,18 @@ def tokenise(tokenizer: Tokenizer, examples: Sequence[Example], label: str = "")
     lengths, row, group = (np.concatenate(column) for column in zip(*parts, strict=True))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return Tokenised(Rows(ids.whole(), offsets, row, group), np.concatenate(truncated))
+
+
+def stretches_read(encoding: Encoding | Shortened, text: str) -> list[tuple[int, int]]:
+    """Find start and end of the stretches of a text that truncation keeps: the whole, its beginning, its end, or both."""
+    special = encoding.special_tokens_mask
+    if not encoding.overflowing or all(special):
+        return [(0, len(text))]
+    cut = encoding.head if isinstance(encoding, Shortened) else len(special)
+    offsets = encoding.offsets
+    pieces = (zip(offsets[:cut], special[:cut], strict=True), zip(offsets[cut:], special[cut:], strict=True))
+    spans = [[span for span, is_special in piece if not is_special] for piece in pieces]
+    return [(min(start for start, _ in piece), max(end for _, end in piece)) for piece in spans if piece]
 
 
 def unknown_only(tokenizer: Tokenizer, rows: Rows) -> int:

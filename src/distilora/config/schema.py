@@ -12,6 +12,7 @@ from distilora.hardware import Device, InferencePrecision, Precision
 
 C = typing.TypeVar("C")
 BackendName = Literal["auto", "torch", "onnx"]
+TruncationSide = Literal["right", "left", "middle"]
 Attention = Literal["auto", "packed", "eager", "sdpa"]
 MethodName = Literal["lora", "qlora", "full", "head"]
 Base = Literal["auto", "4bit", "full"]
@@ -59,6 +60,10 @@ class DataConfig:
     """Share of the training examples carved out as the final test when `test_split` resolves to heldout; 0: none."""
     train_size: int | None = None
     """Examples to train on, a stratified sample; null: all that the other parts leave."""
+    unlabelled: str | None = None
+    """Another source, of texts without labels. Copies of a training, validation or test text are removed from it."""
+    unlabelled_split: str | None = None
+    """Split of the texts without labels; null: the one called unsupervised, else the only one."""
     text_column: str | None = None
     """Column of the text; null: found by name (text, review, sentence, ...)."""
     label_column: str | None = None
@@ -67,6 +72,11 @@ class DataConfig:
     """Separator of the cells of csv and tsv files, such as ';' or tab; null: detected (comma, semicolon, tab, bar)."""
     group_column: str | None = None
     """Column whose equal values (a film, an author) must not fall on both sides of a split."""
+    carve: Literal["random", "consecutive"] = "random"
+    """Choice of the held-out and validation examples. random: anywhere; consecutive: neighbours, one stretch of each
+    label's examples, so that what stands together (reviews of one film) is divided only at a stretch's ends."""
+    order_column: str | None = None
+    """Column of numbers that `consecutive` orders the examples by, such as id; null: they keep the source's order."""
     labels: tuple[str | int, ...] | None = None
     """Label names in their order, such as [bad,ok,good]; a label that is not among them is an error. null: the source's
     own, or the values found: numbers by value, words alphabetically."""
@@ -74,8 +84,9 @@ class DataConfig:
     """Step applied to every text before tokenising, recorded with the model."""
     max_length: int = 512
     """Tokens of a text that are read, special tokens included."""
-    truncation_side: Literal["right", "left"] = "right"
-    """Side that is cut off a longer text: right keeps its beginning, left its end."""
+    truncation_side: TruncationSide = "right"
+    """Part that is cut out of a longer text: right keeps its beginning, left its end, middle a first quarter of the tokens from
+    its beginning and three from its end (128 + 382 of 512: Sun et al. 2019), which only distilora does."""
     deduplicate: bool = True
     """Drop exact copies from the training split (the first stays). Copies in an existing test split are only counted."""
     strict: bool = False
@@ -98,6 +109,14 @@ class DataConfig:
             raise ConfigError("data.heldout: 0 given, but data.test_split is heldout; give a share such as 0.1")
         if self.test_path is not None and self.test_split in ("heldout", "none"):
             raise ConfigError(f"data.test_path: given, but data.test_split is {self.test_split}; drop one of the two")
+        if self.unlabelled_split is not None and self.unlabelled is None:
+            raise ConfigError(
+                "data.unlabelled_split: given without data.unlabelled; drop it, or name the source of the texts"
+            )
+        if self.order_column is not None and self.carve == "random":
+            raise ConfigError(
+                "data.order_column: given, but data.carve is random; drop it, or add --data.carve consecutive"
+            )
         _check_columns(self.text_column, self.label_column)
 
 

@@ -63,12 +63,9 @@ def similarity(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> float:
 
 def near_copies(sets: Sequence[NDArray[np.uint64]], threshold: float = 0.5) -> NDArray[np.int64]:
     """Find pairs (i < j) of similar texts, [P, 2]. A chain of copies is connected, though not by all its pairs."""
-    owner = np.repeat(np.arange(len(sets)), [min(len(s), SKETCH) for s in sets])
+    sketch, owner = _sketches(sets)
     if not len(owner):
         return np.empty((0, 2), np.int64)
-    sketch = np.concatenate([s[:SKETCH] for s in sets])
-    order = np.lexsort((owner, sketch))
-    sketch, owner = sketch[order], owner[order]
     edges = np.flatnonzero(np.diff(sketch)) + 1
     candidates: set[tuple[int, int]] = set()
     for members in np.split(owner, edges):
@@ -78,6 +75,28 @@ def near_copies(sets: Sequence[NDArray[np.uint64]], threshold: float = 0.5) -> N
             candidates.update((int(a), int(b)) for a, b in pairwise(members))
     pairs = [pair for pair in sorted(candidates) if similarity(sets[pair[0]], sets[pair[1]]) >= threshold]
     return np.asarray(pairs, np.int64).reshape(-1, 2)
+
+
+def near_matches(
+    sets: Sequence[NDArray[np.uint64]], others: Sequence[NDArray[np.uint64]], threshold: float = 0.5
+) -> NDArray[np.bool_]:
+    """Mark the texts, [N], that have a near copy among `others`; of a crowd among these the first CROWD are candidates."""
+    sketch, owner = _sketches(others)
+    matched = np.zeros(len(sets), bool)
+    for i, hashes in enumerate(sets):
+        first = np.searchsorted(sketch, hashes[:SKETCH])
+        last = np.minimum(np.searchsorted(sketch, hashes[:SKETCH], "right"), first + CROWD)
+        candidates = {int(j) for start, end in zip(first, last, strict=True) for j in owner[start:end]}
+        matched[i] = any(similarity(hashes, others[j]) >= threshold for j in sorted(candidates))
+    return matched
+
+
+def _sketches(sets: Sequence[NDArray[np.uint64]]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Collect the texts' smallest hashes, sorted, [K], and the text that each belongs to, [K], ascending where hashes are equal."""
+    owner = np.repeat(np.arange(len(sets)), [min(len(s), SKETCH) for s in sets])
+    sketch = np.concatenate([np.empty(0, np.uint64), *(s[:SKETCH] for s in sets)])
+    order = np.lexsort((owner, sketch))
+    return sketch[order], owner[order]
 
 
 def clusters(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ class Example:
     place: str = ""  # where it was read, for messages and predictions.parquet
     group: Hashable = None  # value of data.group_column
     digest: str = ""  # `text_digest` of the texts before cleaning
+    order: float | None = None  # value of data.order_column
 
 
 @dataclass
@@ -59,6 +61,10 @@ class Reader(Protocol):
         """Stream a split's records in the form that `read` expects."""
         ...
 
+    def for_prediction(self, columns: Collection[str], text_column: str | None = None) -> "Reader":
+        """Adapt the task to records without a target."""
+        ...
+
     def strata(self, targets: Sequence[Any]) -> list[Hashable]:
         """Give the stratum of each target."""
         ...
@@ -83,9 +89,9 @@ def read_examples(
     clean: Callable[[str], str],
     split: str,
     strict: bool,
-    group_column: str | None = None,
+    columns: DataConfig | None = None,
 ) -> Examples:
-    """Read, clean and check all records of a split.
+    """Read, clean and check all records of a split; `columns` names those of its groups and order, if it is to be divided.
 
     `read` is a task's; its DataError is prefixed with the record's place. A record whose texts are all null or blank is
     skipped and counted, or a DataError under `strict`. Raises DataError if no example is left.
@@ -96,9 +102,7 @@ def read_examples(
             bar.add(1)
             try:
                 example = read(record.values)
-                if group_column is not None and group_column not in record.values:
-                    columns = ", ".join(record.values)
-                    raise DataError(f"data.group_column: no column {group_column!r} (columns: {columns})")
+                group, order = (None, None) if columns is None else group_and_order(record.values, columns)
             except DataError as error:
                 raise DataError(f"{record.place}: {error}") from None
             texts = tuple(clean(text) for text in example.texts)
@@ -109,11 +113,32 @@ def read_examples(
                     )
                 examples.skipped += 1
                 continue
-            group = record.values[group_column] if group_column else None
             digest = text_digest(example.texts)
-            examples.items.append(replace(example, texts=texts, place=record.place, group=group, digest=digest))
+            examples.items.append(
+                replace(example, texts=texts, place=record.place, group=group, order=order, digest=digest)
+            )
     if not examples.items:
         raise DataError(f"{split}: no example with a text; check data.text_column")
     if examples.skipped:
         say(f"{split}: skipped {examples.skipped:,} blank texts")
     return examples
+
+
+def group_and_order(values: Mapping[str, Any], config: DataConfig) -> tuple[Hashable, float | None]:
+    """Read a record's group and its number in the order; None for a column that is not set. Raises DataError for a wrong one."""
+    for setting, name in (("data.group_column", config.group_column), ("data.order_column", config.order_column)):
+        if name is not None and name not in values:
+            raise DataError(f"{setting}: no column {name!r} (columns: {', '.join(map(str, values))})")
+    group = values[config.group_column] if config.group_column else None
+    if config.order_column is None:
+        return group, None
+    value = values[config.order_column]
+    try:
+        order = float(value)
+    except (TypeError, ValueError, OverflowError):
+        order = math.nan
+    if math.isnan(order):
+        raise DataError(
+            f"data.order_column: {config.order_column!r} holds {value!r}, not a number; name a column of numbers"
+        )
+    return group, order

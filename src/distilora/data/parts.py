@@ -18,7 +18,7 @@ from distilora.data import duplicates
 from distilora.data.cleaning import Cleaning, cleaning
 from distilora.data.examples import Examples, Reader, read_examples
 from distilora.data.sources import Source, open_source
-from distilora.data.splits import carve, sample
+from distilora.data.splits import carve, consecutive, sample
 from distilora.errors import ConfigError, DataError
 from distilora.files.kinds import kind_of
 from distilora.files.records import DELIMITERS
@@ -50,7 +50,7 @@ def read_parts(config: DataConfig, task: Reader) -> Parts:
     read = _SplitReader(config, task, source)
 
     # all labelled examples of the training split, each text once
-    everything = read(source, config.train_split, "data.train_split", group_column=config.group_column)
+    everything = read(source, config.train_split, "data.train_split", columns=config)
     records = len(everything) + everything.skipped
     everything, dropped = _without_copies(everything) if config.deduplicate else (everything, 0)
     if dropped:
@@ -83,6 +83,7 @@ def read_parts(config: DataConfig, task: Reader) -> Parts:
         "blank_skipped": everything.skipped,
         "exact_copies_dropped": dropped,
         "group_column": config.group_column,
+        "carve": config.carve,
         "near_copies_kept_together": pool.near_copies,
         "train": len(train),
         "validation": len(validation),
@@ -100,14 +101,12 @@ class _SplitReader:
         self.notes: list[str] = []
 
     def __call__(
-        self, source: Source, split: str, field: str, name: str | None = None, group_column: str | None = None
+        self, source: Source, split: str, field: str, name: str | None = None, columns: DataConfig | None = None
     ) -> Examples:
         """Read a split as the part `name` (None: the split's own name); `field` names it in errors."""
         training = self.config if source is self.source else None
         records = self.task.records(source, split, field, self.notes, training)
-        return read_examples(
-            records, self.task.read, self.cleaning.clean, name or split, self.config.strict, group_column
-        )
+        return read_examples(records, self.task.read, self.cleaning.clean, name or split, self.config.strict, columns)
 
 
 class _Pool:
@@ -121,6 +120,10 @@ class _Pool:
             self.clusters, self.near_copies = _clusters(examples)
         else:  # nothing is carved
             self.clusters, self.near_copies = np.arange(len(examples)), 0
+        self._order: NDArray[np.float64] | None = None  # kept for both carves: their stretches adjoin
+        if config.carve == "consecutive":
+            positions = [i if example.order is None else example.order for i, example in enumerate(examples.items)]
+            self._order = consecutive(strata, np.asarray(positions, np.float64), config.seed)
 
     def carve_heldout(self) -> Examples:
         """Carve out the share that is measured on at the end."""
@@ -152,7 +155,8 @@ class _Pool:
     def _carve(self, size: int, field: str, name: str) -> Examples:
         left = self._left
         size = min(size, len(left) - 1)
-        kept, carved = carve([self.strata[i] for i in left], self.clusters[left], size, self.config.seed, field)
+        order = None if self._order is None else self._order[left]
+        kept, carved = carve([self.strata[i] for i in left], self.clusters[left], size, self.config.seed, field, order)
         if not len(carved):
             raise ConfigError(_none_to_spare(self.config, field, len(left), self._held_out))
         if not size / 2 <= len(carved) <= size:
@@ -165,12 +169,16 @@ def _same(examples: Examples) -> Examples:
     return examples
 
 
+def open_beside(path: str, setting: str, config: DataConfig) -> Source:
+    """Open a source that `setting` names beside data.path; data.separator holds for its csv and tsv files, too."""
+    separable = kind_of(path) in DELIMITERS or Path(path).is_dir()
+    return open_source(path, setting=setting, separator=config.separator if separable else None)
+
+
 def find_test(config: DataConfig, source: Source) -> tuple[Source | None, str]:
     """Find source and split of the test; they must exist, but are not read. 'heldout' and 'none' have no source."""
     if config.test_path is not None:
-        separable = kind_of(config.test_path) in DELIMITERS or Path(config.test_path).is_dir()
-        separator = config.separator if separable else None
-        test = open_source(config.test_path, setting="data.test_path", separator=separator)
+        test = open_beside(config.test_path, "data.test_path", config)
         split = "test" if config.test_split == "auto" else config.test_split
         if len(test.splits) == 1 and config.test_split == "auto":
             split = test.splits[0]

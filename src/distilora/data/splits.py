@@ -1,5 +1,7 @@
 """Splits examples into parts, seeded and stratified by label, without splitting a cluster of copies or a group.
 
+Parts are drawn at random, or, in the order of `consecutive`, each from one stretch of every label's examples.
+
 Each label contributes its share of the part, by largest remainders, but keeps at least one example to train on.
 """
 
@@ -14,14 +16,19 @@ Counts = NDArray[np.int64]
 
 
 def carve(
-    labels: Sequence[Hashable], clusters: NDArray[np.int64], size: int, seed: int, field: str
+    labels: Sequence[Hashable],
+    clusters: NDArray[np.int64],
+    size: int,
+    seed: int,
+    field: str,
+    order: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Carve out about `size` examples; return the indices kept and those carved out, both in input order.
 
     Each label contributes its share of `size` (see `quotas`) and keeps at least one example. Clusters are carved out whole, in
-    seeded random order, unless one exceeds a label's remaining share; if all clusters are single examples, the shares are met
-    exactly. A cluster of several labels (a film's reviews) counts towards each of them. If no cluster fits, the smallest one
-    that leaves half of the examples and one of each label is carved out; if there is none, nothing is.
+    seeded random order or the given one, unless one exceeds a label's remaining share; if all clusters are single examples, the
+    shares are met exactly. A cluster of several labels (a film's reviews) counts towards each of them. If no cluster fits, the
+    smallest one that leaves half of the examples and one of each label is carved out; if there is none, nothing is.
 
     Args:
         labels: stratum of each example, [N].
@@ -29,6 +36,7 @@ def carve(
         size: examples to carve out, 0 <= size < N.
         seed: seed of the random order.
         field: the setting, for errors.
+        order: position of each example, [N], in the order that clusters are carved out in; a cluster has its first one's.
 
     Raises ConfigError if no example would be kept.
     """
@@ -37,13 +45,33 @@ def carve(
         raise ConfigError(f"{field}: {size} given, but there are {len(stratum)} examples; give fewer")
     keys, cluster = np.unique(clusters, return_inverse=True)
     members = np.split(np.argsort(cluster, kind="stable"), np.cumsum(np.bincount(cluster))[:-1])
-    order = [members[c] for c in _rng(seed).permutation(len(keys))]
-    carved = _fill(order, stratum, quotas(counts, size, np.zeros_like(counts), counts - 1))
+    if order is None:
+        ordered = [members[c] for c in _rng(seed).permutation(len(keys))]
+    else:
+        ordered = sorted(members, key=lambda cluster: float(order[cluster].min()))
+    carved = _fill(ordered, stratum, quotas(counts, size, np.zeros_like(counts), counts - 1))
     if size and not carved.any():
-        spare = [m for m in order if 2 * len(m) <= len(stratum) and np.all(_label_counts(stratum, m, counts) < counts)]
+        spare = [
+            m for m in ordered if 2 * len(m) <= len(stratum) and np.all(_label_counts(stratum, m, counts) < counts)
+        ]
         if spare:
             carved[min(spare, key=len)] = True
     return np.flatnonzero(~carved), np.flatnonzero(carved)
+
+
+def consecutive(labels: Sequence[Hashable], positions: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """Order the examples of each label by their `positions`, [N], from a seeded place on, back to it around the end.
+
+    Return each example's place in its label's order as a share, [N], from 0 to below 1. The seeded place is the same share of
+    every label's examples, so that stretches of labels that alternate lie together.
+    """
+    stratum, counts = _strata(labels)
+    start, order = _rng(seed).random(), np.empty(len(stratum))
+    for label, count in enumerate(counts):
+        members = np.flatnonzero(stratum == label)
+        members = members[np.argsort(positions[members], kind="stable")]
+        order[members] = (np.arange(count) - int(start * count)) % count / count
+    return order
 
 
 def sample(labels: Sequence[Hashable], size: int, seed: int, field: str) -> NDArray[np.int64]:

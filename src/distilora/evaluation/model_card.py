@@ -34,7 +34,7 @@ With distilora:
 ## Training
 
 Data: {source} ({train:,} training examples, {validation:,} validation examples). Texts are cleaned by the
-`{cleaning}` step, v{cleaning_version}, and truncated to {max_length} tokens. Precision: {precision}. Settings are in `run.yaml`,
+`{cleaning}` step, v{cleaning_version}, and {truncated}. Precision: {precision}. Settings are in `run.yaml`,
 versions in `environment.json`, every answer in `predictions.parquet`, plots in `report.html`.
 """
 
@@ -44,7 +44,19 @@ With {packages} alone{folder_hint}:
 ```python
 {snippet}
 ```
+{otherwise}"""
+
+_OTHERWISE = """
+**These lines read otherwise than distilora.** The model was trained on texts of which the middle was cut out beyond
+{max_length} tokens: their beginning and their end. Transformers cannot do that: it reads the beginning alone, and answers to longer
+texts differ.
 """
+_READ = {
+    "right": "truncated to {max_length} tokens",
+    "left": "truncated to their last {max_length} tokens",
+    "middle": "truncated to {max_length} tokens by cutting out their middle: a quarter of these are their first tokens, the others "
+    "their last",
+}
 
 
 _COMBINED = (
@@ -113,7 +125,7 @@ def model_card(
         imports=loading.imports,
         load=loading.code.format(run=run),
         pad=pad_token,
-        side=truncation_side,
+        side="right" if truncation_side == "middle" else truncation_side,
         max_length=artifact.max_length,
         base=folder,
         outputs=task.outputs,
@@ -123,7 +135,12 @@ def model_card(
     # Another task's head may pool its rows in its own way, which the Transformers class does not implement.
     on_base = " (on the full-precision encoder; training kept it in 4 bits)" if artifact.quantisation else ""
     plain = (
-        _PLAIN.format(packages=loading.packages, folder_hint=on_base + hint, snippet=snippet)
+        _PLAIN.format(
+            packages=loading.packages,
+            folder_hint=on_base + hint,
+            snippet=snippet,
+            otherwise=_OTHERWISE.format(max_length=artifact.max_length) if truncation_side == "middle" else "",
+        )
         if task.output_kind == "label"
         else ""
     )
@@ -146,7 +163,7 @@ def model_card(
         validation=data["validation"],
         cleaning=artifact.cleaning["name"],
         cleaning_version=artifact.cleaning["version"],
-        max_length=artifact.max_length,
+        truncated=_READ[truncation_side].format(max_length=artifact.max_length),
         precision=artifact.precision,
     )
 

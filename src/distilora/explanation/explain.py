@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from distilora.batching.rows import rows_of
+from distilora.batching.tokens import stretches_read
 from distilora.data.examples import Example
 from distilora.errors import ConfigError, DataError
 from distilora.inference.predictor import STREAM, Predictor
@@ -195,8 +196,8 @@ def _leave_one_out(
         raise DataError(f"explain: one {level} cannot be left out of a text of fewer than two; give a longer text")
     (answer,) = predictor.answer([example])
     label = label or str(answer["label"])
-    low, high = _span_read(predictor.tokenizer.encode(text), text)
-    left_out = [(start, end) for start, end in spans if start < high and end > low]
+    stretches = stretches_read(predictor.tokenizer.encode(text), text)
+    left_out = [span for span in spans if _is_read(span, stretches)]
     # Examples, not texts: the text is clean already, and cleaning it twice would turn &amp;lt; into a tag's <.
     shorter = [Example((text[:start] + text[end:],)) for start, end in left_out]
     probability = float(answer[f"p_{label}"])
@@ -231,13 +232,13 @@ def _gradients(
         predictor.calibrate(attribution.logits, [example]), [example], predictor.tokenizer
     )
     label = predictor.task.labels[attribution.label]
-    low, high = _span_read(encoding, text)
+    stretches = stretches_read(encoding, text)
     starts, weights = [start for start, _ in spans], [0.0] * len(spans)
     for (_, end), value, is_special in zip(encoding.offsets, attribution.tokens.tolist(), special, strict=True):
         if not is_special:  # a token may begin with the space before its word: its last character identifies the word
             weights[max(bisect_right(starts, end - 1) - 1, 0)] += value
     parts = tuple(
-        Weight(text[start:end], start, end, weight if start < high and end > low else None)
+        Weight(text[start:end], start, end, weight if _is_read((start, end), stretches) else None)
         for (start, end), weight in zip(spans, weights, strict=True)
     )
     return Explanation(
@@ -269,9 +270,6 @@ def _spans(text: str, level: Level) -> list[tuple[int, int]]:
     return [(start, end) for start, end in spans if start < end]
 
 
-def _span_read(encoding: Any, text: str) -> tuple[int, int]:
-    """Find the start and end of the stretch of text that truncation keeps."""
-    spans = [span for span, special in zip(encoding.offsets, encoding.special_tokens_mask, strict=True) if not special]
-    if not encoding.overflowing or not spans:
-        return 0, len(text)
-    return min(start for start, _ in spans), max(end for _, end in spans)
+def _is_read(span: tuple[int, int], stretches: Sequence[tuple[int, int]]) -> bool:
+    """Tell whether a part of the text lies, at least partly, in one of the stretches that truncation keeps."""
+    return any(span[0] < end and span[1] > start for start, end in stretches)

@@ -21,7 +21,7 @@ import torch
 
 from distilora.artifact.check import Check, read_check
 from distilora.artifact.format import Artifact, write_artifact
-from distilora.batching.tokens import read_tokenizer
+from distilora.artifact.tokenizer import open_tokenizer
 from distilora.data.overlap import SEEN, seen_file
 from distilora.errors import OutputError
 from distilora.export.merge import check_agreement, merged_network, write_transformers
@@ -49,6 +49,14 @@ from distilora.version import __version__
 Candidates = dict[str, tuple[Callable[[], Backend], float]]
 CPU = torch.device("cpu")
 CARRYING = ("onnx", "onnx-int8")  # forms that distilora alone loads, with room for an n-gram expert
+_TRANSFORMERS = "Transformers reads the beginning alone, so its answers to texts of more tokens differ"
+_ONNX = "its tokenizer.json cuts nothing, so with that alone the ids must be cut before they are given to the graph"
+_READERS = {  # of a model whose texts are truncated in the middle
+    "merged": _TRANSFORMERS,
+    "onnx": _ONNX,
+    "onnx-int8": _ONNX,
+    "transformersjs": _TRANSFORMERS.replace("Transformers", "Transformers.js"),
+}
 
 
 def export_run(
@@ -72,6 +80,10 @@ def export_run(
     a fresh process does not reproduce its outputs. On any error nothing is left at `output`.
     """
     artifact = check_export(run, to, output)
+    if artifact.truncation_side == "middle":
+        say(
+            f"warning: the middle of a longer text is cut out, in this export only if distilora reads it; {_READERS[to]}"
+        )
     output = Path(output)
     keep_freed_memory()
     task = restore(artifact.task["name"], artifact.task["settings"])
@@ -97,7 +109,7 @@ def _export(
     held_out: str | None,
     accept: bool,
 ) -> Artifact:
-    tokenizer = read_tokenizer(artifact.folder / "tokenizer.json")
+    tokenizer = open_tokenizer(artifact)
     check = read_check(artifact.folder)
     check_rows = task.tokenise(tokenizer, check.examples).rows
     merged = merged_network(artifact, encoder)

@@ -69,7 +69,10 @@ def _divide_last_layer(model: Any, family: Architecture, temperature: float) -> 
 
 
 def _write_tokenizer(source: Path, folder: Path, max_length: int, special: dict[str, str]) -> None:
-    """Copy tokenizer.json unchanged, truncation included, and write the files that Transformers needs beside it."""
+    """Copy tokenizer.json unchanged and write the files that Transformers needs beside it.
+
+    Transformers cuts on the side that is stored in tokenizer.json, else, for a model truncated in the middle, on the right.
+    """
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 

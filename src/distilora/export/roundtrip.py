@@ -50,7 +50,7 @@ def compare(artifact: Artifact, device: Device = "auto") -> dict[str, Any]:
 
     Raises RoundTripError if the former is not 0 or the latter exceeds 1e-5.
     """
-    from distilora.batching.tokens import read_tokenizer
+    from distilora.artifact.tokenizer import open_tokenizer
     from distilora.inference.backends import open_backend
     from distilora.inference.calibrate import calibrator_of
     from distilora.inference.lanes import run_rows
@@ -58,7 +58,7 @@ def compare(artifact: Artifact, device: Device = "auto") -> dict[str, Any]:
 
     check = read_check(artifact.folder)
     task = restore(artifact.task["name"], artifact.task["settings"])
-    rows = task.tokenise(read_tokenizer(artifact.folder / "tokenizer.json"), check.examples).rows
+    rows = task.tokenise(open_tokenizer(artifact), check.examples).rows
     comparison = {}
     checks: list[tuple[str, InferencePrecision, Any, float]] = [
         ("run_precision", artifact.precision, check.outputs, 0.0),

@@ -81,6 +81,7 @@ def write_model(
         task={"name": task.name, "settings": dict(task.settings)},
         cleaning={"name": parts.cleaning.name, "version": parts.cleaning.version},
         max_length=config.data.max_length,
+        truncation_side=config.data.truncation_side,
         encoder=encoder.describe(),
         method=method.name,
         weights=method.saved,

@@ -19,7 +19,8 @@ import numpy as np
 
 from distilora.artifact.find import find_model
 from distilora.artifact.format import Artifact
-from distilora.batching.tokens import Tokenised, read_tokenizer
+from distilora.artifact.tokenizer import open_tokenizer
+from distilora.batching.tokens import Tokenised
 from distilora.config.schema import BackendName, Base, LexiconUse
 from distilora.data.cleaning import cleaning
 from distilora.data.examples import Example
@@ -69,7 +70,7 @@ class Predictor:
         self.backend = backend
         self.task = task or restore(artifact.task["name"], artifact.task["settings"])
         self.calibrate = calibrator_of(artifact, lexicon)
-        self.tokenizer = read_tokenizer(artifact.folder / "tokenizer.json", artifact.max_length)
+        self.tokenizer = open_tokenizer(artifact)
         self.clean = cleaning(artifact.cleaning["name"], artifact.cleaning["version"]).clean
         self._loading: dict[str, Any] | None = None  # the arguments of `load` that made it
         self._names: tuple[str, ...] = ()  # an answer's keys; empty before the first answer

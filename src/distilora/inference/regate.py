@@ -19,7 +19,7 @@ import numpy as np
 
 from distilora.artifact.check import read_check
 from distilora.artifact.format import Artifact
-from distilora.batching.tokens import read_tokenizer
+from distilora.artifact.tokenizer import open_tokenizer
 from distilora.errors import ArtifactError
 from distilora.hardware import InferencePrecision, flags
 from distilora.inference.backends import Backend, graphs, open_backend
@@ -62,7 +62,7 @@ def _elsewhere(artifact: Artifact) -> bool:
 def regate(artifact: Artifact, task: Task, backend: Backend) -> tuple[bool, str]:
     """Compare the backend with fp32 on the check texts; return whether it passes, and the result in words."""
     check = read_check(artifact.folder)
-    rows = task.tokenise(read_tokenizer(artifact.folder / "tokenizer.json"), check.examples).rows
+    rows = task.tokenise(open_tokenizer(artifact), check.examples).rows
     outputs, outputs_fp32 = run_rows(rows, backend), check.outputs_fp32
     agreement = task.agreement(outputs, outputs_fp32)
     if agreement is None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from distilora.artifact.format import Artifact
 from distilora.config.parse import to_tree
-from distilora.config.schema import RunConfig
+from distilora.config.schema import DataConfig, RunConfig
 from distilora.data.overlap import SEEN, examples_digest
 from distilora.data.parts import Parts
 from distilora.evaluation.measure import Measured
@@ -87,14 +87,7 @@ def notes_for(config: RunConfig, parts: Parts) -> list[str]:
     """Write sentences on what the figures mean, and where they flatter."""
     notes = [parts.summary["note"]] if parts.summary["note"] else []
     if parts.summary["test_split"] == "heldout":
-        film = _FILMS.search(Path(parts.summary["source"]).name)
-        related, shared = ("reviews of one film", "the film") if film else ("several by one author", "what they share")
-        caveat = (
-            f"no value of {config.data.group_column} is on both sides."
-            if config.data.group_column
-            else f"but texts that belong together, such as {related}, may be on both sides, which makes the figure a "
-            f"little high (--data.group_column prevents that if a column names {shared})."
-        )
+        caveat = _caveat(config.data, parts.summary["source"])
         share = f"{config.data.heldout:.{0 if config.data.heldout >= 0.01 else 1}%}"
         notes.append(
             f"The final test is not an official test split: it is {share} of the training examples, stratified, "
@@ -113,6 +106,26 @@ def notes_for(config: RunConfig, parts: Parts) -> list[str]:
                 f"({counts['exact']} of them exact)."
             )
     return notes
+
+
+def _caveat(data: DataConfig, source: str) -> str:
+    """Say which texts may be on both sides of a held-out test, besides copies."""
+    film = _FILMS.search(Path(source).name)
+    related, shared = ("reviews of one film", "the film") if film else ("several by one author", "what they share")
+    if data.group_column:
+        return f"no value of {data.group_column} is on both sides."
+    if data.carve == "consecutive":
+        order = f"by {data.order_column}" if data.order_column else "in the order of the source"
+        return (
+            f"the examples of each label are consecutive {order}: texts of one label that belong together, such as {related}, "
+            "are on both sides only where a stretch ends, if they stand together; those of different labels may be "
+            f"(--data.group_column prevents that if a column names {shared})."
+        )
+    return (
+        f"but texts that belong together, such as {related}, may be on both sides, which makes the figure a little high "
+        f"(--data.group_column prevents that if a column names {shared}; --data.carve consecutive makes it rare if they "
+        "stand together)."
+    )
 
 
 def _summary(outcome: Outcome) -> dict[str, Any]:

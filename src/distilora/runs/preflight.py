@@ -12,8 +12,10 @@ from pathlib import Path
 
 from distilora.config.schema import DataConfig, RunConfig
 from distilora.data.cleaning import cleaning
+from distilora.data.examples import group_and_order
 from distilora.data.parts import find_test
 from distilora.data.sources import Source, open_source
+from distilora.data.unlabelled import check_unlabelled
 from distilora.errors import DataError, OutputError
 from distilora.files.tables import Record
 from distilora.model.adapters.methods import METHODS
@@ -77,14 +79,16 @@ def check_data(config: DataConfig, task: Task | type[Task]) -> Task:
     is_set_up = isinstance(task, Task)
     task = task if isinstance(task, Task) else task.from_source(config, source)
     if is_set_up or config.labels is not None:  # else the labels come from the data
-        _check_split(source, config.train_split, "data.train_split", task, config, config.group_column)
+        _check_split(source, config.train_split, "data.train_split", task, config, divided=True)
     else:
-        _check_first(source, config.train_split, "data.train_split", task, config.group_column)
+        _check_first(source, config.train_split, "data.train_split", task, config)
     if config.validation_split is not None:
         _check_split(source, config.validation_split, "data.validation_split", task, config)
     if test_source is not None:
         setting = "data.test_split" if config.test_path is None else "data.test_path"
         _check_split(test_source, test_split, setting, task, config)
+    if config.unlabelled is not None:
+        check_unlabelled(config, task)
     return task
 
 
@@ -102,35 +106,35 @@ def trained_numbers(config: RunConfig, encoder: Encoder, task: Task) -> int:
     return count
 
 
-def _check_first(source: Source, split: str, setting: str, task: Task, group_column: str | None = None) -> None:
+def _check_first(source: Source, split: str, setting: str, task: Task, columns: DataConfig | None) -> None:
     first = next(iter(source.records(split, setting)), None)
     if first is None:
         raise DataError(f"{setting}: {source.name} {split} has no records; give another")
-    _check_record(first, task, setting, group_column)
+    _check_record(first, task, setting, columns)
 
 
 def _check_split(
-    source: Source, split: str, setting: str, task: Task, config: DataConfig, group_column: str | None = None
+    source: Source, split: str, setting: str, task: Task, config: DataConfig, *, divided: bool = False
 ) -> None:
     """Read every record as the run will, or only the first if the source declares its labels."""
-    _check_first(source, split, setting, task, group_column)
+    columns = config if divided else None
+    _check_first(source, split, setting, task, columns)
     if task.declared(source):
         return
     clean = cleaning(config.cleaning).clean
     with Progress(f"checking {split}", None, "records") as bar:
         for record in source.records(split, setting):
-            texts = _check_record(record, task, setting)
+            texts = _check_record(record, task, setting, columns)
             if config.strict and not any(clean(text).strip() for text in texts):
                 raise DataError(f"{record.place}: the text is blank; fill it, or drop --data.strict to skip such rows")
             bar.add(1)
 
 
-def _check_record(record: Record, task: Task, setting: str, group_column: str | None = None) -> tuple[str, ...]:
+def _check_record(record: Record, task: Task, setting: str, columns: DataConfig | None) -> tuple[str, ...]:
     try:
         example = task.read(record.values)
-        if group_column is not None and group_column not in record.values:
-            columns = ", ".join(map(str, record.values))
-            raise DataError(f"data.group_column: no column {group_column!r} (columns: {columns})")
+        if columns is not None:
+            group_and_order(record.values, columns)
     except DataError as error:
         where = "" if setting == "data.train_split" else f"{setting}: "
         raise DataError(f"{where}{record.place}: {error}") from None

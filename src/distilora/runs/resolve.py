@@ -46,7 +46,10 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
             return name
 
     data = dataclasses.replace(
-        config.data, path=cast(str, absolute(config.data.path)), test_path=absolute(config.data.test_path)
+        config.data,
+        path=cast(str, absolute(config.data.path)),
+        test_path=absolute(config.data.test_path),
+        unlabelled=absolute(config.data.unlabelled),
     )
     encoder = dataclasses.replace(config.encoder, name=cast(str, absolute(config.encoder.name)))
     return dataclasses.replace(config, data=data, encoder=encoder)

