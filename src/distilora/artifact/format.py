@@ -4,6 +4,8 @@ artifact.json     schema version, task, cleaning, max length, encoder, weights, 
                   files and, in `checksum`, of itself
 tokenizer.json    with its truncation
 check.npz         check texts and their outputs, for the round trip
+scores.npz        scores of held-out answers, by which a threshold of abstention is chosen; models of a task without scores,
+                  and those of earlier releases, have none
 
 and one of:
 

@@ -59,7 +59,10 @@ def _predict(args: Namespace) -> int:
 
     if args.input:
         _check_files(args)
-    predictor = load(args.run, args.precision, args.device, args.encoder, args.base, args.abstain_below, args.backend)
+    predictor = load(
+        args.run, args.precision, args.device, args.encoder, args.base, args.abstain_below, args.backend,
+        abstain_error=args.abstain_error,
+    )  # fmt: skip
     if args.texts:
         texts = args.texts[: args.limit]
         for text, answer in zip(texts, predictor(texts, strict=args.strict), strict=True):

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from distilora.artifact.check import Check, check_examples
 from distilora.artifact.format import Artifact, write_artifact
+from distilora.artifact.scores import SCORES, pack_scores
 from distilora.batching.rows import Rows
 from distilora.config.schema import RunConfig
 from distilora.data.parts import Parts
@@ -26,6 +27,7 @@ from distilora.model.encoders.find import Encoder
 from distilora.model.network import Network
 from distilora.model.weights import save_weights
 from distilora.progress import say
+from distilora.tasks.abstention import scored_answers
 from distilora.tasks.base import Task
 from distilora.version import __version__
 
@@ -65,9 +67,14 @@ def write_model(
         on_base = run_rows(validation, backend, label=f"agreement on base {base}")
         agreements[base] = agreement(task, outputs, on_base)
 
+    answers = task.decode(outputs / temperature, parts.validation.items, tokenizer)
+    scored = scored_answers(task, parts.validation.items, answers, config.training.validations)
+
     def write_files(target: Path) -> None:
         tokenizer.save(str(target / "tokenizer.json"))
         save_weights(network, target, method.saved)
+        if scored is not None:
+            (target / SCORES).write_bytes(pack_scores({f"torch {precision}": scored}))
 
     artifact = Artifact(
         task={"name": task.name, "settings": dict(task.settings)},
