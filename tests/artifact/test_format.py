@@ -15,7 +15,9 @@ from distilora.data.examples import Example
 from distilora.errors import ArtifactError
 from distilora.files.atomic import sha256
 
-FILES = {"tokenizer.json", "check.npz", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
+FILES = {
+    "tokenizer.json", "check.npz", "scores.npz", "adapter/adapter_config.json", "adapter/adapter_model.safetensors",
+}  # fmt: skip
 ADAPTER = "adapter/adapter_model.safetensors"
 EMPTY = Check([Example(("a", "b")), Example(("ü",))], np.zeros((2, 3), np.float32), np.ones((2, 3), np.float32))
 

@@ -62,7 +62,7 @@ def parser() -> Parser:
         ("--data.text_column", "--text-column"),
         ("--quite", "--quiet"),
         ("--num-threads", "--threads"),
-        ("--abstain", "--abstain-below"),
+        ("--abstain-bellow", "--abstain-below"),
         ("--fp16", "--precision"),
         ("-output", "--output"),
         ("--model", "--encoder"),

@@ -53,10 +53,11 @@ def test_it_is_small_and_holds_its_pictures(page: Page, finished: Path) -> None:
         "Reliability",
         "ROC curve",
         "How confident",
+        "Accuracy of the most confident answers",
         "Loss in training",
     ):
         assert caption in page.text
-    assert page.tags.count("svg") == page.tags.count("figcaption") == 9  # four of each split, and the losses
+    assert page.tags.count("svg") == page.tags.count("figcaption") == 11  # five of each split, and the losses
 
 
 def test_parts_that_say_nothing_are_left_out(page: Page) -> None:
@@ -97,7 +98,7 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
 )
 def test_more_classes(labels: tuple[str, ...], tmp_path: Path) -> None:
     write_report(tmp_path / "report.html", "many", TASK, [split(labels, count=60)])
-    assert Page(tmp_path / "report.html").tags.count("svg") == 5
+    assert Page(tmp_path / "report.html").tags.count("svg") == 6
 
 
 def test_each_class_stands_beside_the_majority_baseline(page: Page, metrics: dict) -> None:
@@ -108,6 +109,17 @@ def test_each_class_stands_beside_the_majority_baseline(page: Page, metrics: dic
         reached = evaluation["baseline"]
         assert f"would reach an accuracy of {reached['accuracy']:.2%} and a macro F1 of" in page.text
     assert "no better than" not in page.text
+
+
+def test_it_shows_how_much_can_be_answered_at_an_accuracy(page: Page, metrics: dict) -> None:
+    assert page.text.count("Answering only the most confident, in hindsight") == 2
+    for evaluation in metrics["evaluations"]:
+        found = evaluation["figures"]["risk_coverage"]
+        area = found["aurc"]
+        assert f"(AURC): {area['value']:.4f}, {area['low']:.4f} to {area['high']:.4f}" in page.text
+        assert [row["accuracy"] for row in found["at_accuracy"]] == [0.95, 0.98, 0.99]
+        for row in found["at_accuracy"]:
+            assert f"{row['accuracy']:.0%}{row['value']:.1%}{row['low']:.1%} to {row['high']:.1%}" in page.text
 
 
 def test_a_useless_model_is_called_so_first(tmp_path: Path) -> None:
@@ -125,7 +137,7 @@ def test_many_classes_stay_small_and_say_what_is_left_out(tmp_path: Path) -> Non
     write_report(tmp_path / "report.html", "many", TASK, [many])
     assert (tmp_path / "report.html").stat().st_size < 700_000
     page = Page(tmp_path / "report.html")
-    assert page.tags.count("svg") == 5
+    assert page.tags.count("svg") == 6
     cells = many["figures"]["confusion_cells"]
     assert sum(cells["count"]) == 450
     wrong = sum(n for i, j, n in zip(cells["true"], cells["predicted"], cells["count"], strict=True) if i != j)
@@ -153,7 +165,7 @@ def test_a_chart_of_one_bar_is_left_out(tmp_path: Path) -> None:
     page = Page(tmp_path / "report.html")
     assert "How confident" not in page.text
     assert "Reliability" not in page.text
-    assert page.tags.count("svg") == 3
+    assert page.tags.count("svg") == 4
 
 
 def test_one_class_and_no_history(tmp_path: Path) -> None:

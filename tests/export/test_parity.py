@@ -113,7 +113,9 @@ class TestHeldOutTexts:
         self, run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         mixed = write_csv(tmp_path / "mixed.csv", tiny_reviews(300)[:100] + tiny_reviews(20, 6))
-        found = self.held_out(run, mixed).examples
+        held = self.held_out(run, mixed)
+        found = held.examples
+        assert not held.chosen_on
         told = int(capsys.readouterr().err.split("note: ")[1].split()[0])
         assert len(found) == 120 - told
         assert 80 <= told < 100  # a tenth of the 300 was its final test
@@ -131,7 +133,8 @@ class TestHeldOutTexts:
             with pytest.raises(DataError, match="all 40 texts"):
                 self.held_out(run, data)
         else:
-            assert len(self.held_out(run, data).examples) == 40
+            held = self.held_out(run, data)
+            assert (len(held.examples), held.chosen_on) == (40, True)
 
 
 @pytest.mark.parametrize(

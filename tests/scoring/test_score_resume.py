@@ -92,6 +92,7 @@ def test_what_differs_is_named(finished: Path, tmp_path: Path) -> None:
         ({"shard_rows": 7}, "begun with --shard-rows 50, now with --shard-rows 7"),
         ({"kind": "csv"}, "begun with --format parquet, now with --format csv"),
         ({"abstain_below": 0.9}, "begun with --abstain-below 0.0, now with --abstain-below 0.9"),
+        ({"abstain_error": 0.2}, "begun without --abstain-error, now with --abstain-error 0.2"),
         ({"text_column": "text"}, "begun without --text-column, now with --text-column text"),
     ]
     for change, message in refused:

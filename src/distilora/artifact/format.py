@@ -5,6 +5,8 @@ artifact.json     schema version, task, cleaning, max length, truncation side, e
 tokenizer.json    with its truncation, unless that is in the middle
 check.npz         check texts and the encoder's outputs for them, for the round trip
 lexicon/          n-gram expert, safetensors, where there is one
+scores.npz        scores of held-out answers, by which a threshold of abstention is chosen; models of a task without scores,
+                  and those of earlier releases, have none
 
 and one of:
 

@@ -166,10 +166,12 @@ def add_loading(parser: Parser) -> None:
 
 
 def add_answering(parser: Parser) -> None:
-    """Add the options `load` accepts, the threshold of abstention included."""
+    """Add the options `load` accepts, those of abstention included."""
     add_loading(parser)
     parser.add_argument("--abstain-below", metavar="P", type=float, default=0.0,
                         help="mark answers less probable than P as abstentions (default: 0)")  # fmt: skip
+    parser.add_argument("--abstain-error", metavar="RATE", type=float,
+                        help="choose P: with 95%% confidence at most this share of the other answers is wrong")  # fmt: skip
 
 
 def require_train_extra() -> None:

@@ -61,7 +61,7 @@ def _predict(args: Namespace) -> int:
         _check_files(args)
     predictor = load(
         args.run, args.precision, args.device, args.encoder, args.base, args.abstain_below, args.backend,
-        lexicon=args.lexicon,
+        lexicon=args.lexicon, abstain_error=args.abstain_error,
     )  # fmt: skip
     if args.texts:
         texts = args.texts[: args.limit]

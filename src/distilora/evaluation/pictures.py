@@ -38,6 +38,8 @@ def draw(picture: showing.Picture) -> Picture:
         return Picture(picture.caption, _reliability(picture.bins))
     if isinstance(picture, showing.Curves):
         return Picture(picture.caption, _curves(picture))
+    if isinstance(picture, showing.Coverage):
+        return Picture(picture.caption, _coverage(picture))
     return Picture(picture.caption, _histogram(picture))
 
 
@@ -142,6 +144,20 @@ def _curves(picture: showing.Curves) -> str:
         axes.plot(curve.x, curve.y, linewidth=1.8, label=_label(curve.name), color=colour)
     axes.set(xlabel=picture.x, ylabel=picture.y)
     axes.legend(frameon=False, fontsize=9 if len(picture.curves) < 6 else 7)
+    return _svg(figure)
+
+
+def _coverage(picture: showing.Coverage) -> str:
+    figure, axes = _figure()
+    axes.axhline(picture.accuracy[-1], color=SOFT, linewidth=1)  # of all examples
+    axes.plot(picture.coverage, picture.accuracy, linewidth=1.8, color=ACCENT)
+    low = min(picture.accuracy)
+    axes.set(
+        xlabel="coverage",
+        ylabel="accuracy of the answers",
+        xlim=(0, 1.02),
+        ylim=(low - 0.05 * (1 - low) - 0.005, 1.005),
+    )
     return _svg(figure)
 
 

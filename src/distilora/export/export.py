@@ -12,20 +12,23 @@ import dataclasses
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from distilora.artifact.check import Check, read_check
 from distilora.artifact.format import Artifact, write_artifact
+from distilora.artifact.scores import SCORES, pack_scores, read_scores
 from distilora.artifact.tokenizer import open_tokenizer
 from distilora.data.overlap import SEEN, seen_file
 from distilora.errors import OutputError
 from distilora.export.merge import check_agreement, merged_network, write_transformers
-from distilora.export.parity import gate, read_held_out
+from distilora.export.parity import HeldOut, gate, read_held_out
 from distilora.export.preflight import Form, check_export
 from distilora.export.roundtrip import verify
 from distilora.files.atomic import temporary_name
@@ -42,6 +45,7 @@ from distilora.model.encoders.find import find_encoder, special_tokens
 from distilora.model.network import Network
 from distilora.progress import say
 from distilora.signals import unwinding
+from distilora.tasks.abstention import Scored, scored_answers
 from distilora.tasks.base import Task
 from distilora.tasks.registry import restore
 from distilora.version import __version__
@@ -129,9 +133,11 @@ def _export(
         candidates = _write_onnx(artifact, to, merged, plain, encoder, calibration)
     targets = task.targets(texts.examples.items, tokenizer)
     calibrate = Calibrator(1.0, expert)  # the outputs are divided by the temperature by now
-    parity = gate(
+    parity, answered = gate(
         task, texts.name, targets, rows, outputs, candidates, accept, lambda part: calibrate(part, texts.examples.items)
     )
+    if scores := _scores(artifact, task, tokenizer, texts, answered):
+        (plain / SCORES).write_bytes(pack_scores(scores))
     hashes = seen_file(artifact.folder)
     if hashes:  # so that an evaluation still recognises the training texts
         shutil.copyfile(hashes, plain / SEEN)
@@ -178,6 +184,25 @@ def _carried(artifact: Artifact, to: Form) -> Expert | None:
         "gated for that; --to onnx and onnx-int8 carry it"
     )
     return None
+
+
+def _scores(
+    artifact: Artifact, task: Task, tokenizer: Tokenizer, texts: HeldOut, outputs: Mapping[str, NDArray[np.float32]]
+) -> dict[str, Scored]:
+    """Score the gate's texts in each way of the export; {} if it is unknown how many checkpoints were validated on them."""
+    checkpoints = 1
+    if texts.chosen_on:
+        own = read_scores(artifact)  # those of an earlier release have none
+        checkpoints = max((scored.choices for scored in own.values()), default=0)
+    if not checkpoints:
+        return {}
+    items, scores = texts.examples.items, {}
+    for way, of_way in outputs.items():
+        answers = task.decode(of_way, items, tokenizer)
+        scored = scored_answers(task, items, answers, checkpoints * len(outputs))  # the gate chooses among the ways
+        if scored is not None:
+            scores[way] = scored
+    return scores
 
 
 def _write_merged(artifact: Artifact, task: Task, merged: Network, plain: Path, encoder: str | None) -> Candidates:

@@ -52,6 +52,7 @@ class HeldOut:
     name: str
     examples: Examples
     calibration: list[Example]
+    chosen_on: bool  # whether the run's checkpoint and temperature were chosen on these texts
 
 
 def read_held_out(artifact: Artifact, task: Task, path: str | None) -> HeldOut:
@@ -79,7 +80,7 @@ def read_held_out(artifact: Artifact, task: Task, path: str | None) -> HeldOut:
         raise DataError(f"--held-out: {source} is no longer what the run was trained on ({difference}){advice}")
     trained = sorted(parts.train.items, key=lambda example: sum(map(len, example.texts)))
     indices = np.unique(np.linspace(0, len(trained) - 1, CALIBRATION).round().astype(int))
-    return HeldOut(f"validation texts of {source}", _sample(parts.validation), [trained[i] for i in indices])
+    return HeldOut(f"validation texts of {source}", _sample(parts.validation), [trained[i] for i in indices], True)
 
 
 def _from_source(artifact: Artifact, task: Task, path: str) -> HeldOut:
@@ -89,11 +90,13 @@ def _from_source(artifact: Artifact, task: Task, path: str) -> HeldOut:
     except DistiloraError as error:
         raise DataError(_reworded(str(error), task)) from None
     hashes = seen_file(artifact.folder)
+    digest = examples_digest(examples, task.target_name)
+    own = digest == _data_section(artifact.folder.parent).get("validation_digest")
     if hashes is None:
         say(
             "note: no file beside the model records its training texts; make sure that the held-out texts are not among them"
         )
-    elif examples_digest(examples, task.target_name) != _data_section(artifact.folder.parent).get("validation_digest"):
+    elif not own:
         seen = seen_among(examples, hashes)
         if seen.all():
             raise DataError(f"--held-out: all {len(examples):,} texts of {name} were trained or chosen on; give others")
@@ -102,7 +105,7 @@ def _from_source(artifact: Artifact, task: Task, path: str) -> HeldOut:
                 f"note: {int(seen.sum()):,} of the {len(examples):,} held-out texts were trained or chosen on: left out"
             )
         examples = examples.take(np.flatnonzero(~seen))
-    return HeldOut(name, _sample(examples), read_check(artifact.folder).examples)
+    return HeldOut(name, _sample(examples), read_check(artifact.folder).examples, own)
 
 
 def _data_section(run: Path) -> dict[str, Any]:
@@ -174,8 +177,10 @@ def gate(
     candidates: Mapping[str, tuple[Callable[[], Backend], float]],
     accept_loss: bool,
     finish: Callable[[NDArray[np.float32]], NDArray[np.float32]] = lambda outputs: outputs,
-) -> dict[str, Any]:
-    """Measure agreement, loss and speed of each candidate and choose the default; return the artifact's `parity`.
+) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
+    """Measure agreement, loss and speed of each candidate and choose the default.
+
+    Returns the artifact's `parity`, and each candidate's outputs, [G, ...], as they are decoded.
 
     Args:
         source: name of the source of the held-out texts.
@@ -192,13 +197,14 @@ def gate(
     original = finish(original)
     metric, original_value = task.headline(original, targets)
     figures: dict[str, dict[str, Any]] = {}
+    answered: dict[str, NDArray[np.float32]] = {}
     for name, (open_candidate, temperature) in candidates.items():
         backend = open_candidate()
         run_rows(rows.take(range(min(rows.groups, 4))), backend)  # warm-up: kernels are compiled at the first call
         started = time.monotonic()
         outputs = run_rows(rows, backend, label=f"parity of {name}", lanes=True) / np.float32(temperature)
         seconds = time.monotonic() - started
-        outputs = finish(outputs)
+        answered[name] = outputs = finish(outputs)
         agreement, value = task.agreement(outputs, original), task.headline(outputs, targets)[1]
         difference, lost = float(np.abs(outputs - original).max()), 100 * (original_value - value)
         if agreement is None:
@@ -218,7 +224,7 @@ def gate(
             "nothing was written; --accept-loss writes it all the same"
         )
     default = max(passing, key=lambda name: figures[name]["texts_per_s"])
-    return {
+    parity = {
         "held_out": source,
         "texts": rows.groups,
         "metric": metric,
@@ -230,3 +236,4 @@ def gate(
         "flags": flags(),
         "vnni": vnni(),
     }
+    return parity, answered

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from distilora.artifact.check import Check, check_examples
 from distilora.artifact.format import Artifact, write_artifact
+from distilora.artifact.scores import SCORES, pack_scores
 from distilora.batching.rows import Rows
 from distilora.config.schema import RunConfig
 from distilora.data.parts import Parts
@@ -18,7 +19,7 @@ from distilora.errors import RoundTripError
 from distilora.export.roundtrip import verify
 from distilora.hardware import Device, Precision
 from distilora.inference.backends.torch_backend import TorchBackend
-from distilora.inference.calibrate import Expert
+from distilora.inference.calibrate import Calibrator
 from distilora.inference.lanes import run_rows
 from distilora.lexicon.format import write_lexicon
 from distilora.model.adapters import quantisation
@@ -28,6 +29,7 @@ from distilora.model.encoders.find import Encoder
 from distilora.model.network import Network
 from distilora.model.weights import save_weights
 from distilora.progress import say
+from distilora.tasks.abstention import scored_answers
 from distilora.tasks.base import Task
 from distilora.version import __version__
 
@@ -40,23 +42,23 @@ def write_model(
     parts: Parts,
     network: Network,
     tokenizer: Tokenizer,
-    temperature: float,
+    calibrate: Calibrator,
     validation: Rows,
     outputs: NDArray[np.float32],
-    expert: Expert | None = None,
-    lexicon: dict[str, Any] | None = None,
+    lexicon: dict[str, Any],
 ) -> Artifact:
     """Write `folder`/model.
 
     For a qlora run, measure and record on either base of its adapter how far the outputs agree with the run's own
-    (`outputs`, of the validation rows, in the run's precision). `expert` is the n-gram expert, if the run has one, and `lexicon`
-    its description for the artifact.
+    (`outputs`, of the validation rows, in the run's precision). `lexicon` describes the n-gram expert of `calibrate`, if there is
+    one, for the artifact.
     """
     assert config.evaluation.token_budget is not None  # resolved
     budget, precision = config.evaluation.token_budget, config.training.precision
     method = METHODS[config.adapter.method]
     examples = check_examples(parts.validation.items)
     rows = task.tokenise(tokenizer, examples).rows
+    expert = calibrate.expert
     copies = Copies(config, encoder, task, network)
     check = Check(
         examples,
@@ -71,11 +73,16 @@ def write_model(
         on_base = run_rows(validation, backend, label=f"agreement on base {base}")
         agreements[base] = agreement(task, outputs, on_base)
 
+    answers = task.decode(calibrate(outputs, parts.validation.items), parts.validation.items, tokenizer)
+    scored = scored_answers(task, parts.validation.items, answers, config.training.validations)
+
     def write_files(target: Path) -> None:
         tokenizer.save(str(target / "tokenizer.json"))
         save_weights(network, target, method.saved)
         if expert is not None:
             write_lexicon(expert.lexicon, target)
+        if scored is not None:
+            (target / SCORES).write_bytes(pack_scores({f"torch {precision}": scored}))
 
     artifact = Artifact(
         task={"name": task.name, "settings": dict(task.settings)},
@@ -88,10 +95,10 @@ def write_model(
         precision=precision,
         attention=config.encoder.attention,
         token_budget=budget,
-        temperature=temperature,
+        temperature=calibrate.temperature,
         quantisation=quantisation.describe() if method.quantised else None,
         agreement=agreements,
-        lexicon=lexicon or {},
+        lexicon=lexicon,
         distilora=__version__,
     )
     return write_artifact(folder / "model", artifact, write_files, check)

@@ -26,12 +26,14 @@ from distilora.data.cleaning import cleaning
 from distilora.data.examples import Example
 from distilora.errors import ArtifactError, ConfigError, DataError
 from distilora.hardware import Device, InferencePrecision
+from distilora.inference.abstention import check_abstention, threshold_for
 from distilora.inference.backends import Backend, open_backend
 from distilora.inference.calibrate import calibrator_of
 from distilora.inference.lanes import run_rows
 from distilora.inference.output_cache import CacheEntry, OutputCache
 from distilora.inference.regate import trusted
 from distilora.inference.texts import is_missing, is_sequence
+from distilora.progress import say
 from distilora.tasks.base import Task
 from distilora.tasks.registry import restore
 
@@ -240,6 +242,7 @@ def load(
     backend: BackendName = "auto",
     strict: bool = False,
     lexicon: LexiconUse = "auto",
+    abstain_error: float | None = None,
 ) -> Predictor:
     """Load a predictor from a run's folder, its model/, an exported folder, a Transformers classifier, or a Hub name.
 
@@ -250,18 +253,26 @@ def load(
     `base` is what a qlora run's adapter is put on: '4bit', as in training (auto), or 'full', the full-precision encoder.
     `lexicon` 'none' leaves a model's n-gram expert out: the encoder answers alone, with a temperature of its own.
     Answers with a score below `abstain_below` have `abstain` set; `strict` makes a blank text an error.
+    `abstain_error` chooses that threshold: with 95% confidence at most this share of the answers that do not abstain is
+    wrong (tasks/abstention.py). A note says what was chosen; it is the predictor's `abstain_below`.
 
     On another kind of processor than it was measured on, int8 is measured again (inference/regate.py). If it fails, fp32
     takes its place, with a warning, where the folder holds it and `precision` is auto.
     On a CPU the torch backend makes glibc keep freed memory, for the whole process and from then on (hardware.py).
 
     Raises ArtifactError if the model is damaged or its int8 fails here, MissingExtra without the backend's package,
-    ConfigError for settings that the model does not support, EncoderError without its encoder.
+    ConfigError for settings that the model does not support or an error rate that no threshold keeps, EncoderError without
+    its encoder.
     """
     artifact = find_model(path)
+    check_abstention(artifact, abstain_below, abstain_error, base, lexicon)
     task = restore(artifact.task["name"], artifact.task["settings"])
     engine = open_backend(artifact, precision, device, encoder, base, backend)
     engine = trusted(artifact, task, engine, precision)
+    if abstain_error is not None:
+        threshold = threshold_for(artifact, engine.precision, abstain_error)
+        say(f"note: {threshold.sentence()}")
+        abstain_below = threshold.score
     predictor = Predictor(artifact, engine, task, abstain_below, strict, lexicon)
     if encoder and Path(encoder).exists():
         encoder = str(Path(encoder).absolute())  # a worker may start in another folder

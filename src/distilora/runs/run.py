@@ -250,7 +250,7 @@ class Run:
         with writing_run(self.folder):
             self.artifact = write_model(
                 self.folder, self.config, self.encoder, self.task, self.parts, self.network, self.tokenizer,
-                self.calibrate.temperature, self.validation_tokens.rows, outputs, expert, lexicon,
+                self.calibrate, self.validation_tokens.rows, outputs, lexicon,
             )  # fmt: skip
         self.round_trip = verified(self.folder, self.task, self.config.training.device)
         self._clock.mark("saving and round trip")

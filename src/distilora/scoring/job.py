@@ -44,6 +44,7 @@ class Scoring:
     address: str | None = None
     workers: int | None = None
     abstain_below: float = 0.0
+    abstain_error: float | None = None
     backend: BackendName = "auto"
     precision: InferencePrecision = "auto"
     device: Device = "auto"
@@ -75,11 +76,13 @@ class Scoring:
         """Return the settings, numerics aside, that the rows depend on; the others may change when a job is resumed."""
         return {
             name: getattr(self, name)
-            for name in ("text_column", "separator", "limit", "shard_rows", "kind", "abstain_below", "lexicon")
-        }
+            for name in (
+                "text_column", "separator", "limit", "shard_rows", "kind", "abstain_below", "abstain_error", "lexicon"
+            )
+        }  # fmt: skip
 
     def loading(self) -> dict[str, Any]:
-        """Return the arguments of `load`."""
+        """Return the arguments of `load`; `abstain_error` has become `abstain_below` by then (`score`)."""
         names = ("backend", "precision", "device", "encoder", "base", "abstain_below", "lexicon")
         return {name: getattr(self, name) for name in names}
 

@@ -9,6 +9,7 @@ A shard is finished once its record exists, which is written after it. So a proc
 command computes the remaining shards.
 """
 
+import dataclasses
 import json
 import time
 from collections.abc import Iterator
@@ -22,9 +23,10 @@ from distilora.files.full_disk import writing
 from distilora.files.locks import hold, let_go
 from distilora.files.records import arrow
 from distilora.files.stores import Place, find_inputs, is_address, local, opened
-from distilora.inference.numerics import resolve
+from distilora.inference.abstention import check_abstention, threshold_for
+from distilora.inference.numerics import Numerics, resolve
 from distilora.inference.predictor import Predictor, load
-from distilora.progress import Progress
+from distilora.progress import Progress, say_once
 from distilora.scoring.job import (
     REJECTS,
     STATE,
@@ -51,6 +53,7 @@ def score(settings: Scoring) -> dict[str, Any]:
     """
     started = time.monotonic()
     artifact = read_artifact(settings.run)
+    check_abstention(artifact, settings.abstain_below, settings.abstain_error, settings.base, settings.lexicon)
     model = sha256(artifact.folder / "artifact.json")
     place = Place(settings.output)
     if settings.kind == "parquet":
@@ -74,7 +77,7 @@ def score(settings: Scoring) -> dict[str, Any]:
                 rows = state["counts"]["rows"] + state["counts"]["rejects"]
                 return {**state["counts"], "resumed": rows, "seconds": 0.0}
             finished = _finished_shards(place, job.plan, settings.kind)
-        settings = settings.computing(job.numerics)
+        settings = _computing(settings, artifact, job.numerics)
         pending = [shard for shard in job.plan.shards if shard.number not in finished]
         if pending and settings.engine == "local" and scorer is None:
             scorer = Scorer(_load_resumed(settings), job.plan, place, settings.kind)
@@ -100,7 +103,8 @@ def _begin(settings: Scoring, artifact: Artifact, model: str, place: Place) -> t
     # workers use a GPU only with --device cuda
     device = "cpu" if settings.device == "auto" and not local_engine else settings.device
     numerics = resolve(artifact, settings.backend, settings.precision, device, settings.base)
-    predictor = load_predictor(settings.run, settings.computing(numerics)) if local_engine else None
+    computing = _computing(settings, artifact, numerics)
+    predictor = load_predictor(settings.run, computing) if local_engine else None
     task = restore(artifact.task["name"], artifact.task["settings"])
     plan = make_plan(
         settings.source, task, settings.text_column, settings.shard_rows, settings.limit, settings.separator
@@ -113,6 +117,19 @@ def _begin(settings: Scoring, artifact: Artifact, model: str, place: Place) -> t
         clear(place, everything=True)
     place.write_json(STATE, job.tree("running"))
     return job, scorer
+
+
+def _computing(settings: Scoring, artifact: Artifact, numerics: Numerics) -> Scoring:
+    """Return the settings with every `auto` resolved as in the job, and the threshold for `abstain_error` in its place.
+
+    Raises ConfigError if no threshold keeps that error rate.
+    """
+    settings = settings.computing(numerics)
+    if settings.abstain_error is None:
+        return settings
+    threshold = threshold_for(artifact, settings.precision, settings.abstain_error)
+    say_once(f"note: {threshold.sentence()}")
+    return dataclasses.replace(settings, abstain_below=threshold.score, abstain_error=None)
 
 
 def load_predictor(run: str, settings: Scoring) -> Predictor:

@@ -11,7 +11,7 @@ from distilora.tasks.metrics.classification import CURVES
 from distilora.tasks.metrics.classification import SHOWN as MOST_SHOWN
 from distilora.tasks.metrics.confusion import confusion_view, frequent_confusions
 from distilora.tasks.metrics.names import share_text
-from distilora.tasks.showing import Curve, Curves, Histogram, Matrix, Picture, Reliability, Shown, Table
+from distilora.tasks.showing import Coverage, Curve, Curves, Histogram, Matrix, Picture, Reliability, Shown, Table
 
 FEW = 5  # training examples below which a class is reported as rare
 MOST_LISTED = 5  # rare classes
@@ -112,6 +112,15 @@ def _pictures(split: Mapping[str, Any]) -> list[Picture]:
         pictures.append(Curves(f"ROC curve{subset}", curves, "false positive rate", "true positive rate"))
     if sum(count > 0 for count in figures.get("confidence", ())) > 1:
         pictures.append(Histogram("How confident the answers are", figures["confidence"], "confidence"))
+    selective = figures.get("risk_coverage")
+    if selective and len(selective["coverage"]) > 1:
+        area = selective["aurc"]
+        bounds = "" if area["low"] is None else f", {area['low']:.4f} to {area['high']:.4f}"
+        caption = (
+            "Accuracy of the most confident answers by the share answered; area under the risk-coverage curve (AURC): "
+            f"{area['value']:.4f}{bounds}"
+        )
+        pictures.append(Coverage(caption, selective["coverage"], selective["accuracy"]))
     return pictures
 
 
@@ -130,11 +139,27 @@ def _tables(split: Mapping[str, Any]) -> list[Table]:
             tables.append(Table("The most frequent confusions", ("true", "predicted", "examples"), rows))
     elif classes:
         tables = [_class_table("Each class", classes)]
+    if selective := split["figures"].get("risk_coverage"):
+        tables.append(_coverage_table(selective["at_accuracy"]))
     if split.get("mistakes"):
         mistakes = [(row["target"], row["label"], f"{row['score']:.3f}", row["text"]) for row in split["mistakes"]]
         columns = ("true", "predicted", "confidence", "text")
         tables.append(Table("The most confident mistakes", columns, mistakes, text=("text",)))
     return tables
+
+
+def _coverage_table(coverages: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [
+        (
+            f"{row['accuracy']:.0%}",
+            share_text(row["value"]) if row["score"] is not None else "none",
+            "" if row["low"] is None else f"{share_text(row['low'])} to {share_text(row['high'])}",
+            "" if row["score"] is None else f"{row['score']:.4g}",
+        )
+        for row in coverages
+    ]
+    columns = ("accuracy of the answers", "share answered", "95% interval", "lowest score answered")
+    return Table("Answering only the most confident, in hindsight", columns, rows)
 
 
 def _class_table(title: str, classes: Sequence[Mapping[str, Any]], fold: str = "") -> Table:

@@ -41,6 +41,15 @@ class Curves:
 
 
 @dataclass(frozen=True)
+class Coverage:
+    """Accuracy of the most confident answers against coverage, the share of the examples that they answer."""
+
+    caption: str
+    coverage: Sequence[float]
+    accuracy: Sequence[float]
+
+
+@dataclass(frozen=True)
 class Histogram:
     """Counts in equal bins from 0 to 1."""
 
@@ -60,7 +69,7 @@ class Table:
     fold: str = ""
 
 
-Picture = Matrix | Reliability | Curves | Histogram
+Picture = Matrix | Reliability | Curves | Coverage | Histogram
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def resampled(probabilities: Probabilities, targets: Indices, resamples: int) ->
     ranks: dict[int, ClassRanks] = {}
     chunks: dict[str, list[NDArray[np.float64]]] = {}
     defined = True  # AUROC, in the resamples so far
-    for weights in _resamples(count, resamples):
+    for weights in draws(count, resamples):
         hits, support, predictions = ((sums @ weights).T for sums in (by_hit, by_target, by_prediction))
         log_loss, brier = losses @ weights / count
         values = {
@@ -76,10 +76,10 @@ def resampled(probabilities: Probabilities, targets: Indices, resamples: int) ->
 
 def resampled_mean(values: NDArray[np.float64], resamples: int) -> NDArray[np.float64]:
     """Compute the mean of the examples' values, [N], for each resample, [R]; paired as in `resampled`."""
-    return np.concatenate([values @ weights / len(values) for weights in _resamples(len(values), resamples)])
+    return np.concatenate([values @ weights / len(values) for weights in draws(len(values), resamples)])
 
 
-def _resamples(count: int, resamples: int) -> Iterator[NDArray[np.float64]]:
+def draws(count: int, resamples: int) -> Iterator[NDArray[np.float64]]:
     """Yield the counts of the examples, [N, <= width], a chunk of resamples at a time; `resamples` columns in all."""
     rng = np.random.default_rng(0)
     width = max(CHUNK // count, 1)

@@ -5,6 +5,7 @@ ECE = sum over 15 bins b of n_b / N |accuracy(b) - confidence(b)|, equal-width b
 Brier = mean over examples of sum over classes (p - y)^2, from 0 to 2 (Brier, 1950)
 AUROC of two classes is that of the second; of more, the macro mean of one versus the rest
 intervals: percentile bootstrap over examples (tasks/metrics/bootstrap.py)
+risk and coverage where only the most confident examples are answered: tasks/metrics/selective.py
 
 Beyond SHOWN classes the arrays for the report stay bounded: of the confusion matrix only the non-empty cells are kept, and
 of the ROC curves only those of the CURVES classes with the lowest AUROC.
@@ -31,6 +32,7 @@ def classification_metrics(probabilities: Probabilities, targets: Indices, resam
     A metric that is undefined for the examples (AUROC of one class) has the value None.
     """
     from distilora.tasks.metrics.bootstrap import intervals
+    from distilora.tasks.metrics.selective import risk_coverage
 
     count, classes = probabilities.shape
     predicted = probabilities.argmax(axis=1)
@@ -58,6 +60,7 @@ def classification_metrics(probabilities: Probabilities, targets: Indices, resam
         "reliability": _reliability(probabilities, targets),
         "confidence": np.histogram(probabilities.max(axis=1), bins=20, range=(0, 1))[0].tolist(),
         "roc": _roc(probabilities, targets, areas),
+        "risk_coverage": risk_coverage(probabilities.max(axis=1), predicted == targets, resamples),
     }
     return measured
 
