@@ -107,5 +107,5 @@ def tiny_config(output: Path, data: Path, encoder: Path, **changes: object):
     }  # fmt: skip
     for key, value in changes.items():
         stage, name = key.split("__")
-        tree[stage][name] = value
+        tree.setdefault(stage, {})[name] = value
     return parse(RunConfig, (), {"output": str(output), **tree})

@@ -76,6 +76,18 @@ def _ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.
     return np.asarray(numbers, np.int64)
 
 
+def joined(parts: Sequence[Rows]) -> Rows:
+    """Join rows: the examples of the first part, then those of the next, and so on."""
+    starts = np.cumsum([0, *(len(part.ids) for part in parts)])
+    groups = np.cumsum([0, *(part.groups for part in parts)])
+    return Rows(
+        ids=np.concatenate([part.ids for part in parts]),
+        offsets=np.concatenate([[0], *(part.offsets[1:] + start for part, start in zip(parts, starts, strict=False))]),
+        row=np.concatenate([part.row for part in parts]),
+        group=np.concatenate([part.group + first for part, first in zip(parts, groups, strict=False)]),
+    )
+
+
 def rows_of(spans: Sequence[Sequence[Sequence[int]]]) -> Rows:
     """Build rows from examples given as lists of rows of token ids. Raises ValueError for an example without rows."""
     flat = [np.asarray(ids, np.int32) for example in spans for ids in example]

@@ -230,6 +230,26 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+class DistillationConfig:
+    """Distillation, with `data.unlabelled`: n-gram expert and encoder label those texts, and the encoder learns from that."""
+
+    epochs: int = 1
+    """Times the student sees every labelled and unlabelled example."""
+    rate: float = 0.5
+    """The student's learning rates, as a share of those of `training`."""
+    start: Literal["teacher", "encoder"] = "teacher"
+    """Weights that the student starts from: those that the labels alone gave, or those of the pretrained encoder."""
+    texts: int | None = None
+    """Unlabelled texts to use, a random sample; null: all."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError if a field is out of range."""
+        _check(self.epochs >= 1, "distillation.epochs", self.epochs, "at least 1")
+        _check(0 < self.rate < 1e3, "distillation.rate", self.rate, "a positive number, 1 or less is usual")
+        _check(self.texts is None or self.texts >= 1, "distillation.texts", self.texts, "at least 1, or null")
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """Extent of the evaluation."""
 
@@ -266,6 +286,7 @@ class RunConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 

@@ -138,7 +138,7 @@ def _others(config: DataConfig, task: Reader, parts: Parts) -> dict[str, list[st
     elif parts.read_test is not None:
         heldout = parts.read_test()  # carved out of the training split, which has been read
         others[heldout.split] = _joined(heldout)
-    return {**others, "validation": _joined(parts.validation), "train": _joined(parts.train)}
+    return {**others, "validation": _joined(parts.validation), "train": [*_joined(parts.train), *_joined(parts.spare)]}
 
 
 def _joined(examples: Examples) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 from distilora.evaluation.baselines import baselines_table
 from distilora.evaluation.page import render
 from distilora.evaluation.pictures import Picture, curves, draw, lengths
-from distilora.evaluation.views import views_table
+from distilora.evaluation.views import steps_table, views_table
 from distilora.files.atomic import atomic_text
 from distilora.tasks.base import Task
 
@@ -58,5 +58,6 @@ def _shown(task: Task, split: Mapping[str, Any]) -> dict[str, Any]:
     report = task.report(split)
     beside = [views_table(split["views"])] if "views" in split else []
     beside += [baselines_table(split)] if split.get("ngram_baselines") else []
+    beside += [steps_table(split["distillation"])] if "distillation" in split else []
     tables = [*beside, *report.tables]
     return {**split, "sentences": report.sentences, "pictures": split_pictures(task, split), "tables": tables}

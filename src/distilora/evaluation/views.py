@@ -16,6 +16,13 @@ from distilora.tasks.metrics.names import metric_text
 from distilora.tasks.metrics.paired import mcnemar, paired_difference
 from distilora.tasks.showing import Table
 
+STEPS = {
+    "expert": "n-gram expert alone",
+    "teacher_encoder": "encoder trained on the labels",
+    "teacher": "both combined: the teacher",
+    "encoder": "student: the encoder trained on soft labels, too",
+    "combined": "student and n-gram expert combined",
+}  # of distillation (runs/distil.py)
 NAMES = {"encoder": "encoder alone", "expert": "n-gram expert alone", "combined": "combined"}
 
 
@@ -91,3 +98,13 @@ def view_lines(split: Mapping[str, Any]) -> list[str]:
     ]
     gains = (f"{points(gain)} over the {NAMES[view]}" for view, gain in views["gain"].items())
     return ["", *lines, "  combining gains " + ", ".join(gains)]
+
+
+def steps_table(steps: Sequence[Mapping[str, Any]]) -> Table:
+    """Lay out what each step of a distillation gives, and gains over the step before, as a table."""
+    rows = []
+    for row in steps:
+        gain = row.get("gain")
+        text = "" if gain is None else f"{points(gain)}, McNemar p = {gain['mcnemar']['p']:.2g}"
+        rows.append((STEPS[row["step"]], metric_text(row["metric"], {"value": row["value"]}), text))
+    return Table("Step by step", ("model", "accuracy", "minus the step before"), rows)

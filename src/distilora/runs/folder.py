@@ -24,7 +24,7 @@ LEFT = ".*.tmp"  # temporary names that a killed process leaves behind
 MARK = ".distilora"
 FILES = (
     "model", "model.rejected", "metrics.json", "predictions.parquet", "environment.json", "seen_texts.npy", "events",
-    "report.html", "README.md", "checkpoints", "cache", "evaluations", "run.yaml",
+    "report.html", "README.md", "checkpoints", "teacher", "cache", "evaluations", "run.yaml",
 )  # fmt: skip
 _STAGES = {"output", "data", "encoder", "training"}  # keys that run.yaml has had in every version
 _TEMPORARY = re.compile(r"\.(?P<name>.+?)\.\d+(\.old)?\.tmp")  # of `FILES`, and of a checkpoint

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ class Outcome:
     measured: Sequence[Measured]
     seen: NDArray[np.uint64]  # fingerprints of the texts trained and chosen on
     costs: dict[str, Any]
+    unlabelled: Mapping[str, Any] | None  # counts of the unlabelled texts, of a run that was distilled
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> dict[str, Any]:
@@ -131,6 +132,7 @@ def _caveat(data: DataConfig, source: str) -> str:
 def _summary(outcome: Outcome) -> dict[str, Any]:
     config, state = outcome.config, outcome.fitted.state
     seen = min(state.update * config.training.update_size, len(outcome.parts.train) * config.training.epochs)
+    distillation: dict[str, Any] = {} if outcome.unlabelled is None else {"distillation": dict(outcome.unlabelled)}
     summary = {
         "distilora": __version__,
         "task": outcome.task.name,
@@ -163,6 +165,7 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
         "round_trip": outcome.round_trip,
         "agreement": outcome.artifact.agreement,
         "evaluations": [{k: v for k, v in m.metrics.items() if k != "mistakes"} for m in outcome.measured],
+        **distillation,
         "notes": notes_for(config, outcome.parts),
         "costs": outcome.costs,
     }
@@ -183,11 +186,23 @@ def _facts(outcome: Outcome, summary: dict[str, Any]) -> dict[str, str]:
         "best checkpoint": f"after update {outcome.fitted.state.best_update:,} of {outcome.fitted.updates:,}, by validation loss",
         "time": f"{costs['wall_s'] / 60:.1f} minutes ({costs['cpu_s'] / 60:.1f} CPU minutes), of which training and validation "
         f"{outcome.fitted.state.seconds / 60:.1f}",
+        **({} if outcome.unlabelled is None else {"unlabelled texts": _unlabelled(outcome.unlabelled)}),
         **dict(memory_rows(costs)),
         "training memory": _memory(summary["memory"], training.device),
         "device and precision": f"{training.device}, {training.precision}",
         "round trip": f"{summary['round_trip']['texts']} texts reproduced by a fresh process",
     }
+
+
+def _unlabelled(counts: Mapping[str, Any]) -> str:
+    removed = "; ".join(
+        f"of {part} {removed['exact']:,} exact, {removed['near']:,} near"
+        for part, removed in counts["copies_removed"].items()
+    )
+    return (
+        f"{counts['used']:,} of {counts['read']:,}; {counts['exact_copies_dropped']:,} exact copies of one another dropped, copies "
+        f"removed: {removed}"
+    )
 
 
 def memory_rows(costs: dict[str, Any]) -> list[tuple[str, str]]:

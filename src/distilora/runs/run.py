@@ -20,21 +20,25 @@ import shutil
 import signal
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 import yaml
 
 from distilora import hardware
 from distilora.artifact.format import Artifact
+from distilora.batching.rows import joined
 from distilora.batching.tokens import Tokenised, unknown_only, with_truncation
 from distilora.config.parse import to_tree
-from distilora.config.schema import RunConfig
+from distilora.config.schema import RunConfig, TrainingConfig
 from distilora.data.duplicates import fingerprints
 from distilora.data.examples import Examples
 from distilora.data.overlap import shared_copies
 from distilora.data.parts import Parts, read_parts
+from distilora.data.unlabelled import read_unlabelled
 from distilora.errors import Interrupted
 from distilora.evaluation.baselines import NgramBaseline, fit_baselines
 from distilora.evaluation.measure import Measured, measure
@@ -50,6 +54,17 @@ from distilora.model.build import new_network
 from distilora.model.encoders.find import load_tokenizer
 from distilora.model.network import Network
 from distilora.progress import say
+from distilora.runs.distil import FOLDER as TEACHER
+from distilora.runs.distil import (
+    Teacher,
+    Unlabelled,
+    identity_of,
+    label_texts,
+    load_teacher,
+    measure_steps,
+    save_teacher,
+    student_config,
+)
 from distilora.runs.environment import environment
 from distilora.runs.expert import FittedExpert, fit_expert, labelled
 from distilora.runs.folder import claim, writing_run
@@ -103,9 +118,9 @@ def train(
 
 
 _STAGE_OF = {  # attribute -> the stage that sets it
-    "parts": "read", "expert": "read", "tokenizer": "read", "train_tokens": "read", "validation_tokens": "read", "network": "build",
-    "parameters": "build", "fitted": "fit", "calibrate": "save", "artifact": "save", "round_trip": "save",
-    "measured": "evaluate",
+    "parts": "read", "expert": "read", "unlabelled": "read", "tokenizer": "read", "train_tokens": "read",
+    "validation_tokens": "read", "network": "build", "parameters": "build", "fitted": "fit", "calibrate": "save",
+    "artifact": "save", "round_trip": "save", "measured": "evaluate",
 }  # fmt: skip
 
 
@@ -119,7 +134,9 @@ class Run:
     parts: Parts
     train_tokens: Tokenised
     validation_tokens: Tokenised
-    expert: FittedExpert | None  # with `lexicon` or `expert_targets`
+    expert: FittedExpert | None  # with `lexicon`, `expert_targets` or unlabelled texts
+    unlabelled: Unlabelled | None
+    teacher: Teacher | None = None  # of a student, once it is trained
     network: Network
     parameters: dict[str, Any]  # counts: trained, total, share
     fitted: Fitted
@@ -186,6 +203,7 @@ class Run:
         data = self.config.data
         self.tokenizer = with_truncation(load_tokenizer(self.encoder), data.max_length, data.truncation_side)
         self.train_tokens = self.task.tokenise(self.tokenizer, self.parts.train.items, "tokenising train")
+        self.unlabelled = self._read_unlabelled() if data.unlabelled is not None else None
         self.validation_tokens = self.task.tokenise(
             self.tokenizer, self.parts.validation.items, "tokenising validation"
         )
@@ -195,10 +213,8 @@ class Run:
                 "script): the encoder cannot tell them apart; choose one that reads them")  # fmt: skip
         self._clock.mark("data")
         teaches = self.config.training.expert_targets > 0
-        if self.config.lexicon != "none" or teaches:
-            self.expert = fit_expert(self.task, self.parts, teaches)
-        else:
-            self.expert = None
+        needed = self.config.lexicon != "none" or teaches or self.unlabelled is not None
+        self.expert = fit_expert(self.task, self.parts, teaches) if needed else None
         self._clock.mark("n-gram expert")
         return self.parts
 
@@ -217,7 +233,6 @@ class Run:
 
     def fit(self) -> Fitted:
         """Claim the folder and train; the network then has the best weights."""
-        network = self.network
         with writing_run(self.folder):
             if self.processes.first:
                 claim(self.folder, self._overwrite, self._resume)
@@ -225,20 +240,71 @@ class Run:
                     yaml.safe_dump(to_tree(self.config), stream, sort_keys=False, allow_unicode=True)
                 write_json(self.folder / "environment.json", environment())
             with memory.Peak(self.device, self._above) as peak:
-                self.fitted = fit(
-                    network,
-                    Labelled(self.train_tokens.rows, self._training_targets()),
-                    Labelled(self.validation_tokens.rows, self._validation_targets()),
-                    self.config.training,
-                    self.folder,
-                    budget=_budget(self.config),
-                    resume=self._resume,
-                    base=json.dumps([self.encoder.sha256, self.config.encoder.attention, to_tree(self.config.adapter)]),
-                    processes=self.processes,
-                )
+                targets = self._training_targets()
+                if self.unlabelled is None:
+                    self.fitted = self._fit(Labelled(self.train_tokens.rows, targets), self.config.training)
+                else:
+                    self.teacher = self._teach(self.unlabelled, targets)
+                    self.fitted = self._learn(self.unlabelled, self.teacher, targets)
         self.fitted.memory["peak_mb"] = peak.mb
         self._clock.mark("training")
         return self.fitted
+
+    def _fit(self, train: Labelled, training: TrainingConfig, checkpoints: str = "checkpoints") -> Fitted:
+        """Train the network; it then has the best weights."""
+        return fit(
+            self.network,
+            train,
+            Labelled(self.validation_tokens.rows, self._validation_targets()),
+            training,
+            self.folder,
+            budget=_budget(self.config),
+            resume=self._resume,
+            base=json.dumps([self.encoder.sha256, self.config.encoder.attention, to_tree(self.config.adapter)]),
+            processes=self.processes,
+            checkpoints=checkpoints,
+        )
+
+    def _teach(self, unlabelled: Unlabelled, targets: list[Any]) -> Teacher:
+        """Train the teacher on the labels and let it label the unlabelled texts, or read what it said before a stop."""
+        assert self.expert is not None
+        folder = self.folder / TEACHER
+        identity = identity_of(self.config, self.encoder.sha256, self.train_tokens, unlabelled)
+        teacher = load_teacher(folder, identity, self.expert) if self._resume else None
+        if teacher is None:
+            say("teacher: training on the labels")
+            training = replace(self.config.training, tracker="none")
+            fitted = self._fit(Labelled(self.train_tokens.rows, targets), training, TEACHER)
+            teacher = label_texts(
+                self.network, self.task, self.expert, fitted.outputs, self._validation_targets(), unlabelled,
+                self.config.training.precision, _budget(self.config),
+            )  # fmt: skip
+            if self.processes.first:
+                save_teacher(folder, teacher, identity)
+        self._clock.mark("teacher")
+        return teacher
+
+    def _learn(self, unlabelled: Unlabelled, teacher: Teacher, targets: list[Any]) -> Fitted:
+        """Train the student on the labels and the teacher's soft labels together."""
+        if self.config.distillation.start == "teacher":
+            with torch.no_grad():
+                for name, parameter in self.network.trained().items():
+                    parameter.copy_(teacher.weights[name])
+        else:
+            self.build()
+        say(f"student: training on {len(self.parts.train):,} labels and {len(unlabelled.examples):,} soft labels")
+        rows = joined([self.train_tokens.rows, unlabelled.tokens.rows])
+        both = [*self.task.soften(targets, None, 0.0), *teacher.probabilities]
+        return self._fit(Labelled(rows, both), student_config(self.config))
+
+    def _read_unlabelled(self) -> Unlabelled:
+        examples, counts = read_unlabelled(self.config.data, self.task, self.parts)
+        most = self.config.distillation.texts
+        if most is not None and most < len(examples):
+            chosen = np.random.default_rng([self.config.data.seed, 0x0D15]).permutation(len(examples))[:most]
+            examples = examples.take(np.sort(chosen))
+        tokens = self.task.tokenise(self.tokenizer, examples.items, "tokenising unlabelled")
+        return Unlabelled(examples, tokens, {**counts, "used": len(examples)})
 
     def save(self) -> Artifact:
         """Fit the temperature and the weights of an n-gram expert, write model/ and verify it by a round trip."""
@@ -260,6 +326,8 @@ class Run:
         """Measure the validation split and then, once, the test split, n-gram baselines beside the model."""
         self._baselines = self._fit_baselines()
         self.measured = [self._measure(self.parts.validation, self.validation_tokens, self.fitted.outputs)]
+        if self.teacher is not None:
+            self._measure_steps(self.measured[0], self.parts.validation, self.fitted.outputs, self.teacher.validation)
         splits = {"train": self.parts.train, "validation": self.parts.validation}
         if self.parts.read_test is not None:
             test = splits["test"] = self.parts.read_test()
@@ -267,6 +335,10 @@ class Run:
             backend = TorchBackend(self.network, self.config.training.precision, _budget(self.config))
             outputs = run_rows(tokens.rows, backend, label=f"predicting {test.split}")
             self.measured.insert(0, self._measure(test, tokens, outputs))
+            if self.teacher is not None:
+                precision, label = self.config.training.precision, f"the teacher on {test.split}"
+                of_teacher = self.teacher.outputs(self.network, tokens, precision, _budget(self.config), label)
+                self._measure_steps(self.measured[0], test, outputs, of_teacher)
         self.parts.summary["copies_between_splits"] = shared_copies(splits)
         self._clock.mark("evaluation")
         return self.measured
@@ -279,10 +351,12 @@ class Run:
             self.config, self.encoder, self.artifact, pad_token, self.task, self.parts, len(self.train_tokens.rows.ids),
             self.parameters, self.fitted, self.round_trip, self.measured,
             fingerprints([" ".join(e.texts) for e in trained_on]), {**self._clock.costs(), **self._memory()},
+            None if self.unlabelled is None else self.unlabelled.counts,
         )  # fmt: skip
         with writing_run(self.folder):
             summary = write_outcome(self.folder, outcome)
-        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        for checkpoints in ("checkpoints", TEACHER):
+            shutil.rmtree(self.folder / checkpoints, ignore_errors=True)
         self.close()
         return summary
 
@@ -310,6 +384,21 @@ class Run:
         targets, share = self.task.targets(self.parts.train.items, self.tokenizer), self.config.training.expert_targets
         teacher = None if self.expert is None else self.expert.teacher
         return targets if teacher is None else self.task.soften(targets, teacher, share)
+
+    def _measure_steps(self, measured: Measured, examples: Examples, outputs: Any, of_teacher: Any) -> None:
+        """Add what each step of the distillation gives to a split's metrics."""
+        assert self.teacher is not None
+        targets = self.task.targets(examples.items, self.tokenizer)
+        measured.metrics["distillation"] = measure_steps(
+            self.task,
+            self.teacher,
+            of_teacher,
+            self.calibrate,
+            outputs,
+            examples,
+            targets,
+            self.config.evaluation.bootstrap,
+        )
 
     def _validation_targets(self) -> list[Any]:
         return self.task.targets(self.parts.validation.items, self.tokenizer)

@@ -208,8 +208,10 @@ class Task(ABC):
         """Return the targets that `loss` and `metrics` take; by default those of `read`."""
         return [example.target for example in examples]
 
-    def soften(self, targets: Sequence[Any], probabilities: NDArray[np.float32], share: float) -> list[Any]:
+    def soften(self, targets: Sequence[Any], probabilities: NDArray[np.float32] | None, share: float) -> list[Any]:
         """Mix targets with a teacher's probabilities, [G, C], of which each gets `share`; `loss` takes the result.
+
+        With None for them, targets become probabilities, if they are not yet.
 
         Raises DataError for a task that has no classes to be probable.
         """

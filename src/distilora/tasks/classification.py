@@ -201,10 +201,13 @@ class Classification(Task):
         number = whole_number(name) if index is None else None
         return index if number is None else self._numbers.get(number)
 
-    def soften(self, targets: Sequence[Any], probabilities: NDArray[np.float32], share: float) -> list[Any]:
+    def soften(self, targets: Sequence[Any], probabilities: NDArray[np.float32] | None, share: float) -> list[Any]:
         """Mix each target with a teacher's probabilities: (1 - share) of the label, share of the teacher, [C]."""
-        labels = np.eye(self.outputs, dtype=np.float32)[np.asarray(targets, np.int64)]
-        return list((1 - share) * labels + np.float32(share) * probabilities)
+        if len(targets) and isinstance(targets[0], np.ndarray):
+            labels = np.stack(targets)
+        else:
+            labels = np.eye(self.outputs, dtype=np.float32)[np.asarray(targets, np.int64)]
+        return list(labels if probabilities is None else (1 - share) * labels + np.float32(share) * probabilities)
 
     def head(self, states: States, rows: "Rows") -> "Tensor":
         """Compute logits [G, C] from the pooled state of each example's first row."""

@@ -64,6 +64,7 @@ def fit(
     resume: bool,
     base: str = "",
     processes: Processes | None = None,
+    checkpoints: str = "checkpoints",
 ) -> Fitted:
     """Train the network; `config` is resolved: device, precision, token budget and learning rates are set.
 
@@ -73,15 +74,16 @@ def fit(
         resume: continue from the latest checkpoint, if there is one.
         base: identity of the network (the encoder's checksum, the method); a checkpoint of another network is refused.
         processes: those that share the work; None: this one alone.
+        checkpoints: the folder in `run` to keep them in.
 
     Raises Interrupted after SIGINT or SIGTERM, with the command that resumes; ConfigError if the loss, the gradient or the
     weights are not finite. In every case the cache is deleted, trackers are closed and the caller's random state is restored.
     """
-    with _set_up(network, train, validation, config, run, budget, processes or Processes()) as setup:
+    with _set_up(network, train, validation, config, run, budget, processes or Processes(), checkpoints) as setup:
         state, best = State(_fingerprint(setup, base)), Best()
         schedule = Schedule(train.rows.groups, config)
         if resume:
-            checkpoint = load_checkpoint(run / "checkpoints", state.fingerprint, setup.trained, setup.optimizer)
+            checkpoint = load_checkpoint(setup.checkpoints, state.fingerprint, setup.trained, setup.optimizer)
             state, best = checkpoint or (state, best)
             resuming = f"resuming after update {state.update:,} of {schedule.updates:,}"
             say(resuming if checkpoint else "no intact checkpoint: starting from the beginning")
@@ -193,6 +195,7 @@ def _set_up(
     run: Path,
     budget: int,
     processes: Processes,
+    checkpoints: str,
 ) -> Iterator[Setup]:
     """Yield the parts of a run, among them those that must be closed: seed, accelerator, caches."""
     with (
@@ -204,8 +207,8 @@ def _set_up(
         optimizer = torch.optim.AdamW(parameter_groups(trained, network.architecture, config), lr=0.0)
         optimizer = accelerator.prepare(optimizer)  # the network is shared by `processes`, not wrapped
         yield Setup(
-            network, train, validation, config, run, budget, processes, accelerator, caches, trained, optimizer,
-            Meter(network),
+            network, train, validation, config, run, run / checkpoints, budget, processes, accelerator, caches, trained,
+            optimizer, Meter(network),
         )  # fmt: skip
 
 
@@ -214,7 +217,7 @@ def _save(setup: Setup, state: State, best: Best) -> None:
     if not all(bool(torch.isfinite(weight).all()) for weight in setup.trained.values()):
         raise not_finite("weights are", state.update)
     if setup.processes.first:
-        save_checkpoint(setup.folder / "checkpoints", state, setup.trained, setup.optimizer, best)
+        save_checkpoint(setup.checkpoints, state, setup.trained, setup.optimizer, best)
 
 
 def _start_tracker(accelerator: Any, config: TrainingConfig, done: int) -> None:

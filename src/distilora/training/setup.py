@@ -32,6 +32,7 @@ class Setup:
     validation: Labelled
     config: TrainingConfig  # resolved: no nulls
     folder: Path  # of the run
+    checkpoints: Path
     budget: int  # padded tokens per forward pass of a validation
     processes: Processes
     accelerator: Any
