@@ -14,7 +14,7 @@ from distilora.batching.rows import joined, rows_of
 from distilora.config.schema import RunConfig
 from distilora.errors import Interrupted
 from distilora.export import save as saving
-from distilora.runs import distil
+from distilora.runs import distil, fitting
 from distilora.runs.run import train
 from distilora.training import loop
 
@@ -78,7 +78,7 @@ def test_it_goes_on_where_it_stopped(config: RunConfig, monkeypatch: pytest.Monk
     labelled = []
     monkeypatch.setattr(loop, "make_update", make_update)
     label_texts = distil.label_texts
-    monkeypatch.setattr("distilora.runs.run.label_texts", lambda *a, **k: labelled.append(1) or label_texts(*a, **k))
+    monkeypatch.setattr(distil, "label_texts", lambda *a, **k: labelled.append(1) or label_texts(*a, **k))
     train(config, resume=True)
     assert told(Path(config.output)) == told(Path(whole.output))
     assert len(labelled) <= 1
@@ -95,10 +95,10 @@ def test_soft_labels_are_read_again(config: RunConfig, monkeypatch: pytest.Monke
                 raise KeyboardInterrupt
         return fit(network, labelled, *arguments, **named)
 
-    monkeypatch.setattr("distilora.runs.run.fit", fails_as_student)
+    monkeypatch.setattr(fitting, "fit", fails_as_student)
     with pytest.raises(Interrupted):
         train(config)
-    monkeypatch.setattr("distilora.runs.run.label_texts", None)  # must not be called
+    monkeypatch.setattr(distil, "label_texts", None)  # must not be called
     train(config, resume=True)
     assert np.array_equal(*seen)
     assert seen[0].shape == (260, 2)

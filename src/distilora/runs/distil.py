@@ -23,10 +23,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
+from distilora.batching.rows import Rows, joined
 from distilora.batching.tokens import Tokenised
 from distilora.config.schema import RunConfig, TrainingConfig
 from distilora.data.examples import Examples
+from distilora.data.parts import Parts
+from distilora.data.unlabelled import read_unlabelled
 from distilora.evaluation.views import hits
 from distilora.files.atomic import replacing_folder
 from distilora.inference.backends.torch_backend import TorchBackend
@@ -35,8 +39,11 @@ from distilora.inference.lanes import run_rows
 from distilora.model.network import Network
 from distilora.progress import say
 from distilora.runs.expert import FittedExpert
+from distilora.runs.fitting import Fitting
 from distilora.tasks.base import Task
 from distilora.tasks.metrics.paired import mcnemar, paired_difference
+from distilora.training.loop import Fitted
+from distilora.training.setup import Labelled
 
 FOLDER = "teacher"  # in the run's folder, while it trains
 LABELS = "labels"  # in that
@@ -87,7 +94,7 @@ def student_config(config: RunConfig) -> TrainingConfig:
 
 
 def label_texts(
-    network: Network, task: Task, expert: FittedExpert, validation: Outputs, targets: Sequence[int], unlabelled: Unlabelled,
+    network: Network, expert: FittedExpert, validation: Outputs, targets: Sequence[int], unlabelled: Unlabelled,
     precision: Any, budget: int,
 ) -> Teacher:  # fmt: skip
     """Combine the trained encoder with the expert, and label the unlabelled texts.
@@ -97,7 +104,7 @@ def label_texts(
         validation: its outputs for the validation texts, [G, C], whose class numbers are `targets`.
     """
     combined: Expert = expert.combined(validation, targets)
-    calibrate = Calibrator(task.fit_temperature(validation, targets), combined)
+    calibrate = Calibrator(network.task.fit_temperature(validation, targets), combined)
     backend = TorchBackend(network, precision, budget)
     outputs = run_rows(unlabelled.tokens.rows, backend, label="labelling unlabelled texts", lanes=True)
     logits = calibrate(outputs, unlabelled.examples.items).astype(np.float64)
@@ -107,6 +114,43 @@ def label_texts(
     say(f"teacher: {len(probabilities):,} unlabelled texts have soft labels, {sure:.0%} of them surer than 90%")
     weights = {name: parameter.detach().cpu().clone().contiguous() for name, parameter in network.trained().items()}
     return Teacher(weights, validation, probabilities, calibrate)
+
+
+def read_texts(config: RunConfig, task: Task, parts: Parts, tokenizer: Tokenizer) -> Unlabelled:
+    """Read the unlabelled texts that are no copies of the run's own, or the sample of them that is asked for."""
+    examples, counts = read_unlabelled(config.data, task, parts)
+    most = config.distillation.texts
+    if most is not None and most < len(examples):
+        chosen = np.random.default_rng([config.data.seed, 0x0D15]).permutation(len(examples))[:most]
+        examples = examples.take(np.sort(chosen))
+    tokens = task.tokenise(tokenizer, examples.items, "tokenising unlabelled")
+    return Unlabelled(examples, tokens, {**counts, "used": len(examples)})
+
+
+def teach(fitting: Fitting, network: Network, expert: FittedExpert, train: Labelled, unlabelled: Unlabelled) -> Teacher:
+    """Train the teacher on the labels and let it label the unlabelled texts, or read what it said before a stop."""
+    folder, config = fitting.folder / FOLDER, fitting.config
+    identity = identity_of(config, fitting.encoder.sha256, train.rows, unlabelled)
+    teacher = load_teacher(folder, identity, expert) if fitting.resume else None
+    if teacher is not None:
+        return teacher
+    say("teacher: training on the labels")
+    fitted = fitting.fit(network, train, replace(config.training, tracker="none"), FOLDER)
+    precision, targets = config.training.precision, fitting.validation.targets
+    teacher = label_texts(network, expert, fitted.outputs, targets, unlabelled, precision, fitting.budget)
+    if fitting.processes.first:
+        save_teacher(folder, teacher, identity)
+    return teacher
+
+
+def learn(fitting: Fitting, network: Network, teacher: Teacher, train: Labelled, unlabelled: Unlabelled) -> Fitted:
+    """Train the student, which has the teacher's weights unless `distillation.start` says otherwise, on labels and soft labels."""
+    if fitting.config.distillation.start == "teacher":
+        _copy(teacher.weights, network.trained())
+    say(f"student: training on {train.rows.groups:,} labels and {len(unlabelled.examples):,} soft labels")
+    rows = joined([train.rows, unlabelled.tokens.rows])
+    targets = [*network.task.soften(train.targets, None, 0.0), *teacher.probabilities]
+    return fitting.fit(network, Labelled(rows, targets), student_config(fitting.config))
 
 
 def save_teacher(folder: Path, teacher: Teacher, identity: str) -> None:
@@ -142,12 +186,12 @@ def load_teacher(folder: Path, identity: str, expert: FittedExpert) -> Teacher |
     return Teacher(weights, validation, probabilities, Calibrator(described["temperature"], combined))
 
 
-def identity_of(config: RunConfig, encoder: str, tokens: Tokenised, unlabelled: Unlabelled) -> str:
+def identity_of(config: RunConfig, encoder: str, labelled: Rows, unlabelled: Unlabelled) -> str:
     """Return the SHA-256 of what the teacher depends on: settings, encoder, labelled and unlabelled rows."""
     digest = hashlib.sha256(
         json.dumps([encoder, repr(config.data), repr(config.training), repr(config.adapter)]).encode()
     )
-    for rows in (tokens.rows, unlabelled.tokens.rows):
+    for rows in (labelled, unlabelled.tokens.rows):
         digest.update(np.ascontiguousarray(rows.ids).data)
         digest.update(np.ascontiguousarray(rows.offsets).data)
     return digest.hexdigest()

@@ -14,31 +14,25 @@ It writes to the run's folder:
     checkpoints/         the last two; removed when the run is finished
 """
 
-import json
 import shlex
 import shutil
 import signal
-import time
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 import yaml
 
 from distilora import hardware
 from distilora.artifact.format import Artifact
-from distilora.batching.rows import joined
 from distilora.batching.tokens import Tokenised, unknown_only, with_truncation
 from distilora.config.parse import to_tree
-from distilora.config.schema import RunConfig, TrainingConfig
+from distilora.config.schema import RunConfig
 from distilora.data.duplicates import fingerprints
 from distilora.data.examples import Examples
 from distilora.data.overlap import shared_copies
 from distilora.data.parts import Parts, read_parts
-from distilora.data.unlabelled import read_unlabelled
 from distilora.errors import Interrupted
 from distilora.evaluation.baselines import NgramBaseline, fit_baselines
 from distilora.evaluation.measure import Measured, measure
@@ -54,26 +48,19 @@ from distilora.model.build import new_network
 from distilora.model.encoders.find import load_tokenizer
 from distilora.model.network import Network
 from distilora.progress import say
+from distilora.runs.clock import Clock
 from distilora.runs.distil import FOLDER as TEACHER
-from distilora.runs.distil import (
-    Teacher,
-    Unlabelled,
-    identity_of,
-    label_texts,
-    load_teacher,
-    measure_steps,
-    save_teacher,
-    student_config,
-)
+from distilora.runs.distil import Teacher, Unlabelled, learn, measure_steps, read_texts, teach
 from distilora.runs.environment import environment
 from distilora.runs.expert import FittedExpert, fit_expert, labelled
+from distilora.runs.fitting import Fitting
 from distilora.runs.folder import claim, writing_run
 from distilora.runs.outcome import Outcome, write_outcome
 from distilora.runs.preflight import Checked, check_run
 from distilora.runs.resolve import resolve, say_if_on_other_threads, say_what_is_used
 from distilora.tasks.base import Task
 from distilora.training import memory
-from distilora.training.loop import Fitted, fit
+from distilora.training.loop import Fitted
 from distilora.training.processes import from_environment, local_index
 from distilora.training.setup import Labelled
 
@@ -154,7 +141,7 @@ class Run:
         resume: bool = False,
         checked: Checked | None = None,
     ) -> None:
-        self._clock = _Clock()
+        self._clock = Clock()
         self._overwrite, self._resume = overwrite, resume
         self.folder = Path(config.output)
         self.processes = from_environment()
@@ -203,7 +190,7 @@ class Run:
         data = self.config.data
         self.tokenizer = with_truncation(load_tokenizer(self.encoder), data.max_length, data.truncation_side)
         self.train_tokens = self.task.tokenise(self.tokenizer, self.parts.train.items, "tokenising train")
-        self.unlabelled = self._read_unlabelled() if data.unlabelled is not None else None
+        self.unlabelled = read_texts(self.config, self.task, self.parts, self.tokenizer) if data.unlabelled else None
         self.validation_tokens = self.task.tokenise(
             self.tokenizer, self.parts.validation.items, "tokenising validation"
         )
@@ -239,72 +226,22 @@ class Run:
                 with atomic_text(self.folder / "run.yaml") as stream:
                     yaml.safe_dump(to_tree(self.config), stream, sort_keys=False, allow_unicode=True)
                 write_json(self.folder / "environment.json", environment())
+            validation = Labelled(self.validation_tokens.rows, self._validation_targets())
+            train = Labelled(self.train_tokens.rows, self._training_targets())
+            fitting = Fitting(self.config, self.encoder, self.folder, self._resume, self.processes, validation)
             with memory.Peak(self.device, self._above) as peak:
-                targets = self._training_targets()
                 if self.unlabelled is None:
-                    self.fitted = self._fit(Labelled(self.train_tokens.rows, targets), self.config.training)
+                    self.fitted = fitting.fit(self.network, train, self.config.training)
                 else:
-                    self.teacher = self._teach(self.unlabelled, targets)
-                    self.fitted = self._learn(self.unlabelled, self.teacher, targets)
+                    assert self.expert is not None
+                    self.teacher = teach(fitting, self.network, self.expert, train, self.unlabelled)
+                    self._clock.mark("teacher")
+                    if self.config.distillation.start == "encoder":
+                        self.build()
+                    self.fitted = learn(fitting, self.network, self.teacher, train, self.unlabelled)
         self.fitted.memory["peak_mb"] = peak.mb
         self._clock.mark("training")
         return self.fitted
-
-    def _fit(self, train: Labelled, training: TrainingConfig, checkpoints: str = "checkpoints") -> Fitted:
-        """Train the network; it then has the best weights."""
-        return fit(
-            self.network,
-            train,
-            Labelled(self.validation_tokens.rows, self._validation_targets()),
-            training,
-            self.folder,
-            budget=_budget(self.config),
-            resume=self._resume,
-            base=json.dumps([self.encoder.sha256, self.config.encoder.attention, to_tree(self.config.adapter)]),
-            processes=self.processes,
-            checkpoints=checkpoints,
-        )
-
-    def _teach(self, unlabelled: Unlabelled, targets: list[Any]) -> Teacher:
-        """Train the teacher on the labels and let it label the unlabelled texts, or read what it said before a stop."""
-        assert self.expert is not None
-        folder = self.folder / TEACHER
-        identity = identity_of(self.config, self.encoder.sha256, self.train_tokens, unlabelled)
-        teacher = load_teacher(folder, identity, self.expert) if self._resume else None
-        if teacher is None:
-            say("teacher: training on the labels")
-            training = replace(self.config.training, tracker="none")
-            fitted = self._fit(Labelled(self.train_tokens.rows, targets), training, TEACHER)
-            teacher = label_texts(
-                self.network, self.task, self.expert, fitted.outputs, self._validation_targets(), unlabelled,
-                self.config.training.precision, _budget(self.config),
-            )  # fmt: skip
-            if self.processes.first:
-                save_teacher(folder, teacher, identity)
-        self._clock.mark("teacher")
-        return teacher
-
-    def _learn(self, unlabelled: Unlabelled, teacher: Teacher, targets: list[Any]) -> Fitted:
-        """Train the student on the labels and the teacher's soft labels together."""
-        if self.config.distillation.start == "teacher":
-            with torch.no_grad():
-                for name, parameter in self.network.trained().items():
-                    parameter.copy_(teacher.weights[name])
-        else:
-            self.build()
-        say(f"student: training on {len(self.parts.train):,} labels and {len(unlabelled.examples):,} soft labels")
-        rows = joined([self.train_tokens.rows, unlabelled.tokens.rows])
-        both = [*self.task.soften(targets, None, 0.0), *teacher.probabilities]
-        return self._fit(Labelled(rows, both), student_config(self.config))
-
-    def _read_unlabelled(self) -> Unlabelled:
-        examples, counts = read_unlabelled(self.config.data, self.task, self.parts)
-        most = self.config.distillation.texts
-        if most is not None and most < len(examples):
-            chosen = np.random.default_rng([self.config.data.seed, 0x0D15]).permutation(len(examples))[:most]
-            examples = examples.take(np.sort(chosen))
-        tokens = self.task.tokenise(self.tokenizer, examples.items, "tokenising unlabelled")
-        return Unlabelled(examples, tokens, {**counts, "used": len(examples)})
 
     def save(self) -> Artifact:
         """Fit the temperature and the weights of an n-gram expert, write model/ and verify it by a round trip."""
@@ -402,27 +339,6 @@ class Run:
 
     def _validation_targets(self) -> list[Any]:
         return self.task.targets(self.parts.validation.items, self.tokenizer)
-
-
-class _Clock:
-    """Stopwatch for the seconds of each stage."""
-
-    def __init__(self) -> None:
-        self.start = self.last = time.monotonic()
-        self.cpu = time.process_time()
-        self.stages: dict[str, float] = {}
-
-    def mark(self, stage: str) -> None:
-        now = time.monotonic()
-        self.stages[stage] = round(now - self.last, 2)
-        self.last = now
-
-    def costs(self) -> dict[str, Any]:
-        return {
-            "wall_s": round(time.monotonic() - self.start, 2),
-            "cpu_s": round(time.process_time() - self.cpu, 2),
-            "stages_s": self.stages,
-        }
 
 
 def _count(network: Network) -> dict[str, Any]:
