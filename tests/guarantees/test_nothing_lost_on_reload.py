@@ -21,7 +21,8 @@ from distilora.export import save as saving
 from distilora.export.roundtrip import compare, verify
 from distilora.inference.predictor import load
 from distilora.model import weights
-from distilora.model.adapters.methods import METHODS, Saved
+from distilora.model.adapters.methods import METHODS
+from distilora.model.adapters.saved import Saved
 from distilora.model.network import Network
 from distilora.runs import run
 

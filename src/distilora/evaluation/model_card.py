@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 from distilora.artifact.format import Artifact
 from distilora.model.adapters.methods import METHODS
+from distilora.model.adapters.saved import SAVED_FORMS, Saved
 from distilora.tasks.base import Task
 from distilora.tasks.metrics.classification import SHOWN
 from distilora.tasks.metrics.names import METRICS, metric_text
@@ -46,25 +47,6 @@ With {packages} alone{folder_hint}:
 """
 
 
-class _Loading(NamedTuple):
-    """How other packages load one form of saved weights."""
-
-    library: str  # as the Hub names it
-    packages: str
-    imports: str
-    code: str
-
-
-_LOADING = {
-    "peft": _Loading(
-        "peft", "Transformers and PEFT", "from peft import PeftModel",
-        'model = PeftModel.from_pretrained(base, "{run}/model/adapter").eval()',
-    ),
-    "delta": _Loading(
-        "transformers", "Transformers", "from safetensors.torch import load_file",
-        'base.load_state_dict(load_file("{run}/model/delta/delta.safetensors"), strict=False)\nmodel = base.eval()',
-    ),
-}  # fmt: skip
 _SNIPPET = """import torch
 {imports}
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
@@ -94,7 +76,7 @@ def model_card(
     base_name = "sentence-transformers/all-MiniLM-L6-v2" if embedded else artifact.encoder["name"]
     folder = "minilm" if embedded else artifact.encoder["name"]
     hint = f" (`distilora encoder embedded --output {folder}` writes the encoder first)" if embedded else ""
-    loading = _LOADING[artifact.weights]
+    loading = SAVED_FORMS[cast(Saved, artifact.weights)].elsewhere
     metadata = {
         "library_name": loading.library,
         "base_model": base_name,

@@ -15,11 +15,12 @@ from support.networks import TASK, network_of, random_rows
 
 from distilora.config.schema import AdapterConfig
 from distilora.errors import ArtifactError
+from distilora.model.adapters.saved import BY_TOKEN
 from distilora.model.build import load_network, new_network
 from distilora.model.encoders.find import find_encoder
 from distilora.model.network import Network
 from distilora.model.quiet import quiet_libraries
-from distilora.model.weights import BY_TOKEN, save_weights
+from distilora.model.weights import save_weights
 
 TARGETS = ["q_lin", "v_lin", "lin1", "lin2"]
 LORA: dict[str, dict[str, Any]] = {  # those that are W + s B A
