@@ -14,6 +14,7 @@ from distilora.data.examples import Examples
 from distilora.evaluation.slices import slice_metrics
 from distilora.tasks.base import Measurement, Task
 from distilora.tasks.calibration import at_limit
+from distilora.tasks.metrics.names import OF_PROBABILITIES
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def measure(
     if task.calibrated:
         raw = task.metrics(outputs, targets)
         result["temperature_at_limit"] = at_limit(temperature)
-        result["before_temperature"] = {k: raw[k]["value"] for k in ("ece", "log_loss", "brier") if k in raw}
+        result["before_temperature"] = {k: raw[k]["value"] for k in OF_PROBABILITIES if k in raw}
     result |= task.findings(Measurement(examples, scaled, answers, metrics, figures, trained, settings.mistakes))
     lengths = tokens.rows.group_lengths
     predictions = [

@@ -8,7 +8,6 @@ from distilora.artifact.format import Artifact
 from distilora.model.adapters.methods import METHODS
 from distilora.model.adapters.saved import SAVED_FORMS, Saved
 from distilora.tasks.base import Task
-from distilora.tasks.metrics.classification import SHOWN
 from distilora.tasks.metrics.names import METRICS, metric_text
 
 _TEMPLATE = """---
@@ -17,7 +16,7 @@ _TEMPLATE = """---
 
 # {name}
 
-{encoder}, fine-tuned by distilora {version} for {task}{labels}; method: {method}.
+{encoder}, fine-tuned by distilora {version} for {task}; method: {method}.
 
 ## Figures
 
@@ -108,9 +107,8 @@ def model_card(
         encoder=base_name,
         version=artifact.distilora,
         method=METHODS[artifact.method].phrase,
-        task=task.name,
-        labels=_into(task.labels),
-        figures=_verdict(splits[0]) + _table(splits) + _baselines(splits),
+        task=task.phrase,
+        figures="\n\n".join([*_verdict(splits[0]), _table(splits), *task.card(splits)]),
         notes="\n".join(f"- {note}" for note in notes),
         run=run,
         plain=plain,
@@ -133,25 +131,5 @@ def _table(splits: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(rows)
 
 
-def _into(labels: Sequence[str]) -> str:
-    if not labels:
-        return ""
-    return f" into {', '.join(labels)}" if len(labels) <= SHOWN else f" into {len(labels)} classes"
-
-
-def _verdict(split: Mapping[str, Any]) -> str:
-    return f"**{split['verdict']}**\n\n" if split.get("verdict") else ""
-
-
-def _baselines(splits: Sequence[Mapping[str, Any]]) -> str:
-    """Write a sentence on the accuracy of the constant answer; the table is for the model's own metrics."""
-    lines = [
-        f"{s['baseline']['accuracy']:.2%} of {s['split']} (macro F1 {s['baseline']['macro_f1']:.2%})"
-        for s in splits
-        if "baseline" in s
-    ]
-    if not lines:
-        return ""
-    first = next(s["baseline"] for s in splits if "baseline" in s)
-    always = f"Always answering {first['label']}, the most frequent class of {first['of']}"
-    return f"\n\n{always}, would be right on {' and '.join(lines)}."
+def _verdict(split: Mapping[str, Any]) -> list[str]:
+    return [f"**{split['verdict']}**"] if split.get("verdict") else []
