@@ -60,11 +60,11 @@ def test_aclimdb_folder(tmp_path: Path) -> None:
     source = open_source(str(aclimdb_folder(tmp_path / "aclImdb")))
     assert source.splits == ("train", "test", "unsupervised")
     assert source.label_names == {"label": ("neg", "pos")}
-    found = [dict(r.values) for r in records(source, "train")]
-    assert [(r["label"], r["id"], r["rating"]) for r in found] == [
+    rows = [dict(r.values) for r in records(source, "train")]
+    assert [(r["label"], r["id"], r["rating"]) for r in rows] == [
         (0, 2, 1), (0, 10, 4), (0, 100, 3), (1, 2, 10), (1, 10, 7), (1, 100, 8)
     ]  # fmt: skip
-    assert found[0]["text"] == "train neg review 2, café"
+    assert rows[0]["text"] == "train neg review 2, café"
     assert [r.values["label"] for r in records(source, "unsupervised")] == [-1, -1]
     assert records(source, "test")[0].place == str(tmp_path / "aclImdb" / "test" / "neg" / "2_1.txt")
 
@@ -187,19 +187,19 @@ def test_embedded_reviews() -> None:
     assert source.splits == ("train",)
     assert source.label_names == {"label": ("neg", "pos")}
     assert "official test split is not among them" in source.note
-    found = records(source, "train")
-    labels = [r.values["label"] for r in found]
-    assert len(found) == 25_000
+    rows = records(source, "train")
+    labels = [r.values["label"] for r in rows]
+    assert len(rows) == 25_000
     assert labels[0] == 0
     assert labels.count(0) == labels.count(1) == 12_500
-    assert all(set(r.values) == {"text", "label"} and r.values["text"] for r in found)
-    assert found[0].place.startswith("embedded: row ")
+    assert all(set(r.values) == {"text", "label"} and r.values["text"] for r in rows)
+    assert rows[0].place.startswith("embedded: row ")
 
 
 def test_embedded_snippets() -> None:
-    found = records(open_source("embedded", "rotten_tomatoes"), "train")
-    assert {r.values["label"] for r in found} == {0, 1}
-    assert not {r.values["text"] for r in found[:100]} & {
+    rows = records(open_source("embedded", "rotten_tomatoes"), "train")
+    assert {r.values["label"] for r in rows} == {0, 1}
+    assert not {r.values["text"] for r in rows[:100]} & {
         r.values["text"] for r in records(open_source("embedded"), "train")
     }
 

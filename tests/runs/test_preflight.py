@@ -146,17 +146,17 @@ def test_a_run_can_be_resumed_from_anywhere(
     shutil.copytree(encoder, tmp_path / "tiny")
     monkeypatch.chdir(tmp_path)
     config = tiny_config(Path("run"), Path("reviews.csv"), Path("tiny"), data__test_path="test.csv")
-    found = check_run(config).config
-    assert found.output == "run"
+    checked = check_run(config).config
+    assert checked.output == "run"
     for path, name in (
-        (found.data.path, "reviews.csv"),
-        (found.data.test_path, "test.csv"),
-        (found.encoder.name, "tiny"),
+        (checked.data.path, "reviews.csv"),
+        (checked.data.test_path, "test.csv"),
+        (checked.encoder.name, "tiny"),
     ):
         assert path == str(tmp_path / name)
     (tmp_path / "run").mkdir()
     write_recipe(tmp_path / "run" / "run.yaml", config)  # as earlier versions wrote it: still read from this folder
-    assert check_run(resume_config("run"), resume=True).config.data == found.data
+    assert check_run(resume_config("run"), resume=True).config.data == checked.data
 
 
 @pytest.mark.parametrize("name", ["embedded", "owner/name"])

@@ -21,11 +21,11 @@ ADAPTER = "model/adapter/adapter_model.safetensors"
 def told(folder: Path) -> dict[str, Any]:
     """The figures and the adapter of a finished run, without what clocks and the machine's memory said."""
     metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
-    kept = {name: metrics[name] for name in ("data", "parameters", "evaluations", "notes")}
-    kept["training"] = {
+    comparable = {name: metrics[name] for name in ("data", "parameters", "evaluations", "notes")}
+    comparable["training"] = {
         k: v for k, v in metrics["training"].items() if k not in ("seconds", "updating_seconds", "examples_per_s")
     }
-    return {**kept, "adapter": sha256(folder / ADAPTER)}
+    return {**comparable, "adapter": sha256(folder / ADAPTER)}
 
 
 def write_recipe(path: Path, config: RunConfig) -> str:
