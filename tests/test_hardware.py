@@ -39,6 +39,12 @@ def test_threads_are_given_back_after_a_failure() -> None:
     assert (variables(), torch.get_num_threads()) == before
 
 
+@pytest.fixture(autouse=True)
+def nobody_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No number of threads is left over from a command that another test ran in this process."""
+    monkeypatch.setattr(hardware, "_threads", None)
+
+
 def test_without_a_number_one_per_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "cores", lambda: 5)
     assert hardware.threads() == 5
