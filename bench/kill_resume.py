@@ -57,11 +57,11 @@ def ended(folder: Path) -> dict[str, str]:
     metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
     training = {k: v for k, v in metrics["training"].items() if k not in CLOCKS}
     assert training["prefix_cache"]["bytes"], training["prefix_cache"]
-    kept = [metrics["evaluations"], training, metrics["data"], metrics["round_trip"]]
+    compared = [metrics["evaluations"], training, metrics["data"], metrics["round_trip"]]
     adapter = (folder / "model" / "adapter" / "adapter_model.safetensors").read_bytes()
     return {
         "adapter_sha256": hashlib.sha256(adapter).hexdigest(),
-        "metrics_sha256": hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest(),
+        "metrics_sha256": hashlib.sha256(json.dumps(compared, sort_keys=True).encode()).hexdigest(),
     }
 
 

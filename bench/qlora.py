@@ -112,23 +112,23 @@ def accuracy(method: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         folder, merged = Path(place) / "run", Path(place) / "merged"
         row = train(method, folder, words)
-        found = [r.values for r in read_table(folder / "predictions.parquet") if r.values["split"] == "heldout"]
+        answers = [r.values for r in read_table(folder / "predictions.parquet") if r.values["split"] == "heldout"]
         row["learning_rate"] = words[-1] if method == "full" else "the recipe's"
-        row["correct"] = "".join(str(int(v["label"] == v["target"])) for v in found)
-        row["places"] = [v["place"] for v in found][:3]  # the same reviews in the same order, whatever the method
+        row["correct"] = "".join(str(int(v["label"] == v["target"])) for v in answers)
+        row["places"] = [v["place"] for v in answers][:3]  # the same reviews in the same order, whatever the method
         row["merging"] = distilora.export_run(folder, "merged", merged).parity
         texts = _heldout_texts(folder)[:COMPARED]
         agreed = [
-            a["label"] == v["label"] for a, v in zip(distilora.load(merged)(texts), found[:COMPARED], strict=True)
+            a["label"] == v["label"] for a, v in zip(distilora.load(merged)(texts), answers[:COMPARED], strict=True)
         ]
         row["merged_label_agreement"] = sum(agreed) / len(texts)
         if method == "qlora":
             labels = [answer["label"] for answer in distilora.load(folder, base="full")(texts)]
             row["full_base_label_agreement"] = sum(
-                a == v["label"] for a, v in zip(labels, found[:COMPARED], strict=True)
+                a == v["label"] for a, v in zip(labels, answers[:COMPARED], strict=True)
             ) / len(texts)
             row["full_base_accuracy"] = sum(
-                a == v["target"] for a, v in zip(labels, found[:COMPARED], strict=True)
+                a == v["target"] for a, v in zip(labels, answers[:COMPARED], strict=True)
             ) / len(texts)
     return row
 
@@ -187,7 +187,7 @@ def measure_memory(method: str, out: str) -> None:
         )  # fmt: skip
         done = fit(network, Labelled(train, [0, 1] * 120), Labelled(validation, [0, 1] * 4), config, Path(place), budget=2048,
                    resume=False)  # fmt: skip
-    found = {
+    row = {
         **done.memory,
         "peak_mb": peak.mb,
         "above_mb": above,
@@ -195,7 +195,7 @@ def measure_memory(method: str, out: str) -> None:
         "precision": precision,
         "device": device.type,
     }
-    Path(out).write_text(json.dumps(found), "utf-8")
+    Path(out).write_text(json.dumps(row), "utf-8")
 
 
 if __name__ == "__main__":

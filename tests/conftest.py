@@ -84,10 +84,10 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Fresh]":
     """Fresh processes, without the seconds."""
     from support.fresh import Fresh
 
-    found = Fresh(tmp_path_factory.mktemp("fresh"))
-    yield found
-    found.forks.kill()
-    found.forks.wait()
+    processes = Fresh(tmp_path_factory.mktemp("fresh"))
+    yield processes
+    processes.forks.kill()
+    processes.forks.wait()
 
 
 @pytest.fixture

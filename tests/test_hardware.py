@@ -39,6 +39,12 @@ def test_threads_are_given_back_after_a_failure() -> None:
     assert (variables(), torch.get_num_threads()) == before
 
 
+@pytest.fixture(autouse=True)
+def nobody_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No number of threads is left over from a command that another test ran in this process."""
+    monkeypatch.setattr(hardware, "_threads", None)
+
+
 def test_without_a_number_one_per_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "cores", lambda: 5)
     assert hardware.threads() == 5
@@ -87,25 +93,25 @@ def test_threads_of_a_worker(
 
 
 @pytest.mark.parametrize(
-    ("most", "wanted"), [(1 << 40, 1 << 30), (1 << 25, 1 << 25), (0, None)], ids=["new", "old", "none"]
+    ("most", "expected"), [(1 << 40, 1 << 30), (1 << 25, 1 << 25), (0, None)], ids=["new", "old", "none"]
 )
 def test_freed_memory_is_kept_by_an_older_glibc_too(
-    most: int, wanted: int | None, monkeypatch: pytest.MonkeyPatch
+    most: int, expected: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken = {}
+    options = {}
 
     def mallopt(parameter: int, value: int) -> int:
         if parameter == -3 and value > most:  # M_MMAP_THRESHOLD
             return 0
-        taken[parameter] = value
+        options[parameter] = value
         return 1
 
     monkeypatch.setattr(hardware, "_allocator", None)
     monkeypatch.setattr(hardware.sys, "platform", "linux")
     monkeypatch.setattr(hardware.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
-    assert hardware.keep_freed_memory() == ("glibc, keeps freed memory" if wanted else None)
-    assert taken.get(-3) == wanted
-    assert (-1 in taken) == bool(wanted)  # M_TRIM_THRESHOLD
+    assert hardware.keep_freed_memory() == ("glibc, keeps freed memory" if expected else None)
+    assert options.get(-3) == expected
+    assert (-1 in options) == bool(expected)  # M_TRIM_THRESHOLD
 
 
 def test_a_system_without_affinity_tells_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,8 +136,8 @@ def test_the_commit_is_that_of_the_code_and_not_of_whose_folder_it_lies_in(
     assert environment.commit() is None
     git("add", "hardware.py")
     git("commit", "-q", "-m", "ours")
-    found = environment.commit()
-    assert found is not None
-    assert len(found) == 40
+    commit = environment.commit()
+    assert commit is not None
+    assert len(commit) == 40
     file.write_text("changed")
-    assert environment.commit() == found + "+"
+    assert environment.commit() == commit + "+"

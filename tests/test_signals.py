@@ -52,16 +52,16 @@ def test_the_caller_s_handlers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_in_another_thread_signals_are_the_caller_s() -> None:
-    found = []
+    handlers = []
 
     def enter() -> None:
         with unwinding("stopped"):
-            found.append(signal.getsignal(signal.SIGTERM))
+            handlers.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=enter)
     thread.start()
     thread.join()
-    assert found == [signal.SIG_DFL]
+    assert handlers == [signal.SIG_DFL]
 
 
 def test_an_export_that_is_stopped_leaves_nothing(

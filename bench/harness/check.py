@@ -22,16 +22,16 @@ def check_results() -> tuple[list[str], dict[tuple[str, str], float]]:
     """Faults found in results/*.json, and the value of every claim."""
     faults, values = [], {}
     for path in sorted(RESULTS.glob("*.json")):
-        held = json.loads(path.read_text("utf-8"))
-        faults += check_cells(path.stem, held["rows"])
+        results = json.loads(path.read_text("utf-8"))
+        faults += check_cells(path.stem, results["rows"])
         computed = {
-            claim["name"]: claim for claim in importlib.import_module(f"bench.{path.stem}").compute(held["rows"])
+            claim["name"]: claim for claim in importlib.import_module(f"bench.{path.stem}").compute(results["rows"])
         }
-        if set(computed) != {claim["name"] for claim in held["claims"]}:
+        if set(computed) != {claim["name"] for claim in results["claims"]}:
             faults.append(
-                f"{path.name}: claims {sorted(c['name'] for c in held['claims'])}, computed {sorted(computed)}"
+                f"{path.name}: claims {sorted(c['name'] for c in results['claims'])}, computed {sorted(computed)}"
             )
-        for claim in held["claims"]:
+        for claim in results["claims"]:
             if missing := [field for field in FIELDS if field not in claim]:
                 faults.append(f"{path.name}: {claim.get('name')} lacks {', '.join(missing)}")
             for field, value in computed.get(claim["name"], {}).items():
@@ -58,13 +58,13 @@ def check_cells(name: str, rows: list[dict[str, Any]]) -> list[str]:
     return faults
 
 
-def same(held: object, computed: object) -> bool:
+def same(recorded: object, computed: object) -> bool:
     """Equal, numbers within 1e-9 relative."""
-    if isinstance(held, list) and isinstance(computed, list):
-        return len(held) == len(computed) and all(map(same, held, computed))
-    if isinstance(held, int | float) and isinstance(computed, int | float):
-        return math.isclose(held, computed, rel_tol=1e-9)
-    return held == computed
+    if isinstance(recorded, list) and isinstance(computed, list):
+        return len(recorded) == len(computed) and all(map(same, recorded, computed))
+    if isinstance(recorded, int | float) and isinstance(computed, int | float):
+        return math.isclose(recorded, computed, rel_tol=1e-9)
+    return recorded == computed
 
 
 def pages() -> list[Path]:
@@ -81,8 +81,8 @@ def check_figures(values: dict[tuple[str, str], float]) -> list[str]:
         for bench, name, pattern, shown in figures:
             if (bench, name) not in values:
                 faults.append(f"{page}: no claim {bench}.{name}")
-            elif shown.strip() != (wanted := pattern.format(values[bench, name])):
-                faults.append(f"{page}: {bench}.{name} shown as {shown.strip()}, its claim gives {wanted}")
+            elif shown.strip() != (expected := pattern.format(values[bench, name])):
+                faults.append(f"{page}: {bench}.{name} shown as {shown.strip()}, its claim gives {expected}")
         if not len(figures) == text.count("<!-- claim") == text.count("<!-- /claim -->"):
             faults.append(f"{page}: a claim's markers are not whole")
         if re.search(r"^\s*<!-- claim", text, re.MULTILINE):
@@ -102,7 +102,7 @@ def check_docs() -> list[str]:
 
 
 if __name__ == "__main__":
-    found, claimed = check_results()
-    found += check_figures(claimed) + check_docs()
-    print("\n".join(found) or f"{sum('.' not in name for _, name in claimed)} claims follow from their rows")
-    sys.exit(bool(found))
+    faults, values = check_results()
+    faults += check_figures(values) + check_docs()
+    print("\n".join(faults) or f"{sum('.' not in name for _, name in values)} claims follow from their rows")
+    sys.exit(bool(faults))

@@ -85,10 +85,10 @@ def tables(rows: list[Row]) -> str:
     lines = ["# Prediction", "", "Reviews/s, each round another thousand held-out reviews.", ""]
     lines += [_row(["", *(f"round {n}" for n in rounds), "accuracy", "how"]), "|---" * (len(rounds) + 3) + "|"]
     for name in names:
-        found = [cells[f"round-{n}-{name}"] for n in rounds]
-        right = [a == b for row in found for a, b in zip(row["labels"], row["targets"], strict=True)]
-        rates = " | ".join(f"{row['reviews_per_s']:.1f}" for row in found)
-        lines.append(f"| {name} | {rates} | {sum(right) / len(right):.2%} | {found[0]['how']} |")
+        measured = [cells[f"round-{n}-{name}"] for n in rounds]
+        right = [a == b for row in measured for a, b in zip(row["labels"], row["targets"], strict=True)]
+        rates = " | ".join(f"{row['reviews_per_s']:.1f}" for row in measured)
+        lines.append(f"| {name} | {rates} | {sum(right) / len(right):.2%} | {measured[0]['how']} |")
     lines += ["", "| claim | value | spread | goal |", "|---|---|---|---|"]
     for claim in claims.values():
         low, high = claim["spread"]

@@ -97,9 +97,9 @@ def search() -> Row:
     tried: list[Row] = []
     for name, choices in ways.items():
         for how in choices:
-            found = contend(name, ROUNDS * EACH, 96, how)
-            tried.append({"name": name, "how": how, "reviews_per_s": found["reviews_per_s"], "wall_s": found["wall_s"],
-                          "cpu_s": found["cpu_s"]})  # fmt: skip
+            row = contend(name, ROUNDS * EACH, 96, how)
+            tried.append({"name": name, "how": how, "reviews_per_s": row["reviews_per_s"], "wall_s": row["wall_s"],
+                          "cpu_s": row["cpu_s"]})  # fmt: skip
     best = {name: max((row for row in tried if row["name"] == name), key=lambda row: row["reviews_per_s"])["how"]
             for name in ways}  # fmt: skip
     return {
@@ -122,19 +122,19 @@ def latency(name: str) -> Row:
 
     started, used = time.monotonic(), time.process_time()
     predictor = load(WORK / {OURS: INT8, "distilora_merged": MERGED, "distilora_fp32": FP32}[name])
-    found: dict[int, list[float]] = {length: [] for length in LENGTHS}
+    times_ms: dict[int, list[float]] = {length: [] for length in LENGTHS}
     texts = {length: ["film " * (length - 3) + f"{'abcdefghijklmnopqrst'[i]}" for i in range(20)] for length in LENGTHS}
     for call in range(CALLS + 5):
         for length in LENGTHS:
             begun = time.perf_counter()
             predictor(texts[length][call % 20])
             if call >= 5:
-                found[length].append(1000 * (time.perf_counter() - begun))
+                times_ms[length].append(1000 * (time.perf_counter() - begun))
     lengths = {n: len(predictor.tokenizer.encode(texts[n][0]).ids) for n in LENGTHS}
     assert all(abs(lengths[n] - n) <= 1 for n in LENGTHS), lengths
     return {
-        "ms": {str(n): found[n] for n in LENGTHS}, "p50": {str(n): float(np.percentile(found[n], 50)) for n in LENGTHS},
-        "p99": {str(n): float(np.percentile(found[n], 99)) for n in LENGTHS}, "precision": predictor.backend.precision,
+        "ms": {str(n): times_ms[n] for n in LENGTHS}, "p50": {str(n): float(np.percentile(times_ms[n], 50)) for n in LENGTHS},
+        "p99": {str(n): float(np.percentile(times_ms[n], 99)) for n in LENGTHS}, "precision": predictor.backend.precision,
         "wall_s": time.monotonic() - started, "cpu_s": time.process_time() - used,
     }  # fmt: skip
 
@@ -168,18 +168,18 @@ def peak() -> Row:
             best = max(best, 2 * size**3 / float(np.median(times[3:])))
         return best
 
-    found = {"int8": int8(), "bf16": measured(torch.bfloat16, cpu), "fp32": measured(torch.float32, cpu)}
+    peaks = {"int8": int8(), "bf16": measured(torch.bfloat16, cpu), "fp32": measured(torch.float32, cpu)}
     tokenizer = load(WORK / INT8).tokenizer
     texts = [json.loads(line)["text"] for line in REVIEWS.read_text("utf-8").splitlines()]
     config = json.loads((WORK / MERGED / "config.json").read_text("utf-8"))
     d, f, blocks, heads = config["dim"], config["hidden_dim"], config["n_layers"], config["n_heads"]
     needs = []
     for number in range(ROUNDS):
-        some = tokenizer.encode_batch(texts[number * EACH : (number + 1) * EACH])
-        n = np.asarray([len(encoding.ids) for encoding in some], float)
+        encodings = tokenizer.encode_batch(texts[number * EACH : (number + 1) * EACH])
+        n = np.asarray([len(encoding.ids) for encoding in encodings], float)
         whole = (blocks - 1) * (n * (8 * d * d + 4 * d * f) + 4 * n * n * d)
         needs.append(float((whole + 4 * n * heads * d).mean()))  # the last block reads first tokens only
-    return {**found, "operations_per_review": needs, "wall_s": time.monotonic() - started,
+    return {**peaks, "operations_per_review": needs, "wall_s": time.monotonic() - started,
             "cpu_s": time.process_time() - used}  # fmt: skip
 
 

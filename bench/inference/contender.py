@@ -19,10 +19,10 @@ def pipeline(work: Path, how: dict[str, Any]) -> Callable[[list[str]], list[str]
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
-    given = {"dtype": getattr(torch, how["dtype"])} if "dtype" in how else {}
-    classify = transformers.pipeline("text-classification", model=str(work / MERGED), device="cpu", **given)
+    dtype = {"dtype": getattr(torch, how["dtype"])} if "dtype" in how else {}
+    classify = transformers.pipeline("text-classification", model=str(work / MERGED), device="cpu", **dtype)
     size = {"batch_size": how["batch_size"]} if "batch_size" in how else {}
-    return lambda texts: [found["label"] for found in classify(texts, truncation=True, **size)]
+    return lambda texts: [answer["label"] for answer in classify(texts, truncation=True, **size)]
 
 
 def ort_fp32(work: Path, how: dict[str, Any]) -> Callable[[list[str]], list[str]]:
@@ -36,12 +36,12 @@ def ort_fp32(work: Path, how: dict[str, Any]) -> Callable[[list[str]], list[str]
     size = how["batch_size"]
 
     def run(texts: list[str]) -> list[str]:
-        found = []
+        labels = []
         for start in range(0, len(texts), size):
             batch = tokenizer(texts[start : start + size], truncation=True, padding=True, return_tensors="np")
             feed = {name: batch[name].astype("int64") for name in ("input_ids", "attention_mask")}
-            found += [names[int(row.argmax())] for row in session.run(None, feed)[0]]
-        return found
+            labels += [names[int(row.argmax())] for row in session.run(None, feed)[0]]
+        return labels
 
     return run
 

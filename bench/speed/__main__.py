@@ -74,8 +74,8 @@ def run_rate(contender: str) -> Row:
     if contender.startswith("distilora"):
         epochs = 3 if contender.endswith("epochs") else 1
         words = ["--data.train_size", str(reviews), "--training.epochs", str(epochs), "--training.validations", "1"]
-        wall, cpu, found = distilora(*words, "--data.validation_size", "16", "--data.heldout", "0.01")
-        metrics = found["metrics"]
+        wall, cpu, run = distilora(*words, "--data.validation_size", "16", "--data.heldout", "0.01")
+        metrics = run["metrics"]
         return {"reviews_per_s": metrics["training"]["examples_per_s"], "reviews": reviews, "epochs": epochs,
                 "startup_s": metrics["costs"]["stages_s"]["data"], "wall_s": wall, "cpu_s": cpu}  # fmt: skip
     script = f"bench.speed.{'reference' if contender == 'reference' else 'tuned'}"
@@ -109,26 +109,26 @@ def distilora(*words: str) -> tuple[float, float, Row]:
             raise subprocess.CalledProcessError(process.returncode, command, stderr="\n".join(line for _, line in said))
         wall, after = time.monotonic() - started, os.times()
         cpu = after.children_user + after.children_system - before.children_user - before.children_system
-        found = {"metrics": json.loads((output / "metrics.json").read_text("utf-8")), "said": said}
+        run = {"metrics": json.loads((output / "metrics.json").read_text("utf-8")), "said": said}
         import pyarrow.parquet
 
         answers = pyarrow.parquet.read_table(output / "predictions.parquet").to_pylist()
-        found["right"] = [int(a["label"] == a["target"]) for a in answers if a["split"] == "heldout"]
-        return wall, cpu, found
+        run["right"] = [int(a["label"] == a["target"]) for a in answers if a["split"] == "heldout"]
+        return wall, cpu, run
 
 
 def run_whole(seed: int) -> Row:
     """Seconds from the start of the process to each validation, and what the final model gets right."""
     words = ["--training.seed", str(seed), "--data.train_size", "12000", "--training.validations", "2"]
-    wall, cpu, found = distilora(*words)
-    metrics = found["metrics"]
-    at = [seconds for seconds, line in found["said"] if line.startswith("validation after update")]
+    wall, cpu, run = distilora(*words)
+    metrics = run["metrics"]
+    at = [seconds for seconds, line in run["said"] if line.startswith("validation after update")]
     judged = [row for row in metrics["training"]["history"] if "validation_loss" in row]
     points = [
         {"seconds": seconds, "reviews": row["update"] * 16, "accuracy": row["validation_accuracy"]}
         for seconds, row in zip(at, judged, strict=True)
     ]
-    return {"seed": seed, "points": points, "right": found["right"], "stages_s": metrics["costs"]["stages_s"],
+    return {"seed": seed, "points": points, "right": run["right"], "stages_s": metrics["costs"]["stages_s"],
             "examples_per_s": metrics["training"]["examples_per_s"], "peak_rss_mb": metrics["costs"]["peak_resident_mb"],
             "wall_s": wall, "cpu_s": cpu}  # fmt: skip
 
@@ -153,10 +153,10 @@ def run_memory(contender: str) -> Row:
         "--data.labels",
         "null",
     ]
-    wall, cpu, found = distilora(
+    wall, cpu, run = distilora(
         *words, "--training.validations", "1", "--data.train_size", "96", "--data.truncation_side", "right"
     )
-    metrics = found["metrics"]
+    metrics = run["metrics"]
     return {"peak_mb": metrics["memory"]["peak_mb"], "resident_mb": metrics["costs"]["peak_resident_mb"],
             "activations_mb": metrics["memory"]["activations_mb"], "wall_s": wall, "cpu_s": cpu}  # fmt: skip
 
@@ -176,8 +176,8 @@ def run_scale(corpus: str | None, count: int) -> Row:
     words = ["--data.path", str(file), "--data.max_length", "64", "--adapter.last_blocks", "1", "--data.labels", "null",
              "--training.validations", "1", "--data.validation_size", "64", "--data.heldout", "0.01",
              "--data.train_size", "null"]  # fmt: skip
-    wall, cpu, found = distilora(*words)
-    metrics = found["metrics"]
+    wall, cpu, run = distilora(*words)
+    metrics = run["metrics"]
     return {"reviews": metrics["data"]["train"], "tokens": metrics["data"]["train_tokens"], "corpus": bool(corpus),
             "reviews_per_s": metrics["training"]["examples_per_s"], "peak_mb": metrics["memory"]["peak_mb"],
             "resident_mb": metrics["costs"]["peak_resident_mb"], "stages_s": metrics["costs"]["stages_s"],
@@ -218,9 +218,9 @@ def main() -> None:
     if (RESULTS / "speed.json").exists():
         from bench.speed.picture import write_picture, write_table
 
-        held = json.loads((RESULTS / "speed.json").read_text("utf-8"))
-        write_table(held, RESULTS / "speed.md")
-        write_picture(held, RESULTS / "speed.png")
+        results = json.loads((RESULTS / "speed.json").read_text("utf-8"))
+        write_table(results, RESULTS / "speed.md")
+        write_picture(results, RESULTS / "speed.png")
 
 
 if __name__ == "__main__":

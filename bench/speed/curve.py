@@ -108,26 +108,26 @@ class Curve:
         rows, labels = part
         order, right = np.argsort(-rows.lengths), np.zeros(len(rows), np.int64)
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            for some in np.array_split(order, math.ceil(len(order) / 8)):
-                right[some] = (self.logits(rows.take(some)).argmax(1) == labels[some]).numpy()
+            for batch in np.array_split(order, math.ceil(len(order) / 8)):
+                right[batch] = (self.logits(rows.take(batch)).argmax(1) == labels[batch]).numpy()
         return right.tolist()
 
     def save(self, file: Path) -> None:
         """Weights, moments and place."""
-        kept = {f"weight.{name}": p.detach() for name, p in self.trained.items()} | {"step": torch.tensor(self.step)}
+        state = {f"weight.{name}": p.detach() for name, p in self.trained.items()} | {"step": torch.tensor(self.step)}
         for name, p in self.trained.items():
-            kept |= {f"{key}.{name}": value for key, value in self.optimizer.state[p].items()}
-        save_file(kept, file.with_suffix(".tmp"))
+            state |= {f"{key}.{name}": value for key, value in self.optimizer.state[p].items()}
+        save_file(state, file.with_suffix(".tmp"))
         os.replace(file.with_suffix(".tmp"), file)
 
     def load(self, file: Path) -> None:
         """The reverse."""
-        kept = load_file(file)
-        self.step = int(kept["step"])
+        state = load_file(file)
+        self.step = int(state["step"])
         with torch.no_grad():
             for name, p in self.trained.items():
-                p.copy_(kept[f"weight.{name}"])
-                self.optimizer.state[p] = {key: kept[f"{key}.{name}"] for key in ("exp_avg", "exp_avg_sq", "step")}
+                p.copy_(state[f"weight.{name}"])
+                self.optimizer.state[p] = {key: state[f"{key}.{name}"] for key in ("exp_avg", "exp_avg_sq", "step")}
 
 
 def main() -> None:

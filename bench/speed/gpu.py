@@ -39,30 +39,28 @@ def main() -> None:
     data = prepare(DATA)
     name = torch.cuda.get_device_name() if args.device == "cuda" else "cpu"
 
-    def say(figure: str, **found: object) -> None:
-        print(json.dumps({"figure": figure, "device": name, **found}), flush=True)
+    def say(figure: str, **values: object) -> None:
+        print(json.dumps({"figure": figure, "device": name, **values}), flush=True)
 
     with tempfile.TemporaryDirectory() as work:
         encoder = random_base(Path(work) / "base", data / "encoder")
         for length in (256, 512):
             words = ["--device", args.device, "--encoder", str(encoder), "--length", str(length), "--rounds", "3"]
-            found = python("-m", "bench.speed.roofline", str(data), *words)[2]
-            say("share", length=length, rounds=found["rounds"])
+            row = python("-m", "bench.speed.roofline", str(data), *words)[2]
+            say("share", length=length, rounds=row["rounds"])
     for batch in (32, 128):
         words = ["--dropout", "0", "--batch", str(batch), "--reviews", str(args.reviews)]
         wall, _, row = python("-m", "bench.speed.tuned", str(data), *words)
         say("tuned", batch=batch, reviews_per_s=args.reviews / sum(row["step_s"]), wall_s=wall)
     size = str(args.reviews)
-    wall, _, found = distilora(
-        "--data.train_size", size, "--training.device", args.device, "--training.validations", "1"
-    )
-    metrics = found["metrics"]
+    wall, _, run = distilora("--data.train_size", size, "--training.device", args.device, "--training.validations", "1")
+    metrics = run["metrics"]
     say(
         "distilora",
         reviews_per_s=metrics["training"]["examples_per_s"],
         evaluated_after_s=wall,
         stages_s=metrics["costs"]["stages_s"],
-        heldout_right=sum(found["right"]) / max(len(found["right"]), 1),
+        heldout_right=sum(run["right"]) / max(len(run["right"]), 1),
     )
 
 

@@ -7,15 +7,16 @@ from typing import Any
 from bench.speed import TARGET, contender_seconds
 
 
-def write_table(held: dict[str, Any], file: Path) -> None:
+def write_table(results: dict[str, Any], file: Path) -> None:
     """Claims, then what each cell measured."""
-    lines = ["# Training speed", "", f"`{held['claims'][0]['command']}`, {held['claims'][0]['machine']}. What is compared with "
-             "what: `bench/speed/__init__.py`.", "", "| claim | value | spread | n | goal |", "|---|---|---|---|---|"]  # fmt: skip
-    for claim in held["claims"]:
+    first = results["claims"][0]
+    lines = ["# Training speed", "", f"`{first['command']}`, {first['machine']}. What is compared with what: "
+             "`bench/speed/__init__.py`.", "", "| claim | value | spread | n | goal |", "|---|---|---|---|---|"]  # fmt: skip
+    for claim in results["claims"]:
         low, high = claim["spread"]
         lines.append(f"| {claim['name']} ({claim['unit']}) | {claim['value']:.3g} | {low:.3g} to {high:.3g} | {claim['n']} | "
                      f"{claim['goal']} |")  # fmt: skip
-    cells = {row["cell"]: row for row in held["rows"]}
+    cells = {row["cell"]: row for row in results["rows"]}
     lines += ["", "| contender | reviews/s, median | rounds |", "|---|---|---|"]
     names = list(dict.fromkeys(name.split("-")[2] for name in cells if name.startswith("rate-")))
     for name in names:
@@ -43,14 +44,14 @@ def write_table(held: dict[str, Any], file: Path) -> None:
     file.write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def write_picture(held: dict[str, Any], file: Path) -> None:
+def write_picture(results: dict[str, Any], file: Path) -> None:
     """Validation accuracy against seconds since the start of the process, logarithmic."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    cells = {row["cell"]: row for row in held["rows"]}
+    cells = {row["cell"]: row for row in results["rows"]}
     figure, axes = pyplot.subplots(figsize=(8, 4.5))
     for name, colour in (("reference", "#999999"), ("tuned", "#d98032")):
         points = cells[f"curve-{name}"]["points"]

@@ -59,7 +59,7 @@ def now(device: torch.device) -> float:
 
 def peak(dtype: torch.dtype, device: torch.device) -> float:
     """Operations a second of matrix products, the best of two sizes."""
-    found = []
+    rates = []
     for size in (1024, 2048) if device.type == "cpu" else (4096, 8192):
         a = torch.randn(size, size, device=device).to(dtype)
         for _ in range(3):
@@ -69,8 +69,8 @@ def peak(dtype: torch.dtype, device: torch.device) -> float:
             started = now(device)
             a @ a
             times.append(now(device) - started)
-        found.append(2 * size**3 / statistics.median(times))
-    return max(found)
+        rates.append(2 * size**3 / statistics.median(times))
+    return max(rates)
 
 
 def main() -> None:
@@ -121,13 +121,13 @@ def main() -> None:
     rounds = []
     for number in range(args.rounds):
         best = peak(dtype, device)
-        some = updates[each * number : each * (number + 1)]
+        part = updates[each * number : each * (number + 1)]
         started = now(device)
-        for update in some:
+        for update in part:
             step(update)
         seconds = now(device) - started
         best = statistics.mean((best, peak(dtype, device)))
-        lengths = rows.group_lengths[np.concatenate([batch for update in some for batch in update])]
+        lengths = rows.group_lengths[np.concatenate([batch for update in part for batch in update])]
         done = operations(lengths, 6, args.last_blocks, 16, width, inner, heads)
         rounds.append({
             "peak_per_s": best, "operations": done, "seconds": seconds, "tokens": int(lengths.sum()),

@@ -50,8 +50,8 @@ def test_a_transformers_folder_answers(plain: Path, finished: Path, capsys: Capt
         in capsys.readouterr().err
     )
     assert (predictor.artifact.max_length, predictor.task.labels) == (64, ("neg", "pos"))
-    for answer, wanted in zip(predictor(TEXTS), load(finished, "fp32", "cpu")(TEXTS), strict=True):
-        assert answer == pytest.approx(wanted, abs=1e-5)
+    for answer, expected in zip(predictor(TEXTS), load(finished, "fp32", "cpu")(TEXTS), strict=True):
+        assert answer == pytest.approx(expected, abs=1e-5)
     assert predictor(TEXTS[-1])["truncated"]
 
 
@@ -67,9 +67,9 @@ def test_padding_and_truncation_stored_by_a_call(plain: Path, most: int | None) 
     model = AutoModelForSequenceClassification.from_pretrained(plain).eval()
     with torch.inference_mode():
         logits = [model(**tokenizer(t, truncation=True, max_length=64, return_tensors="pt")).logits for t in TEXTS]
-    wanted = torch.cat(logits).softmax(-1)[:, 1].tolist()
+    expected = torch.cat(logits).softmax(-1)[:, 1].tolist()
     predictor = load(plain, "fp32", "cpu")
-    assert [answer["p_pos"] for answer in predictor(TEXTS)] == pytest.approx(wanted, abs=1e-5)
+    assert [answer["p_pos"] for answer in predictor(TEXTS)] == pytest.approx(expected, abs=1e-5)
     assert predictor(TEXTS[0]) == pytest.approx(predictor(TEXTS)[0], abs=1e-5)
 
 
@@ -85,8 +85,8 @@ def test_the_hub_s_cache(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     assert huggingface_hub.constants.HF_HUB_OFFLINE
     answers = load("somebody/reviews", "fp32", "cpu")(TEXTS)
-    for answer, wanted in zip(answers, load(folder, "fp32", "cpu")(TEXTS), strict=True):
-        assert answer == pytest.approx(wanted, abs=1e-6)
+    for answer, expected in zip(answers, load(folder, "fp32", "cpu")(TEXTS), strict=True):
+        assert answer == pytest.approx(expected, abs=1e-6)
     with pytest.raises(
         ArtifactError, match=r"^somebody/nothing: no such run or folder, and neither the Hub nor its local cache"
     ):

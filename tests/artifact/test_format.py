@@ -81,9 +81,9 @@ def change(model: Path, *without: str, **fields: Any) -> dict[str, Any]:
     """Changes fields of artifact.json, checksum and all; returns all but the checksum."""
     path = model / "artifact.json"
     changed = {**json.loads(path.read_text("utf-8")), **fields}
-    kept = {name: value for name, value in changed.items() if name not in {"checksum", *without}}
-    path.write_text(json.dumps(sealed(kept)), "utf-8")
-    return kept
+    remaining = {name: value for name, value in changed.items() if name not in {"checksum", *without}}
+    path.write_text(json.dumps(sealed(remaining)), "utf-8")
+    return remaining
 
 
 def test_another_schema(model: Path) -> None:

@@ -89,10 +89,10 @@ def test_answers_come_in_input_order() -> None:
 
 
 def test_the_gradient_of_an_update_does_not_depend_on_the_budget(encoder: Path) -> None:
-    found = find_encoder(str(encoder))
+    tiny_encoder = find_encoder(str(encoder))
     task = Classification(("neg", "pos"), "text", "label")
     network = new_network(
-        found, task, AdapterConfig(r=4), precision="fp32", device=torch.device("cpu"), dropout=0.0, seed=3
+        tiny_encoder, task, AdapterConfig(r=4), precision="fp32", device=torch.device("cpu"), dropout=0.0, seed=3
     )
     with torch.no_grad():  # B = 0 would leave A without a gradient
         for parameter in network.trained().values():

@@ -9,11 +9,11 @@ SPANS = [[[1, 2, 3]], [[4], [5, 6]], [[], [7, 8, 9, 10], [11]]]
 
 
 def listed(rows: Rows) -> list[list[list[int]]]:
-    found: list[list[list[int]]] = [[] for _ in range(rows.groups)]
+    groups: list[list[list[int]]] = [[] for _ in range(rows.groups)]
     for i, group in enumerate(rows.group):
-        assert rows.row[i] == len(found[group])
-        found[group].append(rows.ids[rows.offsets[i] : rows.offsets[i + 1]].tolist())
-    return found
+        assert rows.row[i] == len(groups[group])
+        groups[group].append(rows.ids[rows.offsets[i] : rows.offsets[i + 1]].tolist())
+    return groups
 
 
 def test_rows_of_examples() -> None:

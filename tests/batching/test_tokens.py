@@ -51,7 +51,7 @@ def test_what_a_foreign_file_stores(tmp_path: Path) -> None:
     """Padding and truncation of its last call: the one is dropped, the other capped; the side is the folder's."""
     file, long = tmp_path / "tokenizer.json", " ".join(WORDS)
     examples = [Example((long,)), Example(("a film",))]
-    for stored, wanted in ((4, 4), (1000, 6), (None, 6)):
+    for stored, expected in ((4, 4), (1000, 6), (None, 6)):
         tokenizer = tiny_tokenizer()
         tokenizer.enable_padding(length=32)
         if stored:
@@ -60,9 +60,9 @@ def test_what_a_foreign_file_stores(tmp_path: Path) -> None:
         assert tokenise(read_tokenizer(file), examples[1:]).rows.lengths.tolist() == [4]
         tokenizer = read_tokenizer(file, 6)
         rows, truncated = tokenise(tokenizer, examples)
-        assert rows.lengths.tolist() == [wanted, 4]
+        assert rows.lengths.tolist() == [expected, 4]
         assert truncated.tolist() == [True, False]
-        assert pieces(tokenizer, rows, 0)[1:-1] == (WORDS[2 - wanted :] if stored else WORDS[: wanted - 2])
+        assert pieces(tokenizer, rows, 0)[1:-1] == (WORDS[2 - expected :] if stored else WORDS[: expected - 2])
     for side in ("left", "right"):
         (tmp_path / "tokenizer_config.json").write_text(f'{{"truncation_side": "{side}"}}')
         assert read_tokenizer(file, 6).truncation["direction"] == side
@@ -98,16 +98,16 @@ def test_a_broken_tokenizer_is_named(tmp_path: Path) -> None:
 
 def test_a_large_corpus_is_mapped_from_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     examples = [Example((text,)) for text, _ in tiny_reviews(700)]
-    wanted = tokens.tokenise(tiny_tokenizer(), examples)
-    assert not isinstance(wanted.rows.ids, np.memmap)
+    expected = tokens.tokenise(tiny_tokenizer(), examples)
+    assert not isinstance(expected.rows.ids, np.memmap)
     monkeypatch.setattr(tokens, "MAPPED", 3000)
     monkeypatch.setattr(tokens, "BATCH", 100)
     mapped = tokens.tokenise(tiny_tokenizer(), examples)
     assert isinstance(mapped.rows.ids, np.memmap)
-    assert np.array_equal(mapped.rows.ids, wanted.rows.ids)
-    assert np.array_equal(mapped.rows.offsets, wanted.rows.offsets)
-    assert np.array_equal(mapped.rows.group, wanted.rows.group)
-    assert np.array_equal(mapped.rows.take([699, 3]).ids, wanted.rows.take([699, 3]).ids)
+    assert np.array_equal(mapped.rows.ids, expected.rows.ids)
+    assert np.array_equal(mapped.rows.offsets, expected.rows.offsets)
+    assert np.array_equal(mapped.rows.group, expected.rows.group)
+    assert np.array_equal(mapped.rows.take([699, 3]).ids, expected.rows.take([699, 3]).ids)
     with pytest.raises(ValueError, match="read-only"):
         mapped.rows.ids[0] = 1
 

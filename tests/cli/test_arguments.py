@@ -43,13 +43,13 @@ def test_threads_are_a_number(words: list[str], given: str) -> None:
 
 @pytest.fixture
 def parser() -> Parser:
-    found = Parser(prog="distilora x")
-    add_run(found)
-    found.add_argument("texts", nargs="*")
-    found.add_argument("--output", required=True)
-    found.add_argument("--text-column")
-    add_answering(found)
-    return found
+    arguments = Parser(prog="distilora x")
+    add_run(arguments)
+    arguments.add_argument("texts", nargs="*")
+    arguments.add_argument("--output", required=True)
+    arguments.add_argument("--text-column")
+    add_answering(arguments)
+    return arguments
 
 
 @pytest.mark.parametrize(

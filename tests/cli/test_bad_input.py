@@ -305,10 +305,10 @@ def test_not_a_run_folder(there: bool, refused: Run, reviews: Path, tmp_path: Pa
     if there:
         run.mkdir()
         (run / "notes.txt").write_text("x")
-    wanted = "no artifact.json here; give the folder of a finished run" if there else "no such run; train one with: "
+    expected = "no artifact.json here; give the folder of a finished run" if there else "no such run; train one with: "
     for words in (["predict", run, "a text"], ["predict", run, "--input", reviews, "--output", tmp_path / "o.csv"],
                   ["evaluate", run, "--data.path", reviews]):  # fmt: skip
-        assert refused(*words).startswith(f"{run}: {wanted}")
+        assert refused(*words).startswith(f"{run}: {expected}")
     assert (
         refused("train", "--resume", run) == f"--resume: {run} holds no run; give the folder that the stopped run named"
     )

@@ -53,12 +53,12 @@ def test_a_line_of_json_for_each_line_of_text(loaded: Predictor, feed: Feed, cap
     feed(("\n".join([*TEXTS[:3], "", *TEXTS[3:]]) + "\n").encode())
     assert main(["predict", "RUN", "--json"]) == 0
     out, err = capsys.readouterr()
-    found = rows(out)
+    answers = rows(out)
     assert err == "standard output: 7 rows, 1 of them blank and without an answer\n"
-    blank = found.pop(3)
+    blank = answers.pop(3)
     assert blank == {"text": "", **dict.fromkeys(loaded(TEXTS[0]))}
-    assert [row["text"] for row in found] == TEXTS
-    for row, answer in zip(found, loaded(TEXTS), strict=True):
+    assert [row["text"] for row in answers] == TEXTS
+    for row, answer in zip(answers, loaded(TEXTS), strict=True):
         assert row["label"] == answer["label"]
         assert row["score"] == pytest.approx(answer["score"], abs=1e-5)
 

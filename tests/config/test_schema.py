@@ -249,14 +249,14 @@ def docstrings() -> dict[str, str]:
     stages = {"data": "DataConfig", "encoder": "EncoderConfig", "adapter": "AdapterConfig"}
     stages |= {"training": "TrainingConfig", "evaluation": "EvaluationConfig", "": "RunConfig"}
     classes = {node.name: node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ClassDef)}
-    found = {}
+    texts = {}
     for stage, name in stages.items():
         body = classes[name].body
         for field, text in pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
                 key = f"{stage}.{field.target.id}".lstrip(".")
-                found[key] = text.value.value
-    return found
+                texts[key] = text.value.value
+    return texts
 
 
 def test_help_names_every_setting_with_its_docstring() -> None:

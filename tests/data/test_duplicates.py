@@ -65,9 +65,9 @@ def test_agrees_with_brute_force() -> None:
     for _ in range(12):
         base = text_of(rng)
         texts += [base, *(altered(rng, base, changes) for changes in (1, 2, 3, 5, 9))]
-    wanted = {(i, j) for i, j in combinations(range(len(texts)), 2) if jaccard(texts[i], texts[j]) >= 0.5}
-    assert len(wanted) > 20
-    assert pairs_of(texts) == wanted
+    expected = {(i, j) for i, j in combinations(range(len(texts)), 2) if jaccard(texts[i], texts[j]) >= 0.5}
+    assert len(expected) > 20
+    assert pairs_of(texts) == expected
 
 
 def test_texts_with_a_near_copy_elsewhere_are_marked() -> None:
@@ -148,10 +148,10 @@ def test_deterministic_and_indifferent_to_order() -> None:
     texts += [altered(rng, text, 3) for text in texts]
     order = list(range(len(texts)))
     rng.shuffle(order)
-    found = pairs_of(texts)
+    pairs = pairs_of(texts)
     shuffled = {tuple(sorted((order[a], order[b]))) for a, b in pairs_of([texts[i] for i in order])}
-    assert found == pairs_of(texts) == shuffled
-    assert found
+    assert pairs == pairs_of(texts) == shuffled
+    assert pairs
 
 
 def test_hashes_do_not_hang_on_the_process() -> None:

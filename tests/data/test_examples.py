@@ -22,12 +22,12 @@ def from_rows(rows: Iterable[dict[str, Any]], **settings: Any) -> Examples:
 
 
 def test_read_cleaned_and_placed() -> None:
-    found = from_rows([{"text": "A<br />b", "label": "pos"}, {"text": "c", "label": 0}])
-    assert found.items == [
+    examples = from_rows([{"text": "A<br />b", "label": "pos"}, {"text": "c", "label": 0}])
+    assert examples.items == [
         Example(("A b",), 1, "f.csv: row 1", digest=text_digest(["A<br />b"])),
         Example(("c",), 0, "f.csv: row 2", digest=text_digest(["c"])),
     ]
-    assert (len(found), found.targets, found.split, found.skipped) == (2, [1, 0], "train", 0)
+    assert (len(examples), examples.targets, examples.split, examples.skipped) == (2, [1, 0], "train", 0)
 
 
 def test_a_digest_tells_texts_apart() -> None:
@@ -40,19 +40,19 @@ def test_a_digest_tells_texts_apart() -> None:
 @pytest.mark.parametrize("blank", [None, "", "  \n", "<br />", "&nbsp;"])
 def test_a_blank_text_is_skipped_and_counted(blank: str | None, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"text": "a", "label": "pos"}, {"text": blank, "label": "neg"}, {"text": "b", "label": "neg"}]
-    found = from_rows(rows)
-    assert [e.texts[0] for e in found.items] == ["a", "b"]
-    assert found.skipped == 1
+    examples = from_rows(rows)
+    assert [e.texts[0] for e in examples.items] == ["a", "b"]
+    assert examples.skipped == 1
     assert capsys.readouterr().err == "train: skipped 1 blank texts\n"
     with pytest.raises(DataError, match=r"^f\.csv: row 2: the text is blank; fill it, or drop --data\.strict"):
         from_rows(rows, strict=True)
 
 
 def test_one_part_with_words_is_enough() -> None:
-    found = read_examples(
+    examples = read_examples(
         [Record("r", {})], lambda _: Example(("", "words")), cleaning("none").clean, "train", strict=True
     )
-    assert found.items[0].texts == ("", "words")
+    assert examples.items[0].texts == ("", "words")
 
 
 def test_nothing_left_is_an_error() -> None:
@@ -105,7 +105,7 @@ def test_numbers_of_the_order() -> None:
 
 
 def test_take() -> None:
-    found = Examples("train", [Example((text,)) for text in "abc"], skipped=4)
-    taken = found.take([2, 0], "test")
-    assert ([e.texts[0] for e in taken.items], taken.split, taken.skipped) == (["c", "a"], "test", 0)
-    assert found.take([1]).split == "train"
+    examples = Examples("train", [Example((text,)) for text in "abc"], skipped=4)
+    reordered = examples.take([2, 0], "test")
+    assert ([e.texts[0] for e in reordered.items], reordered.split, reordered.skipped) == (["c", "a"], "test", 0)
+    assert examples.take([1]).split == "train"

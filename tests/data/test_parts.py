@@ -93,9 +93,9 @@ def test_exact_copies_are_dropped_and_counted(tmp_path: Path) -> None:
     copies = [(f"  {text.upper()}\n", label) for text, label in rows[:7]] + [(f"<br />{rows[9][0]}", rows[9][1])]
     path = write_csv(tmp_path / "r.csv", rows + copies)
     parts = parts_of(path)
-    kept = [*texts(parts.train), *texts(parts.validation), *texts(test_of(parts))]
+    remaining = [*texts(parts.train), *texts(parts.validation), *texts(test_of(parts))]
     assert parts.summary["exact_copies_dropped"] == 8
-    assert sorted(kept) == sorted(text for text, _ in rows)  # the first of each stays
+    assert sorted(remaining) == sorted(text for text, _ in rows)  # the first of each stays
     assert parts.summary["read"] == 108
 
 
@@ -343,8 +343,8 @@ def test_columns_are_found_or_named(tmp_path: Path) -> None:
         "labels": ["neg", "pos"], "text_column": "Review", "label_column": "Sentiment"
     }  # fmt: skip
     odd = write_csv(tmp_path / "odd.csv", rows, ("id", "verdict", "words"))
-    found = parts_of(odd, text_column="words", label_column="verdict")
-    assert found.task.settings["label_column"] == "verdict"
+    parts = parts_of(odd, text_column="words", label_column="verdict")
+    assert parts.task.settings["label_column"] == "verdict"
     with pytest.raises(
         DataError, match=r"^data\.text_column: no column called text, .* \(columns: id, verdict, words\)"
     ):

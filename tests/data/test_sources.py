@@ -60,11 +60,11 @@ def test_aclimdb_folder(tmp_path: Path) -> None:
     source = open_source(str(aclimdb_folder(tmp_path / "aclImdb")))
     assert source.splits == ("train", "test", "unsupervised")
     assert source.label_names == {"label": ("neg", "pos")}
-    found = [dict(r.values) for r in records(source, "train")]
-    assert [(r["label"], r["id"], r["rating"]) for r in found] == [
+    rows = [dict(r.values) for r in records(source, "train")]
+    assert [(r["label"], r["id"], r["rating"]) for r in rows] == [
         (0, 2, 1), (0, 10, 4), (0, 100, 3), (1, 2, 10), (1, 10, 7), (1, 100, 8)
     ]  # fmt: skip
-    assert found[0]["text"] == "train neg review 2, café"
+    assert rows[0]["text"] == "train neg review 2, café"
     assert [r.values["label"] for r in records(source, "unsupervised")] == [-1, -1]
     assert records(source, "test")[0].place == str(tmp_path / "aclImdb" / "test" / "neg" / "2_1.txt")
 
@@ -239,27 +239,27 @@ def test_embedded_reviews() -> None:
     assert source.splits == ("train",)
     assert source.label_names == {"label": ("neg", "pos")}
     assert "official test split is not among them" in source.note
-    found = records(source, "train")
-    labels = [r.values["label"] for r in found]
-    assert len(found) == 25_000
+    rows = records(source, "train")
+    labels = [r.values["label"] for r in rows]
+    assert len(rows) == 25_000
     assert labels[0] == 0
     assert labels.count(0) == labels.count(1) == 12_500
-    assert all(set(r.values) == {"text", "label", "id"} and r.values["text"] for r in found)
-    ids = [r.values["id"] for r in found]
+    assert all(set(r.values) == {"text", "label", "id"} and r.values["text"] for r in rows)
+    ids = [r.values["id"] for r in rows]
     for ids_of_label in (ids[:12_500], ids[12_500:]):
         assert sorted(ids_of_label) == list(range(12_500))
         assert ids_of_label[:3] + ids_of_label[127:130] == [127, 126, 125, 0, 255, 254]
         assert ids_of_label[-1] == 12_416
-    first = next(r.values["text"] for r in found if r.values["id"] == 0)  # train/neg/0_3.txt of the archive
+    first = next(r.values["text"] for r in rows if r.values["id"] == 0)  # train/neg/0_3.txt of the archive
     assert first.startswith("Story of a man who has unnatural feelings for a pig.")
-    assert found[0].place.startswith("embedded: row ")
+    assert rows[0].place.startswith("embedded: row ")
 
 
 def test_embedded_snippets() -> None:
-    found = records(open_source("embedded", "rotten_tomatoes"), "train")
-    assert set(found[0].values) == {"text", "label"}
-    assert {r.values["label"] for r in found} == {0, 1}
-    assert not {r.values["text"] for r in found[:100]} & {
+    rows = records(open_source("embedded", "rotten_tomatoes"), "train")
+    assert set(rows[0].values) == {"text", "label"}
+    assert {r.values["label"] for r in rows} == {0, 1}
+    assert not {r.values["text"] for r in rows[:100]} & {
         r.values["text"] for r in records(open_source("embedded"), "train")
     }
 

@@ -41,9 +41,9 @@ def test_claims_that_hold(check: ModuleType) -> None:
 
 
 def test_a_claim_its_rows_do_not_give(check: ModuleType, tmp_path: Path) -> None:
-    held = json.loads((tmp_path / "main.json").read_text("utf-8"))
-    held["claims"][0]["value"] = 0.95
-    (tmp_path / "main.json").write_text(json.dumps(held), "utf-8")
+    results = json.loads((tmp_path / "main.json").read_text("utf-8"))
+    results["claims"][0]["value"] = 0.95
+    (tmp_path / "main.json").write_text(json.dumps(results), "utf-8")
     assert ["heldout_accuracy.value" in fault for fault in check.check_results()[0]] == [True]
 
 
@@ -57,8 +57,10 @@ def test_rows_that_are_not_their_cells(check: ModuleType, tmp_path: Path) -> Non
         "main.json: no row of the cell test-again",
         "main.json: the row train-seed1 is not its cell: accuracy, more",
     ]
-    held = json.loads((tmp_path / "main.json").read_text("utf-8"))
-    (tmp_path / "main.json").write_text(json.dumps({**held, "rows": [held["rows"][0], *held["rows"]]}), "utf-8")
+    results = json.loads((tmp_path / "main.json").read_text("utf-8"))
+    (tmp_path / "main.json").write_text(
+        json.dumps({**results, "rows": [results["rows"][0], *results["rows"]]}), "utf-8"
+    )
     assert "main.json: two rows of the cell train-seed0" in check.check_results()[0]
 
 
@@ -194,6 +196,6 @@ def test_operations_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     forward = 8 * 4**2 + 4 * 4 * 16 + 4 * 4  # of one token alone, width 4, inner 16
     adapters = 4 * 2 * (4 * 8 + 2 * 20)
     last = 12 * 2 * 4  # two heads
-    wanted = 4 * forward + (2 * forward + 4 * 4 + adapters - 6 * 4**2) + last
-    assert roofline.operations(np.asarray([1]), 6, 2, 2, 4, 16, 2) == wanted
-    assert roofline.operations(np.asarray([1, 1]), 6, 2, 2, 4, 16, 2) == 2 * wanted
+    expected = 4 * forward + (2 * forward + 4 * 4 + adapters - 6 * 4**2) + last
+    assert roofline.operations(np.asarray([1]), 6, 2, 2, 4, 16, 2) == expected
+    assert roofline.operations(np.asarray([1, 1]), 6, 2, 2, 4, 16, 2) == 2 * expected

@@ -34,7 +34,7 @@ class Block(NamedTuple):
 
 
 def blocks(page: str) -> list[Block]:
-    return [Block(*found) for found in BLOCK.findall((ROOT / "docs" / page).read_text("utf-8"))]
+    return [Block(*groups) for groups in BLOCK.findall((ROOT / "docs" / page).read_text("utf-8"))]
 
 
 def code_for(page: str, file: str) -> list[str]:

@@ -30,8 +30,8 @@ def test_transformers_js(finished: Path, tmp_path: Path) -> None:
             ["node", "check.mjs", str(tmp_path / "js"), dtype, *TEXTS],
             cwd=place, capture_output=True, text=True, check=True, timeout=120,
         )  # fmt: skip
-        found = json.loads(done.stdout.splitlines()[-1])
-        for scores, answer in zip(found, load(tmp_path / "js", precision)(TEXTS), strict=True):
+        outputs = json.loads(done.stdout.splitlines()[-1])
+        for scores, answer in zip(outputs, load(tmp_path / "js", precision)(TEXTS), strict=True):
             assert {row["label"] for row in scores} == {"neg", "pos"}
             for row in scores:
                 # Transformers.js cuts the closing token off a longer text, too

@@ -47,8 +47,8 @@ def test_the_card_names_its_method(method: str, runs: dict[str, Path]) -> None:
     assert f"; method: {METHODS[method].phrase}.\n" in text
     assert ("With Transformers and PEFT alone" in text) == peft
     assert ("peft" in snippet(runs[method], [])) == peft
-    held = " (on the full-precision encoder; training kept it in 4 bits):"
-    assert (held in text) == (method == "qlora")
+    on_full_precision = " (on the full-precision encoder; training kept it in 4 bits):"
+    assert (on_full_precision in text) == (method == "qlora")
 
 
 def test_the_embedded_encoder_is_written_first(finished: Path, metrics: dict) -> None:

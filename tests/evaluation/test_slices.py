@@ -20,8 +20,8 @@ def sliced(texts: list[str], lengths: list[int], truncated: list[bool]) -> dict[
 
 
 def test_parts_of_different_kinds() -> None:
-    found = sliced(["a", "not b", "c", "d"], [3, 70, 70, 3], [False, True, False, False])
-    assert found == {
+    slices = sliced(["a", "not b", "c", "d"], [3, 70, 70, 3], [False, True, False, False])
+    assert slices == {
         "1-64 tokens": (2, 0.5),
         "65-128 tokens": (2, 0.5),
         "truncated": (1, 1.0),

@@ -108,30 +108,34 @@ def test_the_heaviest_words_move_the_answer_most(predictor: Predictor, method: s
     rng = np.random.default_rng(0)
     moved: dict[str, list[float]] = {"heaviest": [], "random": []}
     for text, _ in tiny_reviews(20, 6):
-        found = explain(predictor, text, method)
-        heaviest = np.argsort([-(part.weight or 0.0) for part in found.parts])[:3]
-        random = [rng.choice(len(found.parts), 3, replace=False) for _ in range(5)]
+        explanation = explain(predictor, text, method)
+        heaviest = np.argsort([-(part.weight or 0.0) for part in explanation.parts])[:3]
+        random = [rng.choice(len(explanation.parts), 3, replace=False) for _ in range(5)]
         for name, choices in (("heaviest", [heaviest]), ("random", random)):
             for left_out in choices:
-                rest = " ".join(part.word for i, part in enumerate(found.parts) if i not in left_out)
-                moved[name].append(found.probability - predictor(rest)[f"p_{found.label}"])
+                rest = " ".join(part.word for i, part in enumerate(explanation.parts) if i not in left_out)
+                moved[name].append(explanation.probability - predictor(rest)[f"p_{explanation.label}"])
     assert np.mean(moved["heaviest"]) > 0.1
     assert np.mean(moved["heaviest"]) > 1.5 * np.mean(moved["random"])
 
 
 def test_a_sentence_weighs_what_the_answer_loses(predictor: Predictor) -> None:
     text = "the film was superb! a dull ending... warm music"
-    found = explain(predictor, text, level="sentence", label="pos")
-    assert [part.word for part in found.parts] == ["the film was superb!", "a dull ending...", "warm music"]
+    explanation = explain(predictor, text, level="sentence", label="pos")
+    assert [part.word for part in explanation.parts] == ["the film was superb!", "a dull ending...", "warm music"]
     rests = [
         " a dull ending... warm music",
         "the film was superb!  warm music",
         "the film was superb! a dull ending... ",
     ]
-    lost = [found.probability - answer["p_pos"] for answer in predictor(rests)]
-    assert [part.weight for part in found.parts] == pytest.approx(lost, abs=1e-6)
+    lost = [explanation.probability - answer["p_pos"] for answer in predictor(rests)]
+    assert [part.weight for part in explanation.parts] == pytest.approx(lost, abs=1e-6)
     assert max(map(abs, lost)) > 1e-3
-    assert (found.method, found.measure, found.completeness_error) == ("leave-one-out", "probability", None)
+    assert (explanation.method, explanation.measure, explanation.completeness_error) == (
+        "leave-one-out",
+        "probability",
+        None,
+    )
 
 
 def test_sentences_end_where_said(counting: Predictor) -> None:
@@ -140,9 +144,9 @@ def test_sentences_end_where_said(counting: Predictor) -> None:
         ("It cost 3.50, e.g. a lot…  so. ", ["It cost 3.50, e.g.", "a lot…", "so."]),
         ("... superb. . dull", ["...", "superb.", ".", "dull"]),
     ):
-        found = explain(counting, text, level="sentence")
-        assert [part.word for part in found.parts] == expected
-        assert all(found.text[part.start : part.end] == part.word for part in found.parts)
+        explanation = explain(counting, text, level="sentence")
+        assert [part.word for part in explanation.parts] == expected
+        assert all(explanation.text[part.start : part.end] == part.word for part in explanation.parts)
 
 
 @pytest.mark.usefixtures("a_minute")
@@ -152,18 +156,18 @@ def test_sentences_of_a_megabyte_are_found_in_linear_time(text: str) -> None:
 
 
 def test_words_that_were_cut_have_no_weight(predictor: Predictor) -> None:
-    found = explain(predictor, " ".join(f"{word} film" for word in ["dull", *["superb"] * 50]))
-    read = [part.weight is not None for part in found.parts]
+    explanation = explain(predictor, " ".join(f"{word} film" for word in ["dull", *["superb"] * 50]))
+    read = [part.weight is not None for part in explanation.parts]
     assert sum(read) == 62  # of 64 tokens two are special
     assert read in ([True] * 62 + [False] * 40, [False] * 40 + [True] * 62)
-    assert found.cut == 40
+    assert explanation.cut == 40
 
 
 def test_a_text_is_cleaned_once(counting: Predictor) -> None:
     text = "superb &amp;lt;b&amp;gt; dull film"
-    found = explain(counting, text)
-    assert found.text == "superb &lt;b&gt; dull film"
-    assert found.probability == counting(text)["score"]
+    explanation = explain(counting, text)
+    assert explanation.text == "superb &lt;b&gt; dull film"
+    assert explanation.probability == counting(text)["score"]
 
 
 def test_what_cannot_be_explained(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:

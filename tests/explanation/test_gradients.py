@@ -45,28 +45,28 @@ def test_the_error_falls_with_the_steps(predictor: Predictor) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_parts_add_up(predictor: Predictor, method: str) -> None:
-    found = explain(predictor, TEXTS[0], method)
-    total = sum(part.weight for part in found.parts) + found.special
-    assert abs(total - found.difference) == pytest.approx(found.completeness_error, abs=1e-9)
-    assert (found.special == 0) == (method == "integrated-gradients")
-    assert found.steps == (7 if method == "integrated-gradients" else None)
-    assert found.probability == pytest.approx(predictor(TEXTS[0])["score"], abs=1e-5)
-    assert "".join(part.word for part in found.parts) == TEXTS[0].replace(" ", "")
-    other = explain(predictor, TEXTS[0], method, label="neg" if found.label == "pos" else "pos")
-    assert [p.weight for p in other.parts] == pytest.approx([-p.weight for p in found.parts], abs=1e-4)
-    assert found.measure == "log-odds"
+    explanation = explain(predictor, TEXTS[0], method)
+    total = sum(part.weight for part in explanation.parts) + explanation.special
+    assert abs(total - explanation.difference) == pytest.approx(explanation.completeness_error, abs=1e-9)
+    assert (explanation.special == 0) == (method == "integrated-gradients")
+    assert explanation.steps == (7 if method == "integrated-gradients" else None)
+    assert explanation.probability == pytest.approx(predictor(TEXTS[0])["score"], abs=1e-5)
+    assert "".join(part.word for part in explanation.parts) == TEXTS[0].replace(" ", "")
+    other = explain(predictor, TEXTS[0], method, label="neg" if explanation.label == "pos" else "pos")
+    assert [p.weight for p in other.parts] == pytest.approx([-p.weight for p in explanation.parts], abs=1e-4)
+    assert explanation.measure == "log-odds"
 
 
 def test_the_difference_is_of_calibrated_answers(predictor: Predictor) -> None:
-    found = explain(predictor, TEXTS[0], "integrated-gradients")
+    explanation = explain(predictor, TEXTS[0], "integrated-gradients")
     network = predictor.backend.network
     ids = predictor.tokenizer.encode(TEXTS[0]).ids
     blank = rows_of([[[ids[0], *[network.padding_id] * (len(ids) - 2), ids[-1]]]])
     (answer,) = predictor.task.decode(
         predictor.backend.run(blank) / predictor.artifact.temperature, [], predictor.tokenizer
     )
-    expected = log_odds(found.probability) - log_odds(answer[f"p_{found.label}"])
-    assert found.difference == pytest.approx(expected, abs=1e-3)
+    expected = log_odds(explanation.probability) - log_odds(answer[f"p_{explanation.label}"])
+    assert explanation.difference == pytest.approx(expected, abs=1e-3)
     assert predictor.artifact.temperature != 1
 
 
@@ -74,7 +74,7 @@ def test_the_difference_is_of_calibrated_answers(predictor: Predictor) -> None:
 def test_every_family_and_route(family: str, tmp_path: Path) -> None:
     folder = write_tiny_encoder(tmp_path / family, family, **SETTINGS.get(family, {}))
     rows = rows_of([[np.random.default_rng(3).integers(5, 50, 15).tolist()]])
-    found = []
+    attributions = []
     for route in ROUTES:
         network = network_of(folder, route)
         trained = set(network.trained())
@@ -90,17 +90,19 @@ def test_every_family_and_route(family: str, tmp_path: Path) -> None:
             values = [network.through_embeddings(rows, a * embedded)[0][0] / 1.5 for a in (0.99, 1.01)]
         slope = float(((values[1] - values[0]) @ torch.tensor([-1.0, 1.0])) / 0.02)
         assert once.tokens.sum() == pytest.approx(slope, rel=0.02, abs=0.02)
-        found.append((many.tokens, once.tokens))
-    for tokens in found[1:]:
-        np.testing.assert_allclose(tokens, found[0], atol=1e-3)
+        attributions.append((many.tokens, once.tokens))
+    for tokens in attributions[1:]:
+        np.testing.assert_allclose(tokens, attributions[0], atol=1e-3)
 
 
 def test_steps_together_or_one_by_one(predictor: Predictor) -> None:
     rows = rows_of([[predictor.tokenizer.encode(TEXTS[1]).ids]])
     special = np.zeros(len(rows.ids), bool)
-    found = [attribute(predictor.backend.network, rows, special, 0, 1.0, 7, budget).tokens for budget in (1, 64, 9999)]
-    np.testing.assert_allclose(found[1:], [found[0]] * 2, atol=1e-4)
-    assert np.abs(found[0]).max() > 0.01
+    attributions = [
+        attribute(predictor.backend.network, rows, special, 0, 1.0, 7, budget).tokens for budget in (1, 64, 9999)
+    ]
+    np.testing.assert_allclose(attributions[1:], [attributions[0]] * 2, atol=1e-4)
+    assert np.abs(attributions[0]).max() > 0.01
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -117,12 +119,12 @@ def test_sentences_are_the_sum_of_their_words(predictor: Predictor, method: str)
 @pytest.mark.parametrize("method", METHODS)
 def test_what_was_cut_has_no_weight(predictor: Predictor, method: str) -> None:
     text = " ".join(f"{word} film" for word in ["dull", *["superb"] * 50])
-    found = explain(predictor, text, method)
-    read = [part.weight is not None for part in found.parts]
+    explanation = explain(predictor, text, method)
+    read = [part.weight is not None for part in explanation.parts]
     assert sum(read) == 62  # of 64 tokens two are special
     assert read in ([True] * 62 + [False] * 40, [False] * 40 + [True] * 62)
-    assert found.cut == 40
-    assert any(part.weight for part in found.parts)
+    assert explanation.cut == 40
+    assert any(part.weight for part in explanation.parts)
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -145,8 +147,8 @@ def test_merged_and_4bit_models(runs: dict[str, Path], tmp_path: Path, monkeypat
     monkeypatch.setattr(export, "verify", verify_here)  # test_merge has a fresh process for it
     export.export_run(runs["lora"], "merged", tmp_path / "merged")
     plain, merged = (load(folder, "fp32", "cpu") for folder in (runs["lora"], tmp_path / "merged"))
-    found = [explain(some, TEXTS[2], "integrated-gradients", steps=32) for some in (plain, merged)]
-    weights = [[part.weight for part in some.parts] for some in found]
+    explanations = [explain(model, TEXTS[2], "integrated-gradients", steps=32) for model in (plain, merged)]
+    weights = [[part.weight for part in model.parts] for model in explanations]
     assert weights[1] == pytest.approx(weights[0], abs=1e-3)
     quantised = explain(load(runs["qlora"], "fp32", "cpu"), TEXTS[2], "integrated-gradients", steps=64)
     assert quantised.completeness_error < 0.05 * sum(abs(part.weight) for part in quantised.parts)

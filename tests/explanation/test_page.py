@@ -76,10 +76,10 @@ def test_a_table_has_the_heaviest_first() -> None:
 
 def test_files_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_explanation(NASTY, tmp_path / "a.json")
-    held = json.loads((tmp_path / "a.json").read_text("utf-8"))
-    assert held == NASTY.record()
-    assert held["parts"][1] == {"word": "superb", "start": 31, "end": 37, "weight": 0.5}
-    assert (held["measure"], held["cut"], held["completeness_error"]) == ("log-odds", 1, 0.75)
+    record = json.loads((tmp_path / "a.json").read_text("utf-8"))
+    assert record == NASTY.record()
+    assert record["parts"][1] == {"word": "superb", "start": 31, "end": 37, "weight": 0.5}
+    assert (record["measure"], record["cut"], record["completeness_error"]) == ("log-odds", 1, 0.75)
     write_explanation(NASTY, tmp_path / "a.HTML")
     assert (tmp_path / "a.HTML").read_text("utf-8") == page(NASTY)
     (tmp_path / "b.html").mkdir()
@@ -110,9 +110,9 @@ def test_the_command_prints_and_writes(finished: Path, tmp_path: Path, capsys: C
     output = tmp_path / "why.html"
     words = ["--method", "integrated-gradients", "--steps", "3", "--level", "sentence", "--label", "neg"]
     assert main([*common, *words, "--output", str(output)]) == 0
-    found = explain(predictor, text, "integrated-gradients", "sentence", "neg", 3)
-    assert capsys.readouterr().out == f"{output}: neg {found.probability:.1%}, 2 sentences\n"
-    assert unescape(output.read_text("utf-8")) == unescape(page(found))
+    explanation = explain(predictor, text, "integrated-gradients", "sentence", "neg", 3)
+    assert capsys.readouterr().out == f"{output}: neg {explanation.probability:.1%}, 2 sentences\n"
+    assert unescape(output.read_text("utf-8")) == unescape(page(explanation))
 
 
 def test_the_command_says_what_was_cut(finished: Path, tmp_path: Path, capsys: Captured) -> None:

@@ -77,17 +77,17 @@ class TestTheGate:
         with pytest.raises(ParityError, match="needed"):
             export_run(finished, "merged", tmp_path / "out")
         monkeypatch.undo()
-        found = export_run(finished, "merged", tmp_path / "out").parity
-        passing = {n: c["texts_per_s"] for n, c in found["candidates"].items() if c["passed"]}
-        assert found["default"] == max(passing, key=lambda name: passing[name])
+        figures = export_run(finished, "merged", tmp_path / "out").parity
+        passing = {n: c["texts_per_s"] for n, c in figures["candidates"].items() if c["passed"]}
+        assert figures["default"] == max(passing, key=lambda name: passing[name])
 
     def test_held_out_texts(self, finished: Path, tmp_path: Path, capsys: Captured) -> None:
         moved = shutil.copytree(finished / "model", tmp_path / "model")
         with pytest.raises(DataError, match=r"^--held-out: .* is not in its run's folder, .* give labelled texts"):
             export_run(moved, "merged", tmp_path / "out")
-        given = write_csv(tmp_path / "given.csv", tiny_reviews(50, 3))
-        found = export_run(moved, "merged", tmp_path / "out", held_out=str(given)).parity
-        assert (found["texts"], found["held_out"]) == (50, f"{given}, train")
+        labelled = write_csv(tmp_path / "given.csv", tiny_reviews(50, 3))
+        figures = export_run(moved, "merged", tmp_path / "out", held_out=str(labelled)).parity
+        assert (figures["texts"], figures["held_out"]) == (50, f"{labelled}, train")
         assert "note: 50 held-out texts instead of 1,000" in capsys.readouterr().err
         with pytest.raises(DataError, match="no-such"):
             export_run(moved, "merged", tmp_path / "again", held_out=str(tmp_path / "no-such.csv"))
@@ -96,8 +96,10 @@ class TestTheGate:
     def test_missing_packages_are_named(self, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from importlib import util
 
-        found = util.find_spec
-        monkeypatch.setattr(util, "find_spec", lambda name, *rest: None if name == "onnxscript" else found(name, *rest))
+        figures = util.find_spec
+        monkeypatch.setattr(
+            util, "find_spec", lambda name, *rest: None if name == "onnxscript" else figures(name, *rest)
+        )
         with pytest.raises(MissingExtra, match=r"onnxscript is not installed; .*distilora\[export\]"):
             export_run(finished, "onnx", tmp_path / "out")
         assert list(tmp_path.iterdir()) == []

@@ -38,26 +38,28 @@ def logits(answers: list[dict[str, float]]) -> NDArray[np.float64]:
 
 
 def test_both_graphs_answer_as_the_run_does(graphs: Path, original: Predictor) -> None:
-    wanted = original(TEXTS)
+    expected = original(TEXTS)
     for precision, allowed in (("fp32", 1e-4), ("int8", 0.5)):
         predictor = load(graphs, precision)
         assert (predictor.backend.precision, type(predictor.backend).__name__) == (precision, "OnnxBackend")
         answers = predictor(TEXTS)
-        assert [a["truncated"] for a in answers] == [a["truncated"] for a in wanted]
-        np.testing.assert_allclose(logits(answers), logits(wanted), rtol=0, atol=allowed)
-        assert precision == "fp32" or np.abs(logits(answers) - logits(wanted)).max() > 1e-4  # it is another arithmetic
+        assert [a["truncated"] for a in answers] == [a["truncated"] for a in expected]
+        np.testing.assert_allclose(logits(answers), logits(expected), rtol=0, atol=allowed)
+        assert (
+            precision == "fp32" or np.abs(logits(answers) - logits(expected)).max() > 1e-4
+        )  # it is another arithmetic
 
 
 def test_what_is_recorded(graphs: Path, finished: Path) -> None:
     artifact, run = read_artifact(graphs), read_artifact(finished)
-    found = artifact.parity
+    parity = artifact.parity
     assert (artifact.weights, artifact.temperature, artifact.schema) == ("onnx", 1.0, SCHEMA)
     assert (artifact.task, artifact.cleaning, artifact.max_length) == (run.task, run.cleaning, run.max_length)
-    assert set(found["candidates"]) == {"onnx fp32", "onnx int8"}
-    assert found["default"] == f"onnx {artifact.precision}"
-    assert found["candidates"][found["default"]]["passed"]
-    assert (found["texts"], found["metric"], found["accepted_loss"]) == (40, "accuracy", False)
-    assert found["candidates"]["onnx fp32"]["agreement"] == 1.0
+    assert set(parity["candidates"]) == {"onnx fp32", "onnx int8"}
+    assert parity["default"] == f"onnx {artifact.precision}"
+    assert parity["candidates"][parity["default"]]["passed"]
+    assert (parity["texts"], parity["metric"], parity["accepted_loss"]) == (40, "accuracy", False)
+    assert parity["candidates"]["onnx fp32"]["agreement"] == 1.0
     assert load(graphs).backend.precision == artifact.precision
 
 
@@ -67,14 +69,14 @@ def test_plain_onnxruntime_with_the_documented_signature(graphs: Path, original:
     batch = tokenizer.encode_batch(TEXTS[:20])
     ids, mask = (np.asarray([getattr(e, name) for e in batch], np.int64) for name in ("ids", "attention_mask"))
     assert 0 in mask
-    wanted = np.asarray([[a["p_neg"], a["p_pos"]] for a in original(TEXTS[:20])])
+    expected = np.asarray([[a["p_neg"], a["p_pos"]] for a in original(TEXTS[:20])])
     for file, allowed in (("model.onnx", 1e-5), ("model_quantized.onnx", 0.05)):
         session = onnxruntime.InferenceSession(graphs / "onnx" / file, providers=["CPUExecutionProvider"])
         assert [(i.name, i.type) for i in session.get_inputs()] == [
             ("input_ids", "tensor(int64)"), ("attention_mask", "tensor(int64)"),
         ]  # fmt: skip
         (out,) = session.run(["logits"], {"input_ids": ids, "attention_mask": mask})
-        np.testing.assert_allclose(softmax(out), wanted, rtol=0, atol=allowed)
+        np.testing.assert_allclose(softmax(out), expected, rtol=0, atol=allowed)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -82,7 +84,7 @@ def test_batch_mates_do_not_matter(precision: str, graphs: Path, original: Predi
     """Any split: within 1e-5 in fp32; in int8 the same label wherever the fp32 margin exceeds 0.02."""
     rng = np.random.default_rng(5)
     predictor = load(graphs, precision)
-    wanted = predictor(TEXTS)
+    expected = predictor(TEXTS)
     margin = np.abs(np.asarray([a["p_pos"] - a["p_neg"] for a in original(TEXTS)]))
     for _ in range(8):
         order = rng.permutation(len(TEXTS))
@@ -92,9 +94,9 @@ def test_batch_mates_do_not_matter(precision: str, graphs: Path, original: Predi
         for part in np.split(order, places):
             for place, answer in zip(part, predictor([TEXTS[i] for i in part]), strict=True):
                 if precision == "fp32":
-                    assert answer == pytest.approx(wanted[place], abs=1e-5)
+                    assert answer == pytest.approx(expected[place], abs=1e-5)
                 elif margin[place] > 0.02:
-                    assert answer["label"] == wanted[place]["label"]
+                    assert answer["label"] == expected[place]["label"]
 
 
 def test_the_int8_graph_is_in_8_bits(graphs: Path) -> None:
@@ -118,17 +120,17 @@ def test_attention_needs_no_mask_where_nothing_is_padded(graphs: Path, original:
     predictor.backend.token_budget = 1  # every text alone, then all together
     alone = predictor(TEXTS)
     predictor.backend.token_budget = 100_000
-    for one, among, wanted in zip(alone, predictor(TEXTS), original(TEXTS), strict=True):
+    for one, among, expected in zip(alone, predictor(TEXTS), original(TEXTS), strict=True):
         assert one == pytest.approx(among, abs=1e-5)
-        assert one["p_pos"] == pytest.approx(wanted["p_pos"], abs=1e-5)
+        assert one["p_pos"] == pytest.approx(expected["p_pos"], abs=1e-5)
 
 
 def test_a_graph_is_evaluated(graphs: Path, reviews: Path, tmp_path: Path, capsys: Captured) -> None:
     words = ["evaluate", str(graphs), "--data.path", str(reviews), "--output", str(tmp_path), "--precision", "int8"]
     assert main([*words, "--evaluation.bootstrap", "100"]) == 0
-    found = json.loads((tmp_path / "metrics.json").read_text())
-    assert (found["precision"], found["evaluation"]["examples"]) == ("int8", 300)
-    assert found["evaluation"]["metrics"]["accuracy"]["value"] > 0.8
+    summary = json.loads((tmp_path / "metrics.json").read_text())
+    assert (summary["precision"], summary["evaluation"]["examples"]) == ("int8", 300)
+    assert summary["evaluation"]["metrics"]["accuracy"]["value"] > 0.8
     assert "of these 300 texts were trained or chosen on" in capsys.readouterr().err
 
 

@@ -55,12 +55,12 @@ def merged(quick: None, runs: dict[str, Path], tmp_path_factory: pytest.TempPath
     """A merged model of each method's run, and what the parity gate said; the runs stay as they are."""
     base = tmp_path_factory.mktemp("exported") / "below"
     before = {method: sums(folder) for method, folder in runs.items()}
-    found = {
+    predictors = {
         method: (base / method, export_run(folder, "merged", base / method).parity) for method, folder in runs.items()
     }
     assert {method: sums(folder) for method, folder in runs.items()} == before
     assert sorted(path.name for path in base.iterdir()) == sorted(METHODS)  # nothing temporary
-    return found
+    return predictors
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -85,9 +85,9 @@ def test_it_answers_as_the_run_does(
     calibrated = read_check(theirs.folder).outputs_fp32 / theirs.temperature
     np.testing.assert_allclose(read_check(ours.folder).outputs_fp32, calibrated, rtol=0, atol=1e-5 / theirs.temperature)
 
-    answers, wanted = load(folder, "fp32", "cpu")(TEXTS), load(runs[method], "fp32", "cpu")(TEXTS)
+    answers, expected = load(folder, "fp32", "cpu")(TEXTS), load(runs[method], "fp32", "cpu")(TEXTS)
     assert [answer["truncated"] for answer in answers] == [False] * 12 + [True, False]
-    for answer, one in zip(answers, wanted, strict=True):
+    for answer, one in zip(answers, expected, strict=True):
         assert (answer["label"], answer["truncated"]) == (one["label"], one["truncated"])
         assert answer["p_pos"] == pytest.approx(one["p_pos"], abs=1e-5)
 
@@ -97,9 +97,9 @@ def test_transformers_pipeline(method: str, merged: dict[str, tuple[Path, Any]])
     folder, _ = merged[method]
     answers = load(folder, "fp32", "cpu")(TEXTS)
     classify = pipeline("text-classification", model=str(folder), device="cpu")
-    for found, answer in zip(classify(TEXTS, truncation=True, top_k=None), answers, strict=True):
-        assert [row["label"] for row in found] == [answer["label"], {"neg": "pos", "pos": "neg"}[answer["label"]]]
-        for row in found:
+    for scores, answer in zip(classify(TEXTS, truncation=True, top_k=None), answers, strict=True):
+        assert [row["label"] for row in scores] == [answer["label"], {"neg": "pos", "pos": "neg"}[answer["label"]]]
+        for row in scores:
             assert row["score"] == pytest.approx(answer[f"p_{row['label']}"], abs=1e-4)
 
 
@@ -134,9 +134,9 @@ def test_a_place_that_cannot_be_written_is_refused(
 def test_a_fresh_process_needs_neither_peft_nor_bitsandbytes(merged: dict[str, tuple[Path, Any]], fresh: Fresh) -> None:
     done = fresh(*(folder for folder, _ in merged.values()), code=COMPARE, without=["peft", "bitsandbytes"])
     assert done.code == 0, done.err
-    found = [json.loads(line) for line in done.out.splitlines()]
-    assert [row["run_precision"]["largest_difference"] for row in found] == [0.0] * 4
-    assert [row["fp32"]["largest_difference"] for row in found] == [0.0] * 4
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert [row["run_precision"]["largest_difference"] for row in lines] == [0.0] * 4
+    assert [row["fp32"]["largest_difference"] for row in lines] == [0.0] * 4
 
 
 def test_the_encoder_may_be_gone(runs: dict[str, Path], merged: dict[str, tuple[Path, Any]], encoder: Path) -> None:
@@ -153,11 +153,11 @@ def test_the_encoder_may_be_gone(runs: dict[str, Path], merged: dict[str, tuple[
 def test_what_the_weights_are(runs: dict[str, Path], merged: dict[str, tuple[Path, Any]], encoder: Path) -> None:
     pretrained = {f"distilbert.{name}": weight for name, weight in load_file(encoder / "model.safetensors").items()}
     weights = {method: load_file(folder / "model.safetensors") for method, (folder, _) in merged.items()}
-    for method, found in weights.items():
-        assert set(found) - set(pretrained) == {
+    for method, tensors in weights.items():
+        assert set(tensors) - set(pretrained) == {
             f"{layer}.{part}" for layer in ("pre_classifier", "classifier") for part in ("weight", "bias")
         }
-        assert {weight.dtype for weight in found.values()} == {torch.float32}, method
+        assert {weight.dtype for weight in tensors.values()} == {torch.float32}, method
     delta = load_file(runs["full"] / "model" / DELTA)
     temperature = read_artifact(runs["full"]).temperature
     for name, weight in delta.items():
@@ -184,14 +184,16 @@ def test_what_the_weights_are(runs: dict[str, Path], merged: dict[str, tuple[Pat
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
 def test_every_family_is_plain_transformers_in_the_end(name: str, tmp_path: Path) -> None:
-    found = find_encoder(str(write_tiny_encoder(tmp_path / "encoder", name, **SETTINGS.get(name, {}))))
-    unmerged, rows = build(found), random_rows(found.max_length)
-    wanted = unmerged(rows)
+    tiny_encoder = find_encoder(str(write_tiny_encoder(tmp_path / "encoder", name, **SETTINGS.get(name, {}))))
+    unmerged, rows = build(tiny_encoder), random_rows(tiny_encoder.max_length)
+    expected = unmerged(rows)
     model = weights.merge(unmerged)
     model.save_pretrained(tmp_path / "merged")
-    merging._write_tokenizer(found.folder / "tokenizer.json", tmp_path / "merged", 16, special_tokens(found))
+    merging._write_tokenizer(
+        tiny_encoder.folder / "tokenizer.json", tmp_path / "merged", 16, special_tokens(tiny_encoder)
+    )
     loaded = network.load_merged(tmp_path / "merged", TASK, precision="fp32", device=torch.device("cpu"))
-    torch.testing.assert_close(loaded(rows), wanted, rtol=0, atol=1e-5)
+    torch.testing.assert_close(loaded(rows), expected, rtol=0, atol=1e-5)
 
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
     batch = tokenizer(["A superb film 12", "film " * 60], truncation=True, padding=True, return_tensors="pt")

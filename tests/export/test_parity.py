@@ -36,10 +36,10 @@ def test_both_graphs_of_a_real_model(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "training__learning_rate": 0.001,
     }
     train(tiny_config(tmp_path / "run", data, Path("embedded"), **changes))
-    found = export_run(tmp_path / "run", "transformersjs", tmp_path / "js", held_out=str(held_out)).parity
-    assert found["texts"] == 1000
-    assert found["fp32"] > 0.6
-    whole, small = found["candidates"]["onnx fp32"], found["candidates"]["onnx int8"]
+    parity = export_run(tmp_path / "run", "transformersjs", tmp_path / "js", held_out=str(held_out)).parity
+    assert parity["texts"] == 1000
+    assert parity["fp32"] > 0.6
+    whole, small = parity["candidates"]["onnx fp32"], parity["candidates"]["onnx int8"]
     assert whole["passed"]
     assert whole["agreement"] >= 0.999
     assert whole["largest_difference"] < 1e-4
@@ -47,7 +47,7 @@ def test_both_graphs_of_a_real_model(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert abs(small["lost_points"]) <= 1.5
     assert 1e-3 < small["largest_difference"] < 1.0
     assert small["passed"] == (small["agreement"] >= 0.995 and small["lost_points"] <= 0.2 + 1e-9)
-    assert found["default"] in [f"onnx {name}" for name, one in (("fp32", whole), ("int8", small)) if one["passed"]]
+    assert parity["default"] in [f"onnx {name}" for name, one in (("fp32", whole), ("int8", small)) if one["passed"]]
 
 
 class TestHeldOutTexts:
@@ -70,16 +70,16 @@ class TestHeldOutTexts:
         return folder
 
     @staticmethod
-    def held_out(run: Path, given: Path | None = None) -> HeldOut:
+    def held_out(run: Path, path: Path | None = None) -> HeldOut:
         artifact: Artifact = read_artifact(run)
         task = restore(artifact.task["name"], artifact.task["settings"])
-        return read_held_out(artifact, task, str(given) if given else None)
+        return read_held_out(artifact, task, str(path) if path else None)
 
     def test_the_same_data_are_taken(self, run: Path) -> None:
-        held = self.held_out(run)
+        texts = self.held_out(run)
         answers = [r.values for r in read_table(run / "predictions.parquet") if r.values["split"] == "validation"]
-        assert len(held.examples) == len(answers) == 40
-        assert [e.target for e in held.examples.items] == [["neg", "pos"].index(str(a["target"])) for a in answers]
+        assert len(texts.examples) == len(answers) == 40
+        assert [e.target for e in texts.examples.items] == [["neg", "pos"].index(str(a["target"])) for a in answers]
 
     def test_data_that_have_grown_are_refused(self, run: Path, data: Path) -> None:
         write_csv(data, tiny_reviews(300) + tiny_reviews(100, 5))
@@ -113,11 +113,11 @@ class TestHeldOutTexts:
         self, run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         mixed = write_csv(tmp_path / "mixed.csv", tiny_reviews(300)[:100] + tiny_reviews(20, 6))
-        held = self.held_out(run, mixed)
-        found = held.examples
-        assert not held.chosen_on
+        texts = self.held_out(run, mixed)
+        examples = texts.examples
+        assert not texts.chosen_on
         told = int(capsys.readouterr().err.split("note: ")[1].split()[0])
-        assert len(found) == 120 - told
+        assert len(examples) == 120 - told
         assert 80 <= told < 100  # a tenth of the 300 was its final test
         trained = write_csv(tmp_path / "trained.csv", [])
         write_table(trained, [{"text": e.texts[0], "label": "neg"} for e in self.held_out(run).examples.items])
@@ -154,13 +154,13 @@ class TestHeldOutTexts:
 def test_an_error_of_held_out_texts_is_told_of_that_option(
     lines: list[str] | None, said: str, finished: Path, tmp_path: Path
 ) -> None:
-    given = tmp_path / "given.csv"
+    file = tmp_path / "given.csv"
     if lines:
-        given.write_text("\n".join(lines) + "\n")
+        file.write_text("\n".join(lines) + "\n")
     artifact = read_artifact(finished)
     with pytest.raises(DataError) as caught:
-        read_held_out(artifact, restore(artifact.task["name"], artifact.task["settings"]), str(given))
+        read_held_out(artifact, restore(artifact.task["name"], artifact.task["settings"]), str(file))
     message = str(caught.value)
     advice = "give texts in a column 'text' with labels in a column 'label', as in training"
-    assert message.startswith("--held-out: " + said.replace("ADVICE", advice).replace("FILE", str(given)))
-    assert "data." not in message.replace(str(given), "")
+    assert message.startswith("--held-out: " + said.replace("ADVICE", advice).replace("FILE", str(file)))
+    assert "data." not in message.replace(str(file), "")

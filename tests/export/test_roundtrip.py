@@ -40,8 +40,8 @@ def test_the_outputs_are_those_of_prediction(finished: Path) -> None:
     check = read_check(read_artifact(finished).folder)
     predictor = load(finished, precision="fp32")
     answers = predictor.answer(check.examples)
-    wanted = torch.softmax(torch.from_numpy(check.outputs) / predictor.artifact.temperature, -1)[:, 1]
-    np.testing.assert_allclose([answer["p_pos"] for answer in answers], wanted, atol=1e-6)
+    expected = torch.softmax(torch.from_numpy(check.outputs) / predictor.artifact.temperature, -1)[:, 1]
+    np.testing.assert_allclose([answer["p_pos"] for answer in answers], expected, atol=1e-6)
     assert compare(predictor.artifact, "cpu")["texts"] == len(answers)
 
 
@@ -94,10 +94,10 @@ def test_the_fresh_process_computes_as_this_one_and_runs_nothing_that_lies_about
     try:
         torch_settings.compute_under(changed)
         checked_here(model)
-        found = verify(model, restore(**TASK), "cpu")
+        comparison = verify(model, restore(**TASK), "cpu")
     finally:
         torch_settings.compute_under(before)
-    assert found["run_precision"]["largest_difference"] == found["fp32"]["largest_difference"] == 0
+    assert comparison["run_precision"]["largest_difference"] == comparison["fp32"]["largest_difference"] == 0
     assert json.loads(child.read_text()) == {**before, **changed}
     assert not (tmp_path / "executed").exists()
 

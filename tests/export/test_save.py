@@ -99,7 +99,7 @@ def test_agreement_on_either_base(runs: dict[str, Path], capsys: Captured) -> No
 def test_no_4_bit_base_for_what_was_not_trained_on_one(method: str, runs: dict[str, Path], capsys: Captured) -> None:
     with pytest.raises(ArtifactError) as error:
         load(runs[method], base="4bit")
-    said = f"base: 4bit asked for, but this model was trained by {method}, not qlora; drop it"
+    said = f"base: 4bit asked for, but this model was trained by {method}, on the full-precision encoder; drop it"
     assert str(error.value) == said
     capsys.readouterr()
     assert main(["predict", str(runs[method]), "superb", "--base", "4bit"]) == 2

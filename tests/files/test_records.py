@@ -18,12 +18,12 @@ def test_reading_goes_on_from_any_mark(tmp_path: Path) -> None:
         with open(path, "rb") as stream:
             stream.seek(mark.offset)
             lines = Lines(stream, "rows", mark, 64)
-            for found in records(lines, "csv", ["id", "text", "label"]):
-                yield found, lines.mark
+            for record in records(lines, "csv", ["id", "text", "label"]):
+                yield record, lines.mark
 
     whole = list(read(Mark()))
     assert isinstance(whole[-1][0], Record)
-    assert sum(isinstance(found, Reject) for found, _ in whole) == 5 * 3 + 1
+    assert sum(isinstance(record, Reject) for record, _ in whole) == 5 * 3 + 1
     for i, (_, mark) in enumerate(whole):
         assert list(read(mark)) == whole[i + 1 :]
 
@@ -32,9 +32,9 @@ def test_a_stray_quote_does_not_swallow_the_file(tmp_path: Path) -> None:
     path = tmp_path / "rows"
     path.write_text('a,"stray\n' + "b,fine\n" * 1000)
     with open(path, "rb") as stream:
-        found = list(records(Lines(stream, "rows", longest=200), "csv", ["id", "text"]))
-    assert [type(one) for one in found] == [Reject] + [Record] * 1000
-    assert "a quote is not closed within 200 bytes" in found[0].reason
+        rows = list(records(Lines(stream, "rows", longest=200), "csv", ["id", "text"]))
+    assert [type(one) for one in rows] == [Reject] + [Record] * 1000
+    assert "a quote is not closed within 200 bytes" in rows[0].reason
 
 
 def test_the_caller_s_limit_of_a_cell_stays(tmp_path: Path) -> None:
@@ -43,9 +43,9 @@ def test_the_caller_s_limit_of_a_cell_stays(tmp_path: Path) -> None:
     before = csv.field_size_limit(1000)
     try:
         with open(path, "rb") as stream:
-            (found,) = records(Lines(stream, "rows"), "csv", ["id", "text"])
+            (record,) = records(Lines(stream, "rows"), "csv", ["id", "text"])
         assert csv.field_size_limit() == 1000
     finally:
         csv.field_size_limit(before)
-    assert isinstance(found, Record)
-    assert len(found.values["text"]) == 300_000
+    assert isinstance(record, Record)
+    assert len(record.values["text"]) == 300_000

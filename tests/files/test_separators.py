@@ -69,8 +69,8 @@ def test_another_separator(text: str, separator: str) -> None:
 def test_a_separator_given(tmp_path: Path) -> None:
     path = written(tmp_path / "t.csv", b"text:label\na, b:pos\n")
     assert read(path, ":") == [{"text": "a, b", "label": "pos"}]
-    (found,) = open_source(str(path), separator=":").records("train", "data.train_split")
-    assert found.values == {"text": "a, b", "label": "pos"}
+    (record,) = open_source(str(path), separator=":").records("train", "data.train_split")
+    assert record.values == {"text": "a, b", "label": "pos"}
     with pytest.raises(DataError, match=r"row 1: 3 cells under 2 columns; quote cells that hold ':' or line breaks"):
         read(written(tmp_path / "u.csv", b"a:b\n1:2:3\n"), ":")
     write_table(tmp_path / "t.jsonl", [{"text": "a"}])
@@ -82,13 +82,13 @@ def test_a_separator_given(tmp_path: Path) -> None:
 
 
 def test_how_a_separator_is_spelled() -> None:
-    assert [separator_from(given, "x") for given in ("tab", "\\t", "\t", ";", "semicolon")] == [
+    assert [separator_from(spelling, "x") for spelling in ("tab", "\\t", "\t", ";", "semicolon")] == [
         "\t",
         "\t",
         "\t",
         ";",
         ";",
     ]
-    for given in ("", "ab", '"', "\n", "x", " "):
+    for spelling in ("", "ab", '"', "\n", "x", " "):
         with pytest.raises(ConfigError, match=r"^--separator: "):
-            separator_from(given, "--separator")
+            separator_from(spelling, "--separator")

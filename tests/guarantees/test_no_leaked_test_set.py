@@ -75,9 +75,9 @@ def test_the_test_split_is_read_once_and_after_the_model_is_saved(
     check, read, evaluate, at_read = preflight.check_run, parts.read_examples, Run.evaluate, []
 
     def checked(config: Any, *words: Any, **more: Any) -> Any:
-        found = check(config, *words, **more)
+        result = check(config, *words, **more)
         (Path(config.data.path) / "test.csv").write_bytes(POISON)
-        return found
+        return result
 
     def evaluated(run: Run) -> Any:
         assert run.round_trip["run_precision"]["largest_difference"] == 0
@@ -94,10 +94,10 @@ def test_the_test_split_is_read_once_and_after_the_model_is_saved(
     monkeypatch.setattr(preflight, "check_run", checked)
     monkeypatch.setattr(parts, "read_examples", poisoned_again)
     monkeypatch.setattr(Run, "evaluate", evaluated)
-    found = trained()
+    result = trained()
     assert at_read == ["train", "validation", "test"]
-    assert found.model == plain.model
-    assert without_times(found.metrics["evaluations"]) == without_times(plain.metrics["evaluations"])
+    assert result.model == plain.model
+    assert without_times(result.metrics["evaluations"]) == without_times(plain.metrics["evaluations"])
 
 
 def test_labels_of_the_test_split_change_nothing_but_its_own_figures(

@@ -21,7 +21,8 @@ from distilora.export import save as saving
 from distilora.export.roundtrip import compare, verify
 from distilora.inference.predictor import load
 from distilora.model import weights
-from distilora.model.adapters.methods import METHODS, Saved
+from distilora.model.adapters.methods import METHODS
+from distilora.model.adapters.saved import Saved
 from distilora.model.network import Network
 from distilora.runs import run
 
@@ -54,11 +55,11 @@ def test_a_fresh_process_gives_back_every_run(runs: dict[str, Path], fresh: Fres
     done = fresh(*runs.values(), code=COMPARE)
     assert done.code == 0, done.err
     for method, line in zip(runs, done.out.splitlines(), strict=True):
-        found = json.loads(line)
-        assert found["texts"] == 32
-        assert found["run_precision"] == {"precision": "fp32", "largest_difference": 0.0, "allowed": 0.0}
-        assert found["fp32"]["largest_difference"] == 0.0
-        assert found == json.loads((runs[method] / "metrics.json").read_text("utf-8"))["round_trip"]
+        comparison = json.loads(line)
+        assert comparison["texts"] == 32
+        assert comparison["run_precision"] == {"precision": "fp32", "largest_difference": 0.0, "allowed": 0.0}
+        assert comparison["fp32"]["largest_difference"] == 0.0
+        assert comparison == json.loads((runs[method] / "metrics.json").read_text("utf-8"))["round_trip"]
         assert read_check(read_artifact(runs[method]).folder).outputs.std(0).min() > 0.01  # texts are told apart
 
 

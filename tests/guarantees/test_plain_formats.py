@@ -51,9 +51,9 @@ def test_peft_puts_the_adapter_on_the_plain_encoder(finished: Path, encoder: Pat
     assert done.code == 0, done.err
     predictor = distilora.load(finished, precision="fp32", device="cpu")
     logits = np.asarray(json.loads(done.out)) / read_artifact(finished).temperature
-    wanted = [answer["p_pos"] for answer in predictor(texts)]
-    assert np.std(wanted) > 0.1
-    np.testing.assert_allclose(1 / (1 + np.exp(logits[:, 0] - logits[:, 1])), wanted, rtol=0, atol=1e-5)
+    expected = [answer["p_pos"] for answer in predictor(texts)]
+    assert np.std(expected) > 0.1
+    np.testing.assert_allclose(1 / (1 + np.exp(logits[:, 0] - logits[:, 1])), expected, rtol=0, atol=1e-5)
 
 
 PEFT_ALONE = """
@@ -78,14 +78,14 @@ def test_the_snippets_agree_without_distilora(runs: dict[str, Path], fresh: Fres
     ]  # one is longer than what is read
     code = "import json, sys\n"
     for folder in runs.values():
-        code += snippet(folder, texts) + "\nprint(json.dumps(found.tolist()))\n"
+        code += snippet(folder, texts) + "\nprint(json.dumps(probabilities.tolist()))\n"
     code += "assert not any(name.startswith('distilora') for name in sys.modules)\n"
     done = fresh(code=code)
     assert done.code == 0, done.err
     for (method, folder), line in zip(runs.items(), done.out.splitlines(), strict=True):
         base = "full" if method == "qlora" else "auto"
         answers = distilora.load(folder, precision="fp32", base=base)(texts)
-        wanted = np.asarray([[answer["p_neg"], answer["p_pos"]] for answer in answers])
+        expected = np.asarray([[answer["p_neg"], answer["p_pos"]] for answer in answers])
         assert answers[-2]["truncated"]
-        assert wanted.std() > 0.1
-        np.testing.assert_allclose(np.asarray(json.loads(line)), wanted, rtol=0, atol=1e-5)
+        assert expected.std() > 0.1
+        np.testing.assert_allclose(np.asarray(json.loads(line)), expected, rtol=0, atol=1e-5)

@@ -92,7 +92,7 @@ def threads() -> Iterator[None]:
 
 def test_any_split_gives_the_same_answers(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(4)
-    wanted = predictor(TEXTS)
+    expected = predictor(TEXTS)
     monkeypatch.setattr(torch_backend.TorchBackend, "lanes", 2)
     for _ in range(12):
         order = rng.permutation(len(TEXTS))
@@ -100,7 +100,7 @@ def test_any_split_gives_the_same_answers(predictor: Predictor, monkeypatch: pyt
         predictor.backend.token_budget = int(rng.choice([8, 40, 200, 4000]))
         for part in np.split(order, places):
             for place, answer in zip(part, predictor([TEXTS[i] for i in part]), strict=True):
-                assert answer == pytest.approx(wanted[place], abs=1e-5)
+                assert answer == pytest.approx(expected[place], abs=1e-5)
 
 
 def of_a_thread(do: Callable[[], object]) -> object:

@@ -28,9 +28,9 @@ def test_one_text_several_and_a_stream(predictor: Predictor) -> None:
     for one, among in zip(alone, answers, strict=False):
         assert one == pytest.approx(among, abs=1e-5)
     assert list(predictor.stream(TEXTS)) == answers
-    some = predictor(text for text in TEXTS)
-    assert next(some) == answers[0]
-    assert list(some) == answers[1:]
+    stream = predictor(text for text in TEXTS)
+    assert next(stream) == answers[0]
+    assert list(stream) == answers[1:]
 
 
 def test_an_answer_below_the_threshold_abstains(predictor: Predictor, finished: Path) -> None:
@@ -62,8 +62,8 @@ def test_a_text_of_a_stream_is_computed_once(predictor: Predictor, monkeypatch: 
     again = [*TEXTS, *TEXTS[::-1], *TEXTS]
     answers = list(counting.stream(again))
     assert counting.backend.texts == len(TEXTS)
-    wanted = predictor(TEXTS)
-    for one, other in zip(answers, [*wanted, *wanted[::-1], *wanted], strict=True):
+    expected = predictor(TEXTS)
+    for one, other in zip(answers, [*expected, *expected[::-1], *expected], strict=True):
         assert one == pytest.approx(other, abs=1e-5)
     assert len(counting([TEXTS[0]] * 5)) == 5
     assert counting.backend.texts == len(TEXTS) + 1
@@ -199,14 +199,14 @@ def test_strict(predictor: Predictor, finished: Path, monkeypatch: pytest.Monkey
 
 def test_columns_and_arrays_are_sequences(predictor: Predictor) -> None:
     texts = [*TEXTS[:3], "", TEXTS[3]]
-    wanted = predictor(texts)
+    expected = predictor(texts)
     frame = pandas.DataFrame({"text": texts}, index=[9, 3, 3, 1, 7])
-    for given in (
+    for column in (
         tuple(texts), np.array(texts), np.array(texts, object), pandas.Series(texts, dtype=object), frame["text"],
         pandas.Index(texts), pandas.Series([*texts[:3], None, texts[4]]),
     ):  # fmt: skip
-        assert isinstance(answers := predictor(given), list)
-        assert answers == wanted
+        assert isinstance(answers := predictor(column), list)
+        assert answers == expected
     with pytest.raises(DataError, match=r"^text 2: int given, text wanted"):
         predictor(pandas.Series(["fine", 7]))
     for table in (frame, np.array([texts])):

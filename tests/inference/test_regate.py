@@ -56,8 +56,8 @@ class TestAnotherProcessor:
 
         def loaded(precision: str = "auto", alone: bool = False, **parity: object) -> Predictor:
             files = {small: artifact.files[small]} if alone else artifact.files
-            found = dataclasses.replace(artifact, files=files, parity={**artifact.parity, **parity})
-            monkeypatch.setattr(predict, "find_model", lambda path: found)
+            changed = dataclasses.replace(artifact, files=files, parity={**artifact.parity, **parity})
+            monkeypatch.setattr(predict, "find_model", lambda path: changed)
             return load(graphs, precision)
 
         return loaded
@@ -88,8 +88,8 @@ class TestAnotherProcessor:
             r"^warning: .* this one has avx2, and \d of 32 check texts have another label than in fp32 ", said
         )
         assert said.endswith("(at most 1 may); fp32 answers in its place\n")
-        wanted = load(predictor.artifact.folder, "fp32")(TEXTS[:5])
-        assert predictor(TEXTS[:5]) == wanted
+        expected = load(predictor.artifact.folder, "fp32")(TEXTS[:5])
+        assert predictor(TEXTS[:5]) == expected
 
     @pytest.mark.parametrize(
         ("settings", "fix"),
@@ -125,8 +125,8 @@ class TestAnotherProcessor:
     def test_a_task_without_labels(self, with_int8: Callable[..., Predictor], monkeypatch: pytest.MonkeyPatch) -> None:
         artifact = with_int8().artifact
         task = SimpleNamespace(agreement=lambda ours, theirs: None, tokenise=tokens.tokenise)
-        wanted = read_check(artifact.folder).outputs_fp32
+        expected = read_check(artifact.folder).outputs_fp32
         for share, passes in ((0.009, True), (0.011, False)):
-            outputs = wanted + np.float32(share) * np.abs(wanted).max()
+            outputs = expected + np.float32(share) * np.abs(expected).max()
             monkeypatch.setattr("distilora.inference.regate.run_rows", lambda *rest, outputs=outputs: outputs)
             assert regate(artifact, task, OnnxBackend(artifact, "int8"))[0] == passes

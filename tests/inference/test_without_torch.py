@@ -55,10 +55,10 @@ def test_no_torch_is_needed(finished: Path, tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert [answer["label"] for answer in found["answers"]] == ["neg", "pos", "neg"]
+    report = json.loads(done.stdout)
+    assert [answer["label"] for answer in report["answers"]] == ["neg", "pos", "neg"]
     scaled = (np.asarray([3, 22, 5]) - 5.0) / load(finished, "fp32").artifact.temperature
-    assert [answer["p_pos"] for answer in found["answers"]] == pytest.approx(1 / (1 + np.exp(-scaled)))
+    assert [answer["p_pos"] for answer in report["answers"]] == pytest.approx(1 / (1 + np.exp(-scaled)))
     assert [row["label"] for row in read(tmp_path / "out.csv")] == ["pos", "", "neg"]
-    assert "torch is not installed; install it with: pip install 'distilora[train]'" in found["said"]
-    assert (found["heavy"], found["trainer"]) == ([], [])
+    assert "torch is not installed; install it with: pip install 'distilora[train]'" in report["said"]
+    assert (report["heavy"], report["trainer"]) == ([], [])

@@ -43,12 +43,12 @@ def alone(network: Network, rows: Rows) -> list[torch.Tensor]:
 def test_states_are_those_of_each_row_alone(family: Path, route: str) -> None:
     network, rows = network_of(family, route), random_rows()
     states = network.encode(rows)
-    wanted = alone(network_of(family, "padded"), rows)
+    expected = alone(network_of(family, "padded"), rows)
     close = {"rtol": 0.0, "atol": 2e-5}
-    torch.testing.assert_close(states.first(), torch.stack([hidden[0] for hidden in wanted]), **close)
-    torch.testing.assert_close(states.tokens(), torch.cat(wanted), **close)
-    torch.testing.assert_close(states.first(), torch.stack([hidden[0] for hidden in wanted]), **close)
-    torch.testing.assert_close(states.mean(), torch.stack([hidden.mean(0) for hidden in wanted]), **close)
+    torch.testing.assert_close(states.first(), torch.stack([hidden[0] for hidden in expected]), **close)
+    torch.testing.assert_close(states.tokens(), torch.cat(expected), **close)
+    torch.testing.assert_close(states.first(), torch.stack([hidden[0] for hidden in expected]), **close)
+    torch.testing.assert_close(states.mean(), torch.stack([hidden.mean(0) for hidden in expected]), **close)
     network.pooling = "cls"
     assert torch.equal(states.pooled(), states.first())
     network.pooling = "mean"
@@ -74,47 +74,47 @@ def test_each_family_takes_the_route_it_can(family: Path) -> None:
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_gradients_are_those_of_the_padded_network(encoder: Path, settings: dict, pooling: str) -> None:
     rows, targets = random_rows(), [0, 1, 1, 0, 1, 0]
-    found = {}
+    by_route = {}
     for route in ROUTES:
         network = network_of(encoder, route, **settings).train()
         network.pooling = pooling
         loss = TASK.loss(network(rows), targets).sum()
         loss.backward()
         assert network.computes_blocks == (route == "blocks")
-        found[route] = loss.item(), {name: p.grad for name, p in network.trained().items()}
-    largest = max(float(grad.abs().max()) for grad in found["padded"][1].values() if grad is not None)
+        by_route[route] = loss.item(), {name: p.grad for name, p in network.trained().items()}
+    largest = max(float(grad.abs().max()) for grad in by_route["padded"][1].values() if grad is not None)
     assert largest > 0.01
     for route in ("blocks", "modules"):
-        assert found[route][0] == pytest.approx(found["padded"][0], rel=1e-5)
-        assert found[route][1].keys() == found["padded"][1].keys()
-        for name, wanted in found["padded"][1].items():
-            got = found[route][1][name]
-            if wanted is None or not wanted.any():
+        assert by_route[route][0] == pytest.approx(by_route["padded"][0], rel=1e-5)
+        assert by_route[route][1].keys() == by_route["padded"][1].keys()
+        for name, expected in by_route["padded"][1].items():
+            got = by_route[route][1][name]
+            if expected is None or not expected.any():
                 assert got is None or not got.any(), name
             else:
-                torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-5 * largest, msg=name)
+                torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-5 * largest, msg=name)
 
 
 def test_gradients_of_an_encoder_of_each_family(family: Path) -> None:
-    rows, found = random_rows(), []
+    rows, gradients = random_rows(), []
     for route in ("blocks", "padded"):
         network = network_of(family, route).train()
         TASK.loss(network(rows), [0, 1, 1, 0, 1, 0]).sum().backward()
-        found.append({name: p.grad for name, p in network.trained().items()})
-    largest = max(float(grad.abs().max()) for grad in found[1].values())
-    for name, wanted in found[1].items():
-        torch.testing.assert_close(found[0][name], wanted, rtol=1e-3, atol=2e-5 * largest, msg=name)
+        gradients.append({name: p.grad for name, p in network.trained().items()})
+    largest = max(float(grad.abs().max()) for grad in gradients[1].values())
+    for name, expected in gradients[1].items():
+        torch.testing.assert_close(gradients[0][name], expected, rtol=1e-3, atol=2e-5 * largest, msg=name)
 
 
 @torch.no_grad()
 def test_half_precision_is_near(encoder: Path) -> None:
     rows = random_rows()
-    wanted = network_of(encoder, "padded")(rows)
+    expected = network_of(encoder, "padded")(rows)
     for route in ROUTES:
         with torch.autocast("cpu", torch.bfloat16):
             got = network_of(encoder, route, "bf16")(rows)
         assert got.dtype == torch.float32
-        assert (got - wanted).abs().max() < 0.05 * wanted.abs().max()
+        assert (got - expected).abs().max() < 0.05 * expected.abs().max()
 
 
 @torch.no_grad()
@@ -182,8 +182,8 @@ def test_an_adapter_is_chosen_by_name(network: Network, encoder: Path, tmp_path:
         if ".other." in name:
             parameter.zero_()
     rows = random_rows()
-    wanted = network(rows)
-    assert torch.equal(loaded(rows), wanted)
+    expected = network(rows)
+    assert torch.equal(loaded(rows), expected)
     assert loaded(rows, adapter="other").abs().max() == 0
     assert loaded(rows).abs().max() == 0  # kept until another is named
-    assert torch.equal(loaded(rows, adapter="default"), wanted)
+    assert torch.equal(loaded(rows, adapter="default"), expected)

@@ -31,6 +31,6 @@ def test_an_empty_environment(finished: Path, tmp_path: Path) -> None:
     command = [tmp_path / "venv" / "bin" / "distilora", "predict", tmp_path / "graph", "superb film", "dull", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=clean, cwd=tmp_path)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
-    for answer, wanted in zip(answers, load(tmp_path / "graph")(["superb film", "dull"]), strict=True):
-        assert answer["label"] == wanted["label"]
-        assert answer["p_pos"] == pytest.approx(wanted["p_pos"], abs=1e-5)
+    for answer, expected in zip(answers, load(tmp_path / "graph")(["superb film", "dull"]), strict=True):
+        assert answer["label"] == expected["label"]
+        assert answer["p_pos"] == pytest.approx(expected["p_pos"], abs=1e-5)

@@ -145,11 +145,11 @@ def trained(encoder: Path, reviews: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     """Gives a short run that has been trained and is not saved."""
 
     def run(folder: Path) -> Run:
-        found = Run(tiny_config(folder, reviews, encoder, **SHORT))
-        found.read()
-        found.build()
-        found.fit()
-        return found
+        trained_run = Run(tiny_config(folder, reviews, encoder, **SHORT))
+        trained_run.read()
+        trained_run.build()
+        trained_run.fit()
+        return trained_run
 
     no_fresh_process(monkeypatch)
     return run
@@ -254,24 +254,24 @@ def test_in_a_checkpoint(
             save(tmp_path, 6)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000004", "00000005"]
     trained, optimizer = fresh(1)
-    found = load_checkpoint(tmp_path, "ours", trained, optimizer)
-    assert found is not None
-    assert found[0].update == 5
+    loaded = load_checkpoint(tmp_path, "ours", trained, optimizer)
+    assert loaded is not None
+    assert loaded[0].update == 5
     assert all(torch.equal(trained[name], parameter) for name, parameter in before.items())
 
 
 def test_another_error_is_left_as_it_is(tmp_path: Path) -> None:
     for error in (PermissionError(errno.EACCES, "Permission denied"), ValueError("a bug")):
-        with pytest.raises(type(error)) as found, writing_run(tmp_path):
+        with pytest.raises(type(error)) as raised, writing_run(tmp_path):
             raise error
-        assert found.value is error
+        assert raised.value is error
 
 
 def test_the_command_that_goes_on_can_be_typed(tmp_path: Path) -> None:
     folder = tmp_path / "a run's folder"
     folder.mkdir()
     (folder / "run.yaml").touch()
-    with pytest.raises(OutputError) as found, writing_run(folder):
+    with pytest.raises(OutputError) as raised, writing_run(folder):
         raise NO_ROOM
-    command = str(found.value).rpartition(" with: ")[2]
+    command = str(raised.value).rpartition(" with: ")[2]
     assert shlex.split(command) == ["distilora", "train", "--resume", str(folder)]

@@ -64,7 +64,7 @@ def test_before_torch_is_loaded(files: Path, finished: Path, encoder: Path, revi
         ("--adapter.last_blocks", "3"): "adapter.last_blocks: 3 given, but the encoder has 2; give fewer",
         ("--training.tracker", "mlflow"): "training.tracker: mlflow is not installed",
         ("--output", str(finished)): f"output: {finished} is not empty; give another --output or --overwrite",
-        ("--adapter.method", "head", "--adapter.r", "4"): "adapter.r: given, but method head has no low-rank update; drop it",
+        ("--adapter.method", "head", "--adapter.r", "4"): "adapter.r: given, but method head does not use it; drop it",
     }  # fmt: skip
     commands = [[*begin, "--data.path", str(reviews), *words] for words in cases]
     done = subprocess.run(
@@ -149,18 +149,18 @@ def test_a_run_can_be_resumed_from_anywhere(
     config = tiny_config(
         Path("run"), Path("reviews.csv"), Path("tiny"), data__test_path="test.csv", data__unlabelled="test.csv"
     )
-    found = check_run(config).config
-    assert found.output == "run"
+    checked = check_run(config).config
+    assert checked.output == "run"
     for path, name in (
-        (found.data.path, "reviews.csv"),
-        (found.data.test_path, "test.csv"),
-        (found.data.unlabelled, "test.csv"),
-        (found.encoder.name, "tiny"),
+        (checked.data.path, "reviews.csv"),
+        (checked.data.test_path, "test.csv"),
+        (checked.data.unlabelled, "test.csv"),
+        (checked.encoder.name, "tiny"),
     ):
         assert path == str(tmp_path / name)
     (tmp_path / "run").mkdir()
     write_recipe(tmp_path / "run" / "run.yaml", config)  # as earlier versions wrote it: still read from this folder
-    assert check_run(resume_config("run"), resume=True).config.data == found.data
+    assert check_run(resume_config("run"), resume=True).config.data == checked.data
 
 
 @pytest.mark.parametrize("name", ["embedded", "owner/name"])
@@ -188,7 +188,7 @@ def test_a_setting_that_the_method_does_not_use(method: str, flags: set, recipe:
     if named is None:
         check_given(config, flags, recipe)
         return
-    with pytest.raises(ConfigError, match=f"^adapter.{named}: given, but method {method} has no low-rank update"):
+    with pytest.raises(ConfigError, match=f"^adapter.{named}: given, but method {method} does not use it"):
         check_given(config, flags, recipe)
 
 
@@ -196,6 +196,4 @@ def test_the_library_is_warned_of_a_setting_that_is_not_used(encoder: Path, revi
     progress.quiet(False)
     config = tiny_config(Path("run"), reviews, encoder, adapter__method="head")
     say_what_is_used(config, check_run(config).encoder)
-    assert (
-        "warning: adapter.r, adapter.alpha: not used, method head has no low-rank update\n" in capsys.readouterr().err
-    )
+    assert "warning: adapter.r, adapter.alpha: not used by method head\n" in capsys.readouterr().err

@@ -113,8 +113,8 @@ def test_the_same_in_another_place_goes_on(begun: Path, tmp_path: Path, monkeypa
     for name in (".model.123.tmp", "checkpoints/.00000099.123.tmp"):
         (base / "run" / name / "adapter").mkdir(parents=True)
     monkeypatch.delattr(fit, "make_update")  # nothing is left to train
-    found = fitted(Run(resume_config(base / "run"), resume=True))
-    assert (found.state.update, found.updates) == (15, 15)
+    result = fitted(Run(resume_config(base / "run"), resume=True))
+    assert (result.state.update, result.updates) == (15, 15)
     assert temporary(base / "run") == []
 
 

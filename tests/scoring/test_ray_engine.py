@@ -40,11 +40,11 @@ def descendants(process: int) -> dict[int, str]:
             lines[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
         except OSError:
             continue
-    found, last = {process}, 0
-    while len(found) != last:
-        last = len(found)
-        found |= {child for child, parent in parents.items() if parent in found}
-    return {child: lines[child] for child in found - {process}}
+    family, last = {process}, 0
+    while len(family) != last:
+        last = len(family)
+        family |= {child for child, parent in parents.items() if parent in family}
+    return {child: lines[child] for child in family - {process}}
 
 
 def workers(process: int) -> set[int]:
@@ -97,12 +97,12 @@ def test_a_worker_killed_in_the_middle(finished: Path, tmp_path: Path, monkeypat
     assert 5 <= killed_at < ROWS // SHARD - 4  # in the middle
     assert len(seen) >= 3  # another one came for it
     assert "deprecat" not in said.lower()
-    found, wanted = contents(Path("out")), contents(Path("here"))
-    assert set(found) == set(wanted)
-    for name in wanted:
+    actual, expected = contents(Path("out")), contents(Path("here"))
+    assert set(actual) == set(expected)
+    for name in expected:
         if name != "score.json":
-            assert found[name] == wanted[name], name
-    states = [json.loads(content["score.json"]) for content in (found, wanted)]
+            assert actual[name] == expected[name], name
+    states = [json.loads(content["score.json"]) for content in (actual, expected)]
     assert states[0] == states[1]
     assert [row["text"] for row in shards(Path("out"))] == [text for i, text in enumerate(texts) if i % 13]
     assert len(rejects(Path("out"))) == len([i for i in range(ROWS) if i % 13 == 0])
@@ -134,7 +134,7 @@ def job(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     settings = asked.computing(resolve(artifact, asked.backend, asked.precision, asked.device, asked.base))
     plan = make_plan(str(source), restore(artifact.task["name"], artifact.task["settings"]), None, 30)
     model = {name: (artifact.folder / name).read_bytes() for name in ["artifact.json", *artifact.files]}
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get=lambda held: held))
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get=lambda reference: reference))
     threads = torch.get_num_threads()
     monkeypatch.chdir(tmp_path)
     yield {

@@ -61,18 +61,18 @@ def test_bad_rows_of_a_csv_go_to_the_rejects(finished: Path, tmp_path: Path) -> 
     rows = list(shards(out))
     assert [row["id"] for row in rows] == ["1", "7", "9", "12"]
     assert [row["text"] for row in rows] == ["two\nlines, superb", "fine", 'a "quoted" word', "last"]
-    found = rejects(out)
-    assert (counts["rows"], counts["rejects"]) == (4, len(found)) == (4, 7)
-    assert {one["file"] for one in found} == {str(source)}
-    assert [(one["row"], one["reason"].split(";")[0]) for one in found] == [
+    rejected = rejects(out)
+    assert (counts["rows"], counts["rejects"]) == (4, len(rejected)) == (4, 7)
+    assert {one["file"] for one in rejected} == {str(source)}
+    assert [(one["row"], one["reason"].split(";")[0]) for one in rejected] == [
         (2, "2 cells under 3 columns"), (3, "the text is blank"), (4, "the text is blank"),
         (5, "line 7: byte 6 is not UTF-8"), (6, "',' expected after '\"'"), (10, "4 cells under 3 columns"),
         (11, "',' expected after '\"'"),
     ]  # fmt: skip
-    assert found[0]["raw"] == "2,only"
-    assert found[1]["values"] == {"id": "3", "text": "", "label": "pos"}
-    assert found[3]["raw"] == "5,caf\\xe9,pos"
-    assert found[4]["raw"] == '6,"open, dull,neg'
+    assert rejected[0]["raw"] == "2,only"
+    assert rejected[1]["values"] == {"id": "3", "text": "", "label": "pos"}
+    assert rejected[3]["raw"] == "5,caf\\xe9,pos"
+    assert rejected[4]["raw"] == '6,"open, dull,neg'
 
 
 def test_bad_rows_of_jsonl_go_to_the_rejects(finished: Path, tmp_path: Path) -> None:
@@ -82,8 +82,8 @@ def test_bad_rows_of_jsonl_go_to_the_rejects(finished: Path, tmp_path: Path) -> 
              b'{"text": "warm", "n": null, "odd": "x"}', b'{"text": "good", "odd": 3}']  # fmt: skip
     source.write_bytes(b"\n".join(lines) + b"\n")
     run(finished, source, out, shard_rows=2)
-    kept = [{name: row[name] for name in ("text", "n", "deep", "odd")} for row in shards(out)]
-    assert kept == [  # whole and broken numbers are numbers; what is of several kinds or nested is JSON text
+    scored = [{name: row[name] for name in ("text", "n", "deep", "odd")} for row in shards(out)]
+    assert scored == [  # whole and broken numbers are numbers; what is of several kinds or nested is JSON text
         {"text": "fine", "n": 1.0, "deep": None, "odd": None},
         {"text": "dull", "n": 1.5, "deep": '{"a": [1]}', "odd": None},
         {"text": "warm", "n": None, "deep": None, "odd": '"x"'},
@@ -108,11 +108,11 @@ def test_parquet_keeps_its_types(finished: Path, tmp_path: Path) -> None:
     rows = [{"text": t, "n": None if i < 6 else i, "list": [i], "none": None, "kind": "k"} for i, t in enumerate(texts)]
     parquet.write_table(pa.Table.from_pylist(rows, schema), source, row_group_size=4)
     run(finished, source, out, shard_rows=3)
-    found = [parquet.read_table(path) for path in sorted(out.glob("shard-*"))]
-    assert [table.num_rows for table in found] == [3, 1, 3, 1]
-    wanted = [field.type for field in schema]
-    wanted[3] = pa.string()
-    assert all(table.schema.types[:5] == wanted for table in found)
+    tables = [parquet.read_table(path) for path in sorted(out.glob("shard-*"))]
+    assert [table.num_rows for table in tables] == [3, 1, 3, 1]
+    expected = [field.type for field in schema]
+    expected[3] = pa.string()
+    assert all(table.schema.types[:5] == expected for table in tables)
     assert [row["n"] for row in shards(out)] == [None, None, None, None, 6, 7, 8, 9]
     assert [(one["row"], one["values"]["list"]) for one in rejects(out)] == [(5, [4]), (6, [5])]
 

@@ -70,9 +70,9 @@ def test_killed_ten_times(finished: Path, tmp_path: Path) -> None:
     def run(kills: list[tuple[int, float]], output: Path) -> list[list[int]]:
         command = [sys.executable, "-c", DRIVER, json.dumps(kills), *words, "--output", str(output)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=280)
-        found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
-        assert found[-1] == [0, 0], done.stderr
-        return found[:-1]
+        progress = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+        assert progress[-1] == [0, 0], done.stderr
+        return progress[:-1]
 
     run([], whole)
     rng = random.Random(7)

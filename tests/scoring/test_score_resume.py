@@ -130,8 +130,8 @@ def stopped(finished: Path, source: Path, out: Path, patch: pytest.MonkeyPatch, 
         with pytest.raises(Killed):
             run(finished, source, out, **changes)
     assert [path.name for path in sorted((out / "parts").iterdir())] == ["00000.json"]
-    found: dict[str, Any] = json.loads((out / "score.json").read_text())
-    return found
+    state: dict[str, Any] = json.loads((out / "score.json").read_text())
+    return state
 
 
 @pytest.mark.parametrize(("first", "then", "precision"), [([], ["avx512_bf16"], "fp32"), (["avx512_bf16"], [], "bf16")])
@@ -203,16 +203,16 @@ def test_nothing_of_others_is_removed(finished: Path, tmp_path: Path, monkeypatc
                 run(finished, source, tmp_path / "others", overwrite=overwrite)
             assert contents(tmp_path / "others") == before
     stopped(finished, source, out, monkeypatch)
-    kept = {"parts/notes.txt", ".notes.tmp", "shard-of-mine.txt", ".shard-00001.parquet.7.tmp/mine"}
-    for name in kept:
+    foreign = {"parts/notes.txt", ".notes.tmp", "shard-of-mine.txt", ".shard-00001.parquet.7.tmp/mine"}
+    for name in foreign:
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_text("mine")
     (out / ".shard-00001.parquet.8.tmp").write_text("left by a killed process")
     run(finished, source, out)
-    wanted = {"rejects.jsonl", "score.json", *(f"shard-0000{i}.parquet" for i in range(3))}
-    assert set(contents(out)) == kept | wanted
+    expected = {"rejects.jsonl", "score.json", *(f"shard-0000{i}.parquet" for i in range(3))}
+    assert set(contents(out)) == foreign | expected
     assert run(finished, source, out, overwrite=True, shard_rows=200)["shards"] == 1
-    assert set(contents(out)) == kept | (wanted - {"shard-00001.parquet", "shard-00002.parquet"})
+    assert set(contents(out)) == foreign | (expected - {"shard-00001.parquet", "shard-00002.parquet"})
 
 
 def test_killed_while_overwriting_it_starts_anew(

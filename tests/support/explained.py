@@ -19,4 +19,4 @@ class Counting:
     def run(self, rows: Rows) -> NDArray[np.float32]:
         texts = [rows.ids[rows.offsets[i] : rows.offsets[i + 1]].tolist() for i in range(len(rows))]
         sums = [sum((i in self.good) - (i in self.bad) for i in ids) for ids in texts]
-        return np.array([[0, found] for found in sums], np.float32)
+        return np.array([[0, total] for total in sums], np.float32)

@@ -16,8 +16,8 @@ TEXTS = [text for text, _ in tiny_reviews(130, 9)]
 
 
 def run(finished: Path, source: object, out: object, **changes: Any) -> dict[str, Any]:
-    given: dict[str, Any] = {"precision": "fp32", "device": "cpu", "shard_rows": 50, **changes}
-    return score.score(Scoring(str(finished), str(source), str(out), **given))
+    settings: dict[str, Any] = {"precision": "fp32", "device": "cpu", "shard_rows": 50, **changes}
+    return score.score(Scoring(str(finished), str(source), str(out), **settings))
 
 
 def shards(out: Path, kind: str = "parquet") -> Iterator[dict[str, Any]]:

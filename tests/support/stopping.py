@@ -21,12 +21,12 @@ ADAPTER = "model/adapter/adapter_model.safetensors"
 def told(folder: Path) -> dict[str, Any]:
     """The figures and the adapter of a finished run, without what clocks and the machine's memory said."""
     metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
-    kept = {name: metrics[name] for name in ("data", "parameters", "evaluations", "notes")}
-    kept["training"] = {
+    comparable = {name: metrics[name] for name in ("data", "parameters", "evaluations", "notes")}
+    comparable["training"] = {
         k: v for k, v in metrics["training"].items() if k not in ("seconds", "updating_seconds", "examples_per_s")
     }
-    kept["evaluations"] = without_times(kept["evaluations"])
-    return {**kept, "adapter": sha256(folder / ADAPTER)}
+    comparable["evaluations"] = without_times(comparable["evaluations"])
+    return {**comparable, "adapter": sha256(folder / ADAPTER)}
 
 
 def without_times(evaluations: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -23,11 +23,11 @@ def loss(logits: np.ndarray, targets: np.ndarray, temperature: float) -> float:
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
 def test_it_is_found(temperature: float, classes: int) -> None:
     logits, targets = drawn(temperature, classes)
-    found = fit_temperature(logits, targets.tolist())
-    assert found == pytest.approx(temperature, rel=0.06)
-    for other in (0.97 * found, 1.03 * found, temperature, 1.0):
-        assert loss(logits, targets, found) <= loss(logits, targets, other) + 1e-9
-    assert np.array_equal((logits / found).argmax(1), logits.argmax(1))
+    fitted = fit_temperature(logits, targets.tolist())
+    assert fitted == pytest.approx(temperature, rel=0.06)
+    for other in (0.97 * fitted, 1.03 * fitted, temperature, 1.0):
+        assert loss(logits, targets, fitted) <= loss(logits, targets, other) + 1e-9
+    assert np.array_equal((logits / fitted).argmax(1), logits.argmax(1))
 
 
 def test_it_stays_within_bounds() -> None:

@@ -29,8 +29,8 @@ def test_an_unrelated_label_is_refused() -> None:
         "data.label_column: no column 'stars', the label of training (columns: review, label); name one with "
         "--data.label_column"
     )
-    given = SourceConfig(label_column="label")
-    assert measured_columns(TASK, source(), ("review", "label"), given) == ("review", "label")
+    columns = SourceConfig(label_column="label")
+    assert measured_columns(TASK, source(), ("review", "label"), columns) == ("review", "label")
     with pytest.raises(DataError, match=r"^data\.label_column: no column 'grade'"):
         measured_columns(TASK, source(), ("review", "stars"), SourceConfig(label_column="grade"))
 
@@ -46,8 +46,8 @@ def test_a_label_that_the_source_declares_is_taken(capsys: pytest.CaptureFixture
 def test_another_text_column_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert measured_columns(TASK, source(), ("sentence", "stars"), SourceConfig()) == ("sentence", "stars")
     assert capsys.readouterr().err == "note: no column 'review' as in training: texts are read from 'sentence'\n"
-    given = SourceConfig(text_column="sentence")
-    assert measured_columns(TASK, source(), ("sentence", "stars"), given) == ("sentence", "stars")
+    columns = SourceConfig(text_column="sentence")
+    assert measured_columns(TASK, source(), ("sentence", "stars"), columns) == ("sentence", "stars")
     assert capsys.readouterr().err == ""
 
 

@@ -29,8 +29,8 @@ def numbered(path: Path) -> Path:
 @pytest.mark.parametrize("labels", [("0", "1"), (0, 1.0), ("pos", "0")])
 def test_whole_numbers_for_words_are_said_once(labels: tuple[object, ...], capsys: pytest.CaptureFixture[str]) -> None:
     notes: list[str] = []
-    given = records(*labels, *labels)
-    assert list(match_labels(given, TASK, None, "other.csv", notes)) == given
+    labelled = records(*labels, *labels)
+    assert list(match_labels(labelled, TASK, None, "other.csv", notes)) == labelled
     assert notes == [f"Labels of other.csv {NOTE}"]
     assert capsys.readouterr().err == f"warning: {notes[0]}\n"
 

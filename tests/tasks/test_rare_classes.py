@@ -76,14 +76,14 @@ def test_what_cannot_be_held_out_and_the_advice(tmp_path: Path) -> None:
     ):
         parts_of(path)
     write_csv(tmp_path / "data" / "validation.csv", tiny_reviews(6, 1))
-    given = {"validation_split": "validation"}
+    settings = {"validation_split": "validation"}
     with pytest.raises(
         ConfigError, match=r"^data\.heldout: none of 2 .*; add examples, or give --data\.test_split none$"
     ):
-        parts_of(path.parent, **given)
-    assert len(parts_of(path.parent, **given, test_split="none").train) == 2
+        parts_of(path.parent, **settings)
+    assert len(parts_of(path.parent, **settings, test_split="none").train) == 2
     test = write_csv(tmp_path / "test.csv", tiny_reviews(6, 2))
-    assert len(parts_of(path.parent, **given, test_path=str(test)).train) == 2
+    assert len(parts_of(path.parent, **settings, test_path=str(test)).train) == 2
     write_csv(path, tiny_reviews(20))
     assert len(parts_of(path).train) == 15
 

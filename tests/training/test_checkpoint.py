@@ -22,14 +22,14 @@ def test_everything_is_given_back(tmp_path: Path) -> None:
     step(trained, optimizer)
     torch.manual_seed(12)
 
-    found = load_checkpoint(tmp_path, "ours", other, other_optimizer)
-    assert found is not None
-    assert found[0] == state
-    assert found[1].weights.keys() == best.weights.keys()
-    assert all(torch.equal(found[1].weights[name], value) for name, value in best.weights.items())
-    assert found[1].outputs is not None
+    checkpoint = load_checkpoint(tmp_path, "ours", other, other_optimizer)
+    assert checkpoint is not None
+    assert checkpoint[0] == state
+    assert checkpoint[1].weights.keys() == best.weights.keys()
+    assert all(torch.equal(checkpoint[1].weights[name], value) for name, value in best.weights.items())
+    assert checkpoint[1].outputs is not None
     assert best.outputs is not None
-    assert torch.equal(found[1].outputs, best.outputs)
+    assert torch.equal(checkpoint[1].outputs, best.outputs)
     assert torch.equal(torch.rand(3), drawn)
     step(other, other_optimizer)  # the same random numbers, moments and weights: the same next step
     for name, parameter in trained.items():
@@ -57,9 +57,9 @@ def test_two_are_kept(tmp_path: Path) -> None:
     for update in (8, 9, 10, 110):
         save(tmp_path, update)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000010", "00000110"]
-    found = load_checkpoint(tmp_path, "ours", *fresh())
-    assert found is not None
-    assert found[0].update == 110
+    checkpoint = load_checkpoint(tmp_path, "ours", *fresh())
+    assert checkpoint is not None
+    assert checkpoint[0].update == 110
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,9 @@ def test_a_damaged_one_is_passed_over(tmp_path: Path, name: str, how: str, capsy
     if how == "cut":
         file.write_bytes(content[:-1])
     trained, optimizer = fresh(1)
-    found = load_checkpoint(tmp_path, "ours", trained, optimizer)
-    assert found is not None
-    assert found[0].update == 5
+    checkpoint = load_checkpoint(tmp_path, "ours", trained, optimizer)
+    assert checkpoint is not None
+    assert checkpoint[0].update == 5
     assert all(torch.equal(trained[n], parameter) for n, parameter in before.items())
     assert "00000006 is damaged" in capsys.readouterr().err
 
@@ -100,9 +100,9 @@ def test_one_changed_byte_anywhere_is_noticed(tmp_path: Path, name: str, capsys:
         changed[place] ^= 1 << rng.randrange(8)
         file.write_bytes(changed)
         trained, optimizer = fresh(1)
-        found = load_checkpoint(tmp_path, "ours", trained, optimizer)
-        assert found is not None
-        assert found[0].update == 5, f"byte {place}"
+        checkpoint = load_checkpoint(tmp_path, "ours", trained, optimizer)
+        assert checkpoint is not None
+        assert checkpoint[0].update == 5, f"byte {place}"
         assert all(torch.equal(trained[n], parameter) for n, parameter in before.items())
         assert f"{file.parent} is damaged" in capsys.readouterr().err
 
@@ -125,9 +125,9 @@ def test_one_of_other_data_is_refused(tmp_path: Path) -> None:
 def test_one_that_was_never_finished_is_not_seen(tmp_path: Path) -> None:
     save(tmp_path, 5)
     (tmp_path / ".00000006.1.tmp").mkdir()
-    found = load_checkpoint(tmp_path, "ours", *fresh())
-    assert found is not None
-    assert found[0].update == 5
+    checkpoint = load_checkpoint(tmp_path, "ours", *fresh())
+    assert checkpoint is not None
+    assert checkpoint[0].update == 5
 
 
 def test_a_system_that_cannot_flush_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

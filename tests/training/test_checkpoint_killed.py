@@ -70,10 +70,10 @@ def test_killed_at_any_operation_of_a_checkpoint(
     found_seeds = []
     for operation in range(100):
         folder = tmp_path / str(operation) / "checkpoints"
-        wanted = {}
+        expected = {}
         for seed, update in enumerate(updates):
             state, *parts = prepared(update, seed)
-            wanted[seed] = everything(*parts)
+            expected[seed] = everything(*parts)
             with monkeypatch.context() as patch:
                 done = kill_at(operation if seed == len(updates) - 1 else 1000, patch)
                 try:
@@ -85,15 +85,15 @@ def test_killed_at_any_operation_of_a_checkpoint(
         let_go(folder.parent)
         assert temporary(folder.parent) == []
         trained, optimizer = fresh(99)
-        found = load_checkpoint(folder, "ours", trained, optimizer)
-        if found is None:
+        loaded = load_checkpoint(folder, "ours", trained, optimizer)
+        if loaded is None:
             assert len(updates) == 1, f"none left, killed after {done}"
             found_seeds.append(-1)
             continue
-        seed = int(found[0].seconds)
-        assert seed >= len(updates) - 2, f"{found[0]}, killed after {done}"
-        assert found[0].update == updates[seed]
-        for ours, theirs in zip(everything(trained, optimizer, found[1]), wanted[seed], strict=True):
+        seed = int(loaded[0].seconds)
+        assert seed >= len(updates) - 2, f"{loaded[0]}, killed after {done}"
+        assert loaded[0].update == updates[seed]
+        for ours, theirs in zip(everything(trained, optimizer, loaded[1]), expected[seed], strict=True):
             assert ours is not None
             assert theirs is not None
             assert torch.equal(ours, theirs), f"mixed, killed after {done}"

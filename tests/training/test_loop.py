@@ -28,8 +28,10 @@ VALIDATION = [0.692461, 0.694236]
 
 
 def build(encoder: Path) -> Network:
-    found = find_encoder(str(encoder))
-    return new_network(found, TASK, AdapterConfig(r=4), precision="fp32", device=torch.device("cpu"), dropout=0.0)
+    tiny_encoder = find_encoder(str(encoder))
+    return new_network(
+        tiny_encoder, TASK, AdapterConfig(r=4), precision="fp32", device=torch.device("cpu"), dropout=0.0
+    )
 
 
 def run(
@@ -41,17 +43,17 @@ def run(
 
 
 @pytest.mark.parametrize(
-    ("schedule", "wanted"),
+    ("schedule", "expected"),
     [
         ("linear", [0.5, 1.0, 1.0, 7 / 8, 0.5, 1 / 8]),
         ("cosine", [0.5, 1.0, 1.0, 0.5 + 0.5 * np.cos(np.pi / 8), 0.5, 0.5 - 0.5 * np.cos(np.pi / 8)]),
         ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
     ],
 )
-def test_learning_rate(schedule: str, wanted: list[float]) -> None:
+def test_learning_rate(schedule: str, expected: list[float]) -> None:
     config = TrainingConfig(warmup=0.2, schedule=schedule)
     rates = [learning_rate(update, 10, config) for update in range(10)]
-    assert [rates[i] for i in (0, 1, 2, 3, 6, 9)] == pytest.approx(wanted)
+    assert [rates[i] for i in (0, 1, 2, 3, 6, 9)] == pytest.approx(expected)
     assert learning_rate(10, 10, config) == pytest.approx(1.0 if schedule == "constant" else 0.0)
 
 
@@ -189,32 +191,32 @@ def test_an_accelerator_of_the_caller_s_stays_as_it_was(encoder: Path, tmp_path:
         np.testing.assert_array_equal(fitted.outputs, alone.outputs)
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
-        for state, kept in zip((AcceleratorState, PartialState, GradientState), before, strict=True):
+        for state, expected in zip((AcceleratorState, PartialState, GradientState), before, strict=True):
             state._shared_state.clear()
-            state._shared_state.update(kept)
+            state._shared_state.update(expected)
 
 
 def test_random_numbers_of_the_caller_go_on(encoder: Path, tmp_path: Path) -> None:
     import random
 
     torch.manual_seed(11)
-    wanted = torch.rand(3), np.random.default_rng(11).random(), random.Random(11).random()
+    expected = torch.rand(3), np.random.default_rng(11).random(), random.Random(11).random()
     torch.manual_seed(11)
     np.random.seed(11)
     random.seed(11)
     states = np.random.get_state()[1].tolist(), random.getstate()
     network = build(encoder)
     run(network, tmp_path / "one", epochs=1, dropout=0.1)
-    assert torch.equal(torch.rand(3), wanted[0])
+    assert torch.equal(torch.rand(3), expected[0])
     assert (np.random.get_state()[1].tolist(), random.getstate()) == states
 
 
 def test_dropout_is_drawn_from_the_seed_alone(encoder: Path, tmp_path: Path) -> None:
     losses = []
     for number, seed in enumerate((0, 0, 1)):
-        found = find_encoder(str(encoder))
+        tiny_encoder = find_encoder(str(encoder))
         network = new_network(
-            found, TASK, AdapterConfig(r=4), precision="fp32", device=torch.device("cpu"), dropout=0.5
+            tiny_encoder, TASK, AdapterConfig(r=4), precision="fp32", device=torch.device("cpu"), dropout=0.5
         )
         torch.manual_seed(number)  # what the caller drew before is no matter
         fitted = run(network, tmp_path / str(number), epochs=1, seed=seed)
@@ -232,7 +234,7 @@ def test_a_tracker_that_is_not_installed(encoder: Path, reviews: Path, tmp_path:
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_and_resumed_is_the_same(encoder: Path, tmp_path: Path, signal_number: int) -> None:
     alone = build(encoder)
-    wanted = run(alone, tmp_path / "alone", epochs=3)
+    expected = run(alone, tmp_path / "alone", epochs=3)
     stopped = build(encoder)
     steps = iter(range(14))
 
@@ -249,10 +251,10 @@ def test_stopped_and_resumed_is_the_same(encoder: Path, tmp_path: Path, signal_n
     assert signal.getsignal(signal_number) is before
 
     resumed = build(encoder)
-    found = run(resumed, tmp_path / "stopped", epochs=3, resume=True)
+    fitted = run(resumed, tmp_path / "stopped", epochs=3, resume=True)
     clocks = {"seconds": 0.0, "updating": 0.0}
-    assert dataclasses.replace(found.state, **clocks) == dataclasses.replace(wanted.state, **clocks)
-    assert np.array_equal(found.outputs, wanted.outputs)
+    assert dataclasses.replace(fitted.state, **clocks) == dataclasses.replace(expected.state, **clocks)
+    assert np.array_equal(fitted.outputs, expected.outputs)
     for name, parameter in alone.trained().items():
         assert torch.equal(resumed.trained()[name], parameter)
 

@@ -138,13 +138,13 @@ def test_known_layers_weigh_what_they_must() -> None:
 @pytest.mark.parametrize("method", ["lora", "full", "head"])
 def test_weights_gradients_and_moments(method: MethodName, encoder: Path, tmp_path: Path) -> None:
     network = build(encoder, method)
-    found = trained(encoder, tmp_path, method).memory
+    memory = trained(encoder, tmp_path, method).memory
     parts = [*network.parameters(), *network.buffers()]
     learnt = [parameter.numel() * 4 for parameter in network.trained().values()]
-    assert found["weights_mb"] == pytest.approx(sum(part.numel() * part.element_size() for part in parts) / 1e6)
-    assert found["gradients_mb"] == pytest.approx(sum(learnt) / 1e6)
-    assert found["optimizer_mb"] == pytest.approx(sum(2 * size + 4 for size in learnt) / 1e6)  # 4: the step count
-    assert found["activations_mb"] > 0
+    assert memory["weights_mb"] == pytest.approx(sum(part.numel() * part.element_size() for part in parts) / 1e6)
+    assert memory["gradients_mb"] == pytest.approx(sum(learnt) / 1e6)
+    assert memory["optimizer_mb"] == pytest.approx(sum(2 * size + 4 for size in learnt) / 1e6)  # 4: the step count
+    assert memory["activations_mb"] > 0
 
 
 def test_full_holds_more_than_lora_and_lora_more_than_head(encoder: Path, tmp_path: Path) -> None:
@@ -183,10 +183,10 @@ def test_the_first_update_alone_is_measured(encoder: Path, tmp_path: Path, monke
         return done
 
     monkeypatch.setattr(fitting, "make_update", seen)
-    found = trained(encoder, tmp_path).memory
+    memory = trained(encoder, tmp_path).memory
     assert updates == [True, False, False]
-    assert met == [found] * 3
-    assert found.keys() == {"weights_mb", "gradients_mb", "optimizer_mb", "activations_mb"}
+    assert met == [memory] * 3
+    assert memory.keys() == {"weights_mb", "gradients_mb", "optimizer_mb", "activations_mb"}
 
 
 def test_smaller_micro_batches_hold_less(encoder: Path, tmp_path: Path) -> None:
@@ -202,9 +202,9 @@ def gradients(network: Network, measured: bool, targets: Sequence[int]) -> list[
     with meter.forward():
         loss = TASK.loss(network(rows(8)).float(), targets).sum()
     loss.backward()
-    found = [loss.detach(), *(p.grad.clone() for p in network.trained().values() if p.grad is not None)]
+    tensors = [loss.detach(), *(p.grad.clone() for p in network.trained().values() if p.grad is not None)]
     network.zero_grad()
-    return found
+    return tensors
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

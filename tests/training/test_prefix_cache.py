@@ -277,6 +277,6 @@ def test_room_is_taken_where_the_system_has_no_call_for_it(tmp_path: Path, monke
     monkeypatch.delattr(os, "posix_fallocate")
     with open(tmp_path / "states.bin", "wb") as stream:
         prefix._reserve(stream, 3_500_001)
-    found = (tmp_path / "states.bin").stat()
-    assert found.st_size == 3_500_001
-    assert found.st_blocks * 512 >= found.st_size  # no holes that a full disk would leave to the mapping
+    status = (tmp_path / "states.bin").stat()
+    assert status.st_size == 3_500_001
+    assert status.st_blocks * 512 >= status.st_size  # no holes that a full disk would leave to the mapping

@@ -81,8 +81,8 @@ def test_shares_are_a_partition() -> None:
             for update in plan_batches(lengths, 300 * count, 16, seed=1):
                 owner = processes[0].owners(len(lengths)) if owned else None
                 shares = [r.share(update, lengths, 300, owner) for r in processes]
-                taken = np.concatenate([batch for share in shares for batch in share])
-                assert sorted(taken) == sorted(np.concatenate(update))
+                shared = np.concatenate([batch for share in shares for batch in share])
+                assert sorted(shared) == sorted(np.concatenate(update))
                 for rank, share in zip(processes, shares, strict=True):
                     for batch in share:
                         assert len(batch) == 1 or len(batch) * lengths[batch].max() <= 300

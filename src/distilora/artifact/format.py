@@ -10,8 +10,7 @@ scores.npz        scores of held-out answers, by which a threshold of abstention
 
 and one of:
 
-adapter/          PEFT format, safetensors, all head layers included (lora, qlora)
-delta/            the weights that training changed, whole, safetensors (full, head)
+adapter/, delta/  the trained weights, in the method's form (model/adapters/saved.py)
 *.safetensors     a complete Transformers model (`export --to merged`)
 *.onnx            a complete model as a graph (`export --to onnx` and the like)
 """
@@ -32,15 +31,15 @@ from distilora.config.schema import MethodName, TruncationSide
 from distilora.errors import ArtifactError
 from distilora.files.atomic import replacing_folder, sha256
 from distilora.hardware import InferencePrecision
+from distilora.model.adapters.saved import SAVED_FORMS, Saved
 
 SCHEMA = 5
 # and the fields that an older schema lacks; `checksum` came with 4
 READABLE = {
     2: {"parity", "truncation_side", "lexicon"}, 3: {"truncation_side", "lexicon"}, 4: {"truncation_side", "lexicon"}, 5: set(),
 }  # fmt: skip
-WEIGHTS = {  # glob pattern of the only files that weights are loaded from
-    "peft": "adapter/adapter_model.safetensors",
-    "delta": "delta/delta.safetensors",
+WEIGHTS: dict[str, str] = {  # glob pattern of the only files that weights are loaded from
+    **{name: form.file for name, form in SAVED_FORMS.items()},
     "merged": "*.safetensors",
     "onnx": "*.onnx",
 }
@@ -55,7 +54,7 @@ class Artifact:
     max_length: int
     encoder: dict[str, Any]  # name, source, revision, architecture, sha256
     method: MethodName
-    weights: Literal["peft", "delta", "merged", "onnx"]
+    weights: Literal[Saved, "merged", "onnx"]
     precision: InferencePrecision  # of the run, or the default of an export: check.npz's `outputs` were computed in it
     attention: str  # kernel of the run
     token_budget: int  # of the micro-batches behind check.npz

@@ -5,8 +5,6 @@ from typing import Any
 
 from distilora.tasks.metrics.names import METRICS, metric_text
 
-HEADLINES = ("accuracy", "macro_f1", "auroc", "ece")
-
 
 def print_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
     """Print a title and rows (name, value), the values aligned."""
@@ -26,13 +24,14 @@ def print_evaluation(
 
     if evaluation.get("verdict"):
         print(f"{evaluation['verdict']}\n")
-    print_table(title, [*metric_rows(evaluation), *more_rows])
-    for line in [*find_task(task).lines(evaluation), *view_lines(evaluation), *baseline_lines(evaluation)]:
+    task_class = find_task(task)
+    print_table(title, [*metric_rows(evaluation, task_class.headlines), *more_rows])
+    for line in [*task_class.lines(evaluation), *view_lines(evaluation), *baseline_lines(evaluation)]:
         print(line)
 
 
-def metric_rows(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """List the metrics to read first as pairs (name, value with its interval)."""
+def metric_rows(evaluation: Mapping[str, Any], headlines: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """List the metrics named in `headlines`, or all, as pairs (name, value with its interval)."""
     metrics = evaluation["metrics"]
-    names = [name for name in HEADLINES if name in metrics] or list(metrics)
+    names = [name for name in headlines if name in metrics] or list(metrics)
     return [(METRICS.get(name, (name, ""))[0], metric_text(name, metrics[name])) for name in names]

@@ -1,8 +1,8 @@
-"""Splits examples into parts, seeded and stratified by label, without splitting a cluster of copies or a group.
+"""Splits examples into parts, seeded and stratified, without splitting a cluster of copies or a group.
 
-Parts are drawn at random, or, in the order of `consecutive`, each from one stretch of every label's examples.
+Parts are drawn at random, or, in the order of `consecutive`, each from one stretch of every stratum's examples.
 
-Each label contributes its share of the part, by largest remainders, but keeps at least one example to train on.
+Each stratum contributes its share of the part, by largest remainders, but keeps at least one example to train on.
 """
 
 from collections.abc import Hashable, Sequence
@@ -16,7 +16,7 @@ Counts = NDArray[np.int64]
 
 
 def carve(
-    labels: Sequence[Hashable],
+    strata: Sequence[Hashable],
     clusters: NDArray[np.int64],
     size: int,
     seed: int,
@@ -25,13 +25,13 @@ def carve(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Carve out about `size` examples; return the indices kept and those carved out, both in input order.
 
-    Each label contributes its share of `size` (see `quotas`) and keeps at least one example. Clusters are carved out whole, in
-    seeded random order or the given one, unless one exceeds a label's remaining share; if all clusters are single examples, the
-    shares are met exactly. A cluster of several labels (a film's reviews) counts towards each of them. If no cluster fits, the
-    smallest one that leaves half of the examples and one of each label is carved out; if there is none, nothing is.
+    Each stratum contributes its share of `size` (see `quotas`) and keeps at least one example. Clusters are carved out whole, in
+    seeded random order or the given one, unless one exceeds a stratum's remaining share; if all clusters are single examples, the
+    shares are met exactly. A cluster of several strata (a film's reviews) counts towards each of them. If no cluster fits, the
+    smallest one that leaves half of the examples and one of each stratum is carved out; if there is none, nothing is.
 
     Args:
-        labels: stratum of each example, [N].
+        strata: stratum of each example, [N].
         clusters: cluster number of each example, [N].
         size: examples to carve out, 0 <= size < N.
         seed: seed of the random order.
@@ -40,7 +40,7 @@ def carve(
 
     Raises ConfigError if no example would be kept.
     """
-    stratum, counts = _strata(labels)
+    stratum, counts = _numbered(strata)
     if not 0 <= size < len(stratum):
         raise ConfigError(f"{field}: {size} given, but there are {len(stratum)} examples; give fewer")
     keys, cluster = np.unique(clusters, return_inverse=True)
@@ -52,36 +52,36 @@ def carve(
     carved = _fill(ordered, stratum, quotas(counts, size, np.zeros_like(counts), counts - 1))
     if size and not carved.any():
         spare = [
-            m for m in ordered if 2 * len(m) <= len(stratum) and np.all(_label_counts(stratum, m, counts) < counts)
+            m for m in ordered if 2 * len(m) <= len(stratum) and np.all(_stratum_counts(stratum, m, counts) < counts)
         ]
         if spare:
             carved[min(spare, key=len)] = True
     return np.flatnonzero(~carved), np.flatnonzero(carved)
 
 
-def consecutive(labels: Sequence[Hashable], positions: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
-    """Order the examples of each label by their `positions`, [N], from a seeded place on, back to it around the end.
+def consecutive(strata: Sequence[Hashable], positions: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """Order the examples of each stratum by their `positions`, [N], from a seeded place on, back to it around the end.
 
-    Return each example's place in its label's order as a share, [N], from 0 to below 1. The seeded place is the same share of
-    every label's examples, so that stretches of labels that alternate lie together.
+    Return each example's place in its stratum's order as a share, [N], from 0 to below 1. The seeded place is the same share of
+    every stratum's examples, so that stretches of strata that alternate lie together.
     """
-    stratum, counts = _strata(labels)
+    stratum, counts = _numbered(strata)
     start, order = _rng(seed).random(), np.empty(len(stratum))
-    for label, count in enumerate(counts):
-        members = np.flatnonzero(stratum == label)
+    for number, count in enumerate(counts):
+        members = np.flatnonzero(stratum == number)
         members = members[np.argsort(positions[members], kind="stable")]
         order[members] = (np.arange(count) - int(start * count)) % count / count
     return order
 
 
-def sample(labels: Sequence[Hashable], size: int, seed: int, field: str) -> NDArray[np.int64]:
-    """Draw the indices of a stratified sample of `size` examples, at least one of each label, in input order.
+def sample(strata: Sequence[Hashable], size: int, seed: int, field: str) -> NDArray[np.int64]:
+    """Draw the indices of a stratified sample of `size` examples, at least one of each stratum, in input order.
 
-    Raises ConfigError, naming `field`, if there are more labels than `size`.
+    Raises ConfigError, naming `field`, if there are more strata than `size`.
     """
-    if size >= len(labels):
-        return np.arange(len(labels))
-    stratum, counts = _strata(labels)
+    if size >= len(strata):
+        return np.arange(len(strata))
+    stratum, counts = _numbered(strata)
     if size < len(counts):
         raise ConfigError(
             f"{field}: {size} given, but there are {len(counts)} classes to train on; give {len(counts)} or more"
@@ -91,9 +91,9 @@ def sample(labels: Sequence[Hashable], size: int, seed: int, field: str) -> NDAr
 
 
 def quotas(counts: Counts, size: int, least: Counts, most: Counts) -> Counts:
-    """Compute each label's quota, [C], in a part of `size`: its share, size * count / N, by largest remainders.
+    """Compute each stratum's quota, [C], in a part of `size`: its share, size * count / N, by largest remainders.
 
-    `least` and `most`, [C], bound it; the difference goes to the labels farthest from their shares.
+    `least` and `most`, [C], bound it; the difference goes to the strata farthest from their shares.
     """
     share = size * counts / max(counts.sum(), 1)
     quota = np.floor(share).astype(np.int64)
@@ -108,9 +108,9 @@ def quotas(counts: Counts, size: int, least: Counts, most: Counts) -> Counts:
     return np.asarray(quota)
 
 
-def _strata(labels: Sequence[Hashable]) -> tuple[NDArray[np.int64], Counts]:
-    """Number the labels; return each example's number, [N], and the count of each label, [C]."""
-    names, stratum = np.unique(np.asarray([str(label) for label in labels]), return_inverse=True)
+def _numbered(strata: Sequence[Hashable]) -> tuple[NDArray[np.int64], Counts]:
+    """Number the strata; return each example's number, [N], and the count of each, [C]."""
+    names, stratum = np.unique(np.asarray([str(name) for name in strata]), return_inverse=True)
     return stratum, np.bincount(stratum, minlength=len(names))
 
 
@@ -118,7 +118,7 @@ def _rng(seed: int) -> np.random.Generator:
     return np.random.default_rng([seed, 0x5B117])
 
 
-def _label_counts(stratum: NDArray[np.int64], members: NDArray[np.int64], counts: Counts) -> Counts:
+def _stratum_counts(stratum: NDArray[np.int64], members: NDArray[np.int64], counts: Counts) -> Counts:
     return np.asarray(np.bincount(stratum[members], minlength=len(counts)))
 
 
@@ -126,7 +126,7 @@ def _fill(order: Sequence[NDArray[np.int64]], stratum: NDArray[np.int64], quota:
     """Fill the quotas with whole clusters, in `order`; return a mask of their examples, [N]."""
     mask, remaining = np.zeros(len(stratum), bool), quota.copy()
     for members in order:
-        counts = _label_counts(stratum, members, remaining)
+        counts = _stratum_counts(stratum, members, remaining)
         if np.all(counts <= remaining):
             remaining -= counts
             mask[members] = True

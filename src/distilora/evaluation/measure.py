@@ -17,6 +17,7 @@ from distilora.evaluation.views import measure_views
 from distilora.inference.calibrate import Calibrator
 from distilora.tasks.base import Measurement, Task
 from distilora.tasks.calibration import at_limit
+from distilora.tasks.metrics.names import OF_PROBABILITIES
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def measure(
     if task.calibrated and not views:
         raw = task.metrics(outputs, targets)
         result["temperature_at_limit"] = at_limit(temperature)
-        result["before_temperature"] = {k: raw[k]["value"] for k in ("ece", "log_loss", "brier") if k in raw}
+        result["before_temperature"] = {k: raw[k]["value"] for k in OF_PROBABILITIES if k in raw}
     result |= task.findings(Measurement(examples, scaled, answers, metrics, figures, trained, settings.mistakes))
     if baselines:
         result["ngram_baselines"] = beside_baselines(task, scaled, targets, examples, baselines, settings.bootstrap)

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 from distilora.artifact.format import Artifact
 from distilora.evaluation.views import NAMES
 from distilora.model.adapters.methods import METHODS
+from distilora.model.adapters.saved import SAVED_FORMS, Saved
 from distilora.tasks.base import Task
-from distilora.tasks.metrics.classification import SHOWN
 from distilora.tasks.metrics.names import METRICS, metric_text
 
 _TEMPLATE = """---
@@ -17,7 +17,7 @@ _TEMPLATE = """---
 
 # {name}
 
-{encoder}, fine-tuned by distilora {version} for {task}{labels}; method: {method}.
+{encoder}, fine-tuned by distilora {version} for {task}; method: {method}.
 
 ## Figures
 
@@ -65,25 +65,6 @@ _COMBINED = (
 )
 
 
-class _Loading(NamedTuple):
-    """How other packages load one form of saved weights."""
-
-    library: str  # as the Hub names it
-    packages: str
-    imports: str
-    code: str
-
-
-_LOADING = {
-    "peft": _Loading(
-        "peft", "Transformers and PEFT", "from peft import PeftModel",
-        'model = PeftModel.from_pretrained(base, "{run}/model/adapter").eval()',
-    ),
-    "delta": _Loading(
-        "transformers", "Transformers", "from safetensors.torch import load_file",
-        'base.load_state_dict(load_file("{run}/model/delta/delta.safetensors"), strict=False)\nmodel = base.eval()',
-    ),
-}  # fmt: skip
 _SNIPPET = """import torch
 {imports}
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
@@ -113,7 +94,7 @@ def model_card(
     base_name = "sentence-transformers/all-MiniLM-L6-v2" if embedded else artifact.encoder["name"]
     folder = "minilm" if embedded else artifact.encoder["name"]
     hint = f" (`distilora encoder embedded --output {folder}` writes the encoder first)" if embedded else ""
-    loading = _LOADING[artifact.weights]
+    loading = SAVED_FORMS[cast(Saved, artifact.weights)].elsewhere
     metadata = {
         "library_name": loading.library,
         "base_model": base_name,
@@ -152,9 +133,8 @@ def model_card(
         encoder=base_name,
         version=artifact.distilora,
         method=METHODS[artifact.method].phrase,
-        task=task.name,
-        labels=_into(task.labels),
-        figures=_verdict(splits[0]) + _table(splits) + _views(splits) + _baselines(splits),
+        task=task.phrase,
+        figures="\n\n".join([*_verdict(splits[0]), _table(splits), *_views(splits), *task.card(splits)]),
         notes="\n".join(f"- {note}" for note in notes),
         run=run,
         plain=plain,
@@ -177,36 +157,16 @@ def _table(splits: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(rows)
 
 
-def _views(splits: Sequence[Mapping[str, Any]]) -> str:
-    """Write the accuracy of each view of a combined model, a line each."""
+def _views(splits: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Write the accuracy of each view of a combined model, a line each; nothing for any other."""
     split = next((s for s in splits if "views" in s), None)
     if split is None:
-        return ""
+        return []
     metrics = split["views"]["metrics"]
     metric = next(iter(metrics["combined"]))
     lines = [f"- {title}: {metric_text(metric, metrics[view][metric])}" for view, title in NAMES.items()]
-    return f"\n\n{METRICS.get(metric, (metric, ''))[0]} on {split['split']}:\n\n" + "\n".join(lines)
+    return [f"{METRICS.get(metric, (metric, ''))[0]} on {split['split']}:", "\n".join(lines)]
 
 
-def _into(labels: Sequence[str]) -> str:
-    if not labels:
-        return ""
-    return f" into {', '.join(labels)}" if len(labels) <= SHOWN else f" into {len(labels)} classes"
-
-
-def _verdict(split: Mapping[str, Any]) -> str:
-    return f"**{split['verdict']}**\n\n" if split.get("verdict") else ""
-
-
-def _baselines(splits: Sequence[Mapping[str, Any]]) -> str:
-    """Write a sentence on the accuracy of the constant answer; the table is for the model's own metrics."""
-    lines = [
-        f"{s['baseline']['accuracy']:.2%} of {s['split']} (macro F1 {s['baseline']['macro_f1']:.2%})"
-        for s in splits
-        if "baseline" in s
-    ]
-    if not lines:
-        return ""
-    first = next(s["baseline"] for s in splits if "baseline" in s)
-    always = f"Always answering {first['label']}, the most frequent class of {first['of']}"
-    return f"\n\n{always}, would be right on {' and '.join(lines)}."
+def _verdict(split: Mapping[str, Any]) -> list[str]:
+    return [f"**{split['verdict']}**"] if split.get("verdict") else []

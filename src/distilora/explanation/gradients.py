@@ -23,6 +23,7 @@ from torch import Tensor
 from distilora.batching.rows import Rows
 from distilora.errors import ArtifactError, MissingExtra
 from distilora.model.network import Network
+from distilora.model.precision import computing_in
 
 
 class Attribution(NamedTuple):
@@ -58,8 +59,7 @@ def attribute(
         from captum.attr import InputXGradient, IntegratedGradients
     except ImportError as error:
         raise MissingExtra(error.name or "captum", "explain") from None
-    autocast = torch.autocast(network.device.type, torch.bfloat16, enabled=precision == "bf16")
-    with torch.inference_mode(False), _frozen(network), autocast:
+    with torch.inference_mode(False), _frozen(network), computing_in(precision, network.device):
         with torch.no_grad():
             logits, embedded = network.through_embeddings(rows)
             chosen = int(logits[0].argmax()) if label is None else label

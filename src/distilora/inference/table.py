@@ -7,7 +7,7 @@ A blank text has an answer of nulls; a record that cannot be read stops the pred
 
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from typing import Any, NamedTuple
@@ -66,8 +66,7 @@ def predict_table(
         for rows in chunks:
             if not sample:
                 sample = next((row.answer for row in rows if not row.blank), {}) or _sample(predictor)
-                first = rows[0].record.values
-                names = {name: f"predicted_{name}" if name in first else name for name in sample}
+                names = answer_columns(sample, rows[0].record.values)
             added = set(names.values())
             if clash := next((row.record for row in rows if added & set(row.record.values)), None):
                 raise DataError(
@@ -83,6 +82,11 @@ def predict_table(
         if not counts["rows"]:
             raise DataError(f"{STDIN if source == '-' else source}: no records; give a file with some")
     return counts
+
+
+def answer_columns(answer: Iterable[str], columns: Container[str]) -> dict[str, str]:
+    """Name the column of each part of an answer: as the part, prefixed with predicted_ if the input has such a column."""
+    return {name: f"predicted_{name}" if name in columns else name for name in answer}
 
 
 def input_records(

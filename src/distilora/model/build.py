@@ -16,8 +16,9 @@ from safetensors import SafetensorError
 
 from distilora.config.schema import AdapterConfig
 from distilora.errors import ArtifactError, ConfigError, EncoderError
-from distilora.model.adapters.methods import ARITHMETICS, METHODS, Saved
+from distilora.model.adapters.methods import ARITHMETICS, METHODS
 from distilora.model.adapters.quantisation import check_device, dequantise, import_offline, quantise
+from distilora.model.adapters.saved import SAVED_FORMS, Saved
 from distilora.model.encoders.families import Architecture, architecture, in_head
 from distilora.model.encoders.find import EMBEDDED, Encoder, load_weights
 from distilora.model.network import Network
@@ -25,7 +26,6 @@ from distilora.model.packed.attention import REGISTERED, register
 from distilora.model.plain import plain_folder, plain_run
 from distilora.model.quiet import quiet_libraries
 from distilora.model.seeds import seeded
-from distilora.model.weights import SAVED_FORMS
 from distilora.tasks.base import Task
 
 BaseForm = Literal["full", "4bit", "widened"]  # as loaded, in 4 bits, or the 4-bit values in fp32

@@ -23,7 +23,7 @@ from distilora.model.encoders.families import Architecture, in_head
 from distilora.model.packed.attention import REGISTERED
 from distilora.model.packed.blocks import Block, blocks_of, deterministic
 from distilora.model.packed.layout import ROUND, Packed
-from distilora.model.precision import WithoutAutocast
+from distilora.model.precision import WithoutAutocast, computing_in
 from distilora.tasks.base import Task
 
 
@@ -253,6 +253,6 @@ def run_network(
 
     `entering`: see `Network.encode`.
     """
-    with torch.inference_mode(), torch.autocast(network.device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with torch.inference_mode(), computing_in(precision, network.device):
         outputs = network(rows, entering=entering)
     return outputs.float().cpu().numpy()  # type: ignore[no-any-return]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distilora.errors import EncoderError
-from distilora.model.adapters.methods import Saved
+from distilora.model.adapters.saved import SAVED_FORMS, Saved
 from distilora.model.encoders.families import (
     Architecture,
     BlockParts,
@@ -33,7 +33,6 @@ from distilora.model.encoders.families import (
 )
 from distilora.model.encoders.find import EMBEDDED, Encoder, load_weights
 from distilora.model.packed.attention import REGISTERED
-from distilora.model.weights import SAVED_FORMS
 from distilora.tasks.base import Task
 
 Weights = dict[str, Tensor]  # by the names of the Transformers class

@@ -1,9 +1,14 @@
-"""Computes outside autocast, in the precision that autocast would have chosen."""
+"""Chooses the precision to compute in: autocast for a run's precision, and around the parts that stay outside it."""
 
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+
+
+def computing_in(precision: str, device: torch.device) -> torch.autocast:
+    """Return a context that computes in bf16 by autocast, if that is the `precision`, else in fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 class WithoutAutocast(AbstractContextManager[torch.dtype]):

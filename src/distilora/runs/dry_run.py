@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from distilora.batching.batches import plan_batches
@@ -18,6 +17,7 @@ from distilora.data.examples import Examples
 from distilora.errors import ConfigError
 from distilora.model.adapters.methods import METHODS
 from distilora.model.network import run_network
+from distilora.model.precision import computing_in
 from distilora.runs.preflight import COPIES, Checked
 from distilora.runs.run import Run
 from distilora.tasks.base import Task
@@ -132,9 +132,9 @@ def _cycle(batches: list[Any]) -> Iterable[Any]:
 
 
 def _update(run: Run, batch: NDArray[np.int64]) -> None:
-    network, bf16 = run.network, run.config.training.precision == "bf16"
+    network = run.network
     network.train()
-    with torch.autocast(network.device.type, torch.bfloat16, enabled=bf16):
+    with computing_in(run.config.training.precision, network.device):
         outputs = network(run.train_tokens.rows.take(batch))
     targets = run.task.targets([run.parts.train.items[i] for i in batch], run.tokenizer)
     network.task.loss(outputs.float(), targets).mean().backward()  # type: ignore[no-untyped-call]

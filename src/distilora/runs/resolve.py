@@ -95,8 +95,9 @@ def check_given(config: RunConfig, flags: Collection[str], recipe: dict[str, Any
     stage = recipe.get("adapter") or {}
     for name in unused_settings(config):
         if f"adapter.{name}" in flags or (name in stage and stage[name] != getattr(default, name)):
+            users = " or ".join(method.name for method in METHODS.values() if name in method.settings)
             raise ConfigError(
-                f"adapter.{name}: given, but method {config.adapter.method} has no low-rank update; drop it, or use method lora"
+                f"adapter.{name}: given, but method {config.adapter.method} does not use it; drop it, or use method {users}"
             )
 
 
@@ -171,13 +172,13 @@ def say_what_is_used(config: RunConfig, encoder: Encoder) -> None:
     threads = f", {torch.get_num_threads()} threads" if training.device == "cpu" else ""
     say(f"device: {training.device}{threads}, precision {training.precision}, attention {config.encoder.attention}")
     if method.quantised:
-        say("note: qlora keeps the blocks' weights in 4 bits, which on an encoder this small saves little of the training memory, "
-            "and dequantises them at each use: expect it to be slower than lora, not faster")  # fmt: skip
+        say(f"note: {method.name} keeps the blocks' weights in 4 bits, which on an encoder this small saves little of the "
+            "training memory, and dequantises them at each use: expect it to be slower, not faster")  # fmt: skip
     default = type(config.adapter)()
     unused = [name for name in unused_settings(config) if getattr(config.adapter, name) != getattr(default, name)]
     if unused:
         names = ", ".join(f"adapter.{name}" for name in unused)
-        say(f"warning: {names}: not used, method {method.name} has no low-rank update")
+        say(f"warning: {names}: not used by method {method.name}")
     assert training.learning_rate is not None  # resolved
     if training.learning_rate >= 10 * method.learning_rate:
         say(

@@ -13,6 +13,7 @@ from distilora.files.records import TYPED, Record, Reject
 from distilora.files.stores import Place
 from distilora.files.tables import TableWriter, json_line, json_text
 from distilora.inference.predictor import STREAM, Predictor
+from distilora.inference.table import answer_columns
 from distilora.scoring.shards import Shard, ShardPlan
 
 PARTS = "parts"  # records of finished shards, and their rejects, until all are joined
@@ -41,7 +42,7 @@ class Scorer:
         self.predictor, self.plan, self.place, self.kind = predictor, plan, place, kind
         self.task = predictor.task.for_prediction(plan.columns, plan.text_column)
         sample = predictor.answer([Example(("blank",))])[0]
-        self.names = answer_names(sample, plan.columns)
+        self.names = _answer_columns(sample, plan.columns)
         self.columns = [*plan.columns, *self.names.values()]
         answer = {self.names[name]: value for name, value in sample.items()}
         self.schema = plan.arrow_schema(answer) if kind == "parquet" else None
@@ -123,12 +124,9 @@ class _Rejected(Exception):
     pass
 
 
-def answer_names(answer: Mapping[str, Any], columns: Sequence[str] | Mapping[str, Any]) -> dict[str, str]:
-    """Name the column of each part of an answer: its own name, prefixed with predicted_ if the input has such a column.
-
-    Raises DataError if the input has the prefixed one, too.
-    """
-    names = {name: f"predicted_{name}" if name in columns else name for name in answer}
+def _answer_columns(answer: Mapping[str, Any], columns: Sequence[str] | Mapping[str, Any]) -> dict[str, str]:
+    """Name the columns of an answer. Raises DataError if the input has one of them."""
+    names = answer_columns(answer, columns)
     clash = next((name for name in names.values() if name in columns), None)
     if clash is not None:
         raise DataError(f"column {clash!r} of the input is an answer's; rename it")

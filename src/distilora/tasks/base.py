@@ -99,6 +99,8 @@ class Task(ABC):
     """Hub's `pipeline_tag` of such a model, for the model card."""
     calibrated: ClassVar[bool] = False
     """Whether outputs are logits that a temperature fitted on validation may divide (`fit_temperature`)."""
+    headlines: ClassVar[tuple[str, ...]] = ()
+    """Metrics that the terminal shows; () for all of them."""
     outputs: int
     """Width of the head's last layer."""
     labels: tuple[str, ...] = ()
@@ -116,6 +118,11 @@ class Task(ABC):
         The expert's logits can then be added to the outputs (`lexicon: nbsvm`).
         """
         return None
+
+    @property
+    def phrase(self) -> str:
+        """What the task does, in a phrase for the model card."""
+        return f"{self.name} into {', '.join(self.labels)}" if self.labels else self.name
 
     # From data to examples
 
@@ -302,6 +309,11 @@ class Task(ABC):
     def report(cls, split: Mapping[str, Any]) -> Shown:
         """Return what the report shows of a split besides metrics and slices; `split` is its entry in metrics.json."""
         return Shown()
+
+    @classmethod
+    def card(cls, splits: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Return the paragraphs that the model card shows below its metrics; `splits` are their entries in metrics.json."""
+        return []
 
     @classmethod
     def lines(cls, split: Mapping[str, Any]) -> list[str]:

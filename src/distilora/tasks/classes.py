@@ -206,3 +206,19 @@ def class_lines(split: Mapping[str, Any]) -> list[str]:
         f"macro F1 {baseline['macro_f1']:.2%}"
     )
     return lines
+
+
+def constant_answer(splits: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say how often the majority baseline is right on each split; empty where no split has one."""
+    measured = [split for split in splits if "baseline" in split]
+    if not measured:
+        return []
+    baseline = measured[0]["baseline"]
+    shares = [
+        f"{split['baseline']['accuracy']:.2%} of {split['split']} (macro F1 {split['baseline']['macro_f1']:.2%})"
+        for split in measured
+    ]
+    return [
+        f"Always answering {baseline['label']}, the most frequent class of {baseline['of']}, would be right on "
+        f"{' and '.join(shares)}."
+    ]

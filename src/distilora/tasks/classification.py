@@ -19,6 +19,7 @@ from distilora.tasks.columns import LABEL_COLUMNS, TEXT_COLUMNS, check_columns, 
 from distilora.tasks.foreign import transformers_labels
 from distilora.tasks.labels import collect_names, label_name, order_labels, order_note, whole_number
 from distilora.tasks.matching import match_labels
+from distilora.tasks.metrics.classification import SHOWN
 from distilora.tasks.registry import register
 from distilora.tasks.showing import Shown
 
@@ -37,6 +38,7 @@ class Classification(Task):
     output_kind = "label"
     pipeline_tag = "text-classification"
     calibrated = True
+    headlines = ("accuracy", "macro_f1", "auroc", "ece")
 
     def __init__(self, labels: Sequence[str], text_column: str, label_column: str | None) -> None:
         self.labels = tuple(labels)
@@ -57,6 +59,13 @@ class Classification(Task):
     def ngram_classes(self) -> int | None:
         """Number of labels."""
         return len(self.labels)
+
+    @property
+    def phrase(self) -> str:
+        """The task and its classes; of many, their number."""
+        if self.outputs > SHOWN:
+            return f"{self.name} into {self.outputs} classes"
+        return super().phrase
 
     @classmethod
     def from_source(cls, config: DataConfig, source: Source) -> Self:
@@ -280,6 +289,11 @@ class Classification(Task):
     def report(cls, split: Mapping[str, Any]) -> Shown:
         """Show the baseline, confusion matrix, reliability and ROC curves, each class, and the mistakes."""
         return classes.class_report(split)
+
+    @classmethod
+    def card(cls, splits: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Show how often the constant answer would be right."""
+        return classes.constant_answer(splits)
 
     @classmethod
     def lines(cls, split: Mapping[str, Any]) -> list[str]:

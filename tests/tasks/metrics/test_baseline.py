@@ -13,25 +13,27 @@ from distilora.tasks.metrics.classification import classification_metrics
 
 
 def judged(targets: list[int], answers: list[int], classes: int, trained: dict[str, int] | None = None) -> str:
-    found = classification_metrics(np.eye(classes)[answers], np.asarray(targets), resamples=200)
-    rows = [{"label": f"c{i}", **row} for i, row in enumerate(found.pop("figures")["per_class"])]
-    return verdict(found, rows, majority_baseline(rows, trained))
+    metrics = classification_metrics(np.eye(classes)[answers], np.asarray(targets), resamples=200)
+    rows = [{"label": f"c{i}", **row} for i, row in enumerate(metrics.pop("figures")["per_class"])]
+    return verdict(metrics, rows, majority_baseline(rows, trained))
 
 
 def test_the_baseline_is_the_constant_answer() -> None:
     targets = [0] * 10 + [1] * 25 + [2] * 5
     rows = [{"label": label, "support": targets.count(i)} for i, label in enumerate("abc")]
     for trained, chosen, of in (({"a": 9, "b": 3, "c": 3}, 0, "training"), (None, 1, "these examples")):
-        found = majority_baseline(rows, trained)
-        assert (found["label"], found["of"]) == ("abc"[chosen], of)
-        assert found["accuracy"] == pytest.approx(sk.accuracy_score(targets, [chosen] * 40))
-        assert found["macro_f1"] == pytest.approx(sk.f1_score(targets, [chosen] * 40, average="macro", zero_division=0))
+        baseline = majority_baseline(rows, trained)
+        assert (baseline["label"], baseline["of"]) == ("abc"[chosen], of)
+        assert baseline["accuracy"] == pytest.approx(sk.accuracy_score(targets, [chosen] * 40))
+        assert baseline["macro_f1"] == pytest.approx(
+            sk.f1_score(targets, [chosen] * 40, average="macro", zero_division=0)
+        )
 
 
 def test_training_counts_decide_also_for_a_class_that_does_not_occur() -> None:
     rows = [{"label": "a", "support": 4}, {"label": "b", "support": 0}]
-    found = majority_baseline(rows, {"a": 1, "b": 2})
-    assert (found["label"], found["accuracy"], found["macro_f1"]) == ("b", 0.0, 0.0)
+    baseline = majority_baseline(rows, {"a": 1, "b": 2})
+    assert (baseline["label"], baseline["accuracy"], baseline["macro_f1"]) == ("b", 0.0, 0.0)
 
 
 def test_everything_answered_as_one_class() -> None:

@@ -131,7 +131,7 @@ def _resolve_base(artifact: Artifact, base: Base | BaseForm) -> BaseForm:
     if artifact.quantisation is None:
         if base in ("4bit", "widened"):
             raise ArtifactError(
-                f"base: {base} asked for, but this model was trained by {artifact.method}, not qlora; drop it"
+                f"base: {base} asked for, but this model was trained by {artifact.method}, on the full-precision encoder; drop it"
             )
         return "full"
     if base == "full":

@@ -7,21 +7,21 @@
     head     as loaded                the head                                delta/    the changed weights, whole
 
 Every head layer is trained and saved, whatever the method. `full` on all blocks trains the embeddings, too. A new method is a
-row here, and a file beside this one if its arithmetic is new; no other module knows a method by its name.
+row here, and a file beside this one if its arithmetic is new; the forms of saving are the rows of saved.py. No other module
+knows a method by its name.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from distilora.config.schema import AdapterConfig, MethodName
 from distilora.errors import ConfigError
 from distilora.model.adapters import low_rank
 from distilora.model.adapters.arithmetic import Arithmetic
+from distilora.model.adapters.saved import Saved
 from distilora.model.encoders.families import Architecture, in_head
-
-Saved = Literal["peft", "delta"]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ METRICS = {
 LOWER_IS_BETTER = ("log_loss", "brier", "ece")
 
 
+OF_PROBABILITIES = ("ece", "log_loss", "brier")  # metrics that a temperature changes
+
+
 def metric_name(name: str) -> str:
     """Return a metric's display name."""
     return METRICS.get(name, (name.replace("_", " "), ""))[0]
