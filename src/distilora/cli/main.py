@@ -25,6 +25,7 @@ commands:
   train --resume RUN                                            go on with a run that was stopped
   train ... --dry-run                                           check everything, say what would be trained and for how long
   evaluate RUN --data.path PATH [--data.split SPLIT]            measure a run on other labelled data
+  evaluate RUN --checks [FILE.yaml]                             see whether negation, contrast, typos, names ... mislead it
   predict RUN TEXT [TEXT ...] [--json]                          answer texts
   predict RUN --input FILE --output FILE                        answer a csv, jsonl, parquet, xlsx ... file; - is a pipe
   predict RUN [--json] < FILE                                   answer a text a line
