@@ -315,7 +315,10 @@ def test_not_a_run_folder(there: bool, refused: Run, reviews: Path, tmp_path: Pa
 
 
 def test_nothing_to_measure(finished: Path, refused: Run) -> None:
-    assert refused("evaluate", finished) == "data.path: nothing given; name the labelled data with --data.path"
+    assert (
+        refused("evaluate", finished)
+        == "data.path: nothing given; name the labelled data with --data.path, or give --checks"
+    )
     assert refused("evaluate", "--data.path", "x.csv").startswith("RUN: the run's folder comes first; usage: ")
 
 

@@ -11,6 +11,7 @@ import pytest
 import distilora
 from distilora import MeasureConfig, RunConfig, parse, read_recipe
 from distilora.cli.arguments import take_everywhere
+from distilora.cli.evaluate import as_settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -41,7 +42,7 @@ def test_commands_parse(page: Path, line: str) -> None:
         recipe = read_recipe(ROOT / words.pop(0)) if not words[0].startswith("--") else {}
         parse(RunConfig, words, recipe)
     elif command == "evaluate":
-        parse(MeasureConfig, words[1:])
+        parse(MeasureConfig, as_settings(words[1:]))
     else:
         assert command in ("predict", "train", "compare", "explain", "export", "score", "encoder")
 

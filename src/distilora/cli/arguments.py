@@ -29,7 +29,11 @@ TRAIN_OPTIONS = {
     "--quiet": EVERYWHERE["--quiet"],
     "--task-file FILE": EVERYWHERE["--task-file FILE"],
 }
-EVALUATE_OPTIONS = {"RUN": "folder of a finished run, or its model/", **EVERYWHERE}
+EVALUATE_OPTIONS = {
+    "RUN": "folder of a finished run, or its model/",
+    "--checks [FILE.yaml]": "put the model to checks of negation, contrast, typos, names and more, or to your own from a file",
+    **EVERYWHERE,
+}
 MOST_THREADS = 1024
 
 

@@ -26,6 +26,7 @@ commands:
   train ... --dry-run                                           check everything, say what would be trained and for how long
   baseline [RECIPE.yaml] [--data.FIELD VALUE ...]               what n-gram models reach on these data, in seconds
   evaluate RUN --data.path PATH [--data.split SPLIT]            measure a run on other labelled data
+  evaluate RUN --checks [FILE.yaml]                             see whether negation, contrast, typos, names ... mislead it
   compare RUN RUN ... [--split SPLIT] [--output FILE.html]      paired differences of runs on the same examples
   predict RUN TEXT [TEXT ...] [--json]                          answer texts
   predict RUN --input FILE --output FILE                        answer a csv, jsonl, parquet, xlsx ... file; - is a pipe

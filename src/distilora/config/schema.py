@@ -317,12 +317,37 @@ class SourceConfig:
 
 
 @dataclass(frozen=True)
+class ChecksConfig:
+    """Checks of a model's behaviour on small texts made for the purpose; `--checks [FILE]` is short for the suite."""
+
+    suite: str | None = None
+    """Suite to run: sentiment, which comes with distilora, or a YAML file of your own; null: none."""
+    negative: tuple[str | int, ...] | None = None
+    """Labels of the model that the suite should take for negative; null: known by their usual names."""
+    positive: tuple[str | int, ...] | None = None
+    """Labels of the model that the suite should take for positive; null: known by their usual names."""
+    seed: int = 0
+    """Seed that chooses the texts; the same seed makes the same texts for every model."""
+    examples: int = 5
+    """Failing cases of each check shown with text and answers; cases.jsonl has them all."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError if a field is out of range, or names labels without a suite."""
+        _check(0 <= self.seed < SEEDS, "checks.seed", self.seed, "a whole number from 0 to 2**63 - 1")
+        _check(self.examples >= 0, "checks.examples", self.examples, "0 or more")
+        for name in ("negative", "positive"):
+            if getattr(self, name) and self.suite is None:
+                raise ConfigError(f"checks.{name}: given without checks; add --checks, or drop it")
+
+
+@dataclass(frozen=True)
 class MeasureConfig:
     """An evaluation of a finished run on other data."""
 
     output: str | None = None
     """Folder for metrics.json, predictions.parquet and report.html; null: in the run's folder,
-    evaluations/DATA-SPLIT-PRECISION (FILE-PRECISION for a single file; -4bit or -full for a qlora run)."""
+    evaluations/DATA-SPLIT-PRECISION (FILE-PRECISION for a single file; -4bit or -full for a qlora run; -checks with
+    checks, and checks-SUITE-PRECISION for checks alone)."""
     precision: InferencePrecision = "auto"
     """Precision of the forward pass; auto: what an export's parity gate chose, for a run bf16 where the processor computes
     in it, else fp32."""
@@ -337,3 +362,4 @@ class MeasureConfig:
     """none: without the model's n-gram expert, by the encoder alone."""
     data: SourceConfig = field(default_factory=SourceConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checks: ChecksConfig = field(default_factory=ChecksConfig)

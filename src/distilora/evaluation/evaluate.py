@@ -10,12 +10,17 @@ from distilora.config.schema import MeasureConfig
 from distilora.data.examples import Examples, read_examples
 from distilora.data.overlap import examples_digest, seen_among, seen_file
 from distilora.data.sources import open_source
+from distilora.evaluation.checks.evaluate import check_predictor, checks_digest, evaluate_checks, write_cases
+from distilora.evaluation.checks.showing import checks_section
+from distilora.evaluation.checks.suite import read_suite
 from distilora.evaluation.folder import (
     choose_folder,
     data_name,
     evaluation_identity,
+    evaluations_of,
     make_folder,
     refuse_what_is_no_evaluation,
+    run_of,
 )
 from distilora.evaluation.measure import measure
 from distilora.files.atomic import write_json
@@ -27,15 +32,20 @@ from distilora.progress import say
 def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Path]:
     """Measure a finished run on other labelled data; return the metrics and the folder with the report.
 
+    With `config.checks.suite` its checks are run, too, and without data they alone are.
+
     Raises DataError naming the field (and row) at fault, ArtifactError if the run is incomplete, ConfigError if the output
     folder holds something else.
     """
+    if config.checks.suite and not config.data.path:
+        return evaluate_checks(run, config)
     from distilora.evaluation.report import write_report
     from distilora.inference.lanes import run_rows
     from distilora.inference.predictor import Predictor, load
 
     if config.output:
         refuse_what_is_no_evaluation(Path(config.output))
+    suite = read_suite(config.checks.suite) if config.checks.suite else None
     artifact = read_artifact(run)
     source = open_source(config.data.path, config.data.name, config.data.revision, separator=config.data.separator)
     split = name = config.data.split
@@ -50,18 +60,22 @@ def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Pa
     precision = predictor.backend.precision
     digest = examples_digest(examples, task.target_name)
     identity = evaluation_identity(artifact, config, source.name, name, digest, precision)
-    in_run = (artifact.folder.parent / "run.yaml").is_file()  # else a merged model, whose folder is left unchanged
-    home = artifact.folder.parent if in_run else artifact.folder
-    evaluations = home / "evaluations" if in_run else home.with_name(f"{home.name}-evaluations")
-    folder = choose_folder(config, evaluations, data_name(config, split), identity)
+    name_of_data = data_name(config, split)
+    checked = None
+    if suite:
+        identity["checks"] = checks_digest(suite, config.checks)
+        name_of_data += "-checks"
+        checked = check_predictor(predictor, suite, config.checks, [" ".join(e.texts) for e in examples.items])
+    folder = choose_folder(config, evaluations_of(artifact), name_of_data, identity)
     tokens = task.tokenise(predictor.tokenizer, examples.items, f"tokenising {name}")
     outputs = run_rows(tokens.rows, predictor.backend, config.evaluation.token_budget, f"predicting {name}", True)
-    trained = _trained_classes(home) if in_run else None
+    home = run_of(artifact)
+    trained = _trained_classes(home) if home else None
     measured = measure(
         task, examples, tokens, outputs, predictor.calibrate, config.evaluation, predictor.tokenizer, trained
     )
     notes += _seen_in_training(artifact, examples)
-    summary = {
+    summary: dict[str, Any] = {
         "run": str(run),
         "task": task.name,
         "reading": {
@@ -77,13 +91,20 @@ def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Pa
         "notes": notes,
         "evaluation": measured.metrics,
     }
+    if checked:
+        summary["checks"] = checked.record(config.checks.examples)
     make_folder(folder)
     title = f"{Path(run).name} on {source.name}, {name}"
     facts = {"encoder": artifact.encoder["name"], "precision": precision}
     facts |= {"base": identity["base"]} if identity["base"] else {}
     with writing(folder, "evaluate again"):
         write_table(folder / "predictions.parquet", measured.predictions)
-        write_report(folder / "report.html", title, task, [measured.metrics], notes=notes, facts=facts)
+        if checked:
+            write_cases(folder, checked)
+        sections = [checks_section(summary["checks"])] if checked else []
+        write_report(
+            folder / "report.html", title, task, [measured.metrics], sections=sections, notes=notes, facts=facts
+        )
         write_json(folder / "metrics.json", summary)
     return summary, folder
 

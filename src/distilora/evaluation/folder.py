@@ -12,7 +12,7 @@ from distilora.config.schema import MeasureConfig
 from distilora.errors import ConfigError, OutputError
 from distilora.progress import say
 
-FILES = ("metrics.json", "predictions.parquet", "report.html")
+FILES = ("metrics.json", "predictions.parquet", "cases.jsonl", "report.html")
 Identity = Mapping[str, Any]
 
 
@@ -76,6 +76,18 @@ def choose_folder(config: MeasureConfig, evaluations: Path, data: str, identity:
     return folder
 
 
+def run_of(artifact: Artifact) -> Path | None:
+    """Return the folder of the run that a model lies in; None for an exported or merged model."""
+    home = artifact.folder.parent
+    return home if (home / "run.yaml").is_file() else None
+
+
+def evaluations_of(artifact: Artifact) -> Path:
+    """Return the folder of a model's evaluations: in its run, or beside a model without one, whose folder stays as it is."""
+    home = run_of(artifact)
+    return home / "evaluations" if home else artifact.folder.with_name(f"{artifact.folder.name}-evaluations")
+
+
 def make_folder(folder: Path) -> None:
     """Create the folder. Raises OutputError if that fails."""
     try:
@@ -101,7 +113,7 @@ def _identity_in(folder: Path) -> Identity | None:
     """Read the identity of the evaluation in a folder; {} if it predates identities, None if there is no evaluation."""
     try:
         summary = json.loads((folder / "metrics.json").read_text("utf-8"))
-        return dict(summary.get("identity", {})) if "evaluation" in summary else None
+        return dict(summary.get("identity", {})) if {"evaluation", "checks"} & set(summary) else None
     except (OSError, ValueError, AttributeError, TypeError):
         return None
 
@@ -110,5 +122,5 @@ def _difference(former: Identity, identity: Identity) -> str:
     if not former:
         return "of an earlier release, which did not record what it measured"
     names = [name for name in identity if former.get(name) != identity[name]]
-    digests = {"model", "examples"}
+    digests = {"model", "examples", "checks"}
     return ", ".join(f"other {name}" if name in digests else f"{name} {former.get(name)}" for name in names)

@@ -10,6 +10,7 @@ from distilora.evaluation.pictures import Picture, curves, draw, lengths
 from distilora.evaluation.views import steps_table, views_table
 from distilora.files.atomic import atomic_text
 from distilora.tasks.base import Task
+from distilora.tasks.showing import Section
 
 
 def write_report(
@@ -19,6 +20,7 @@ def write_report(
     splits: Sequence[Mapping[str, Any]],
     *,
     history: Sequence[Mapping[str, float]] = (),
+    sections: Sequence[Section] = (),
     notes: Sequence[str] = (),
     facts: Mapping[str, Any] | None = None,
     settings: str = "",
@@ -29,6 +31,7 @@ def write_report(
         task: chooses what to show of a split beside its metrics.
         splits: metrics from `measure`, the split to read first in front.
         history: losses by update, from training.
+        sections: what else was measured, below the splits.
         notes: caveats a reader must know, such as where the figures flatter.
         facts: name -> value, shown below the metrics.
         settings: the resolved run.yaml, shown at the end.
@@ -39,6 +42,7 @@ def write_report(
         "report.html.j2",
         title=title,
         splits=[_shown(task, split) for split in splits],
+        sections=sections,
         curves=curves(history),
         notes=notes,
         facts=facts or {},

@@ -79,3 +79,22 @@ class Shown:
     sentences: Sequence[str] = ()
     pictures: Sequence[Picture] = ()
     tables: Sequence[Table] = field(default=())
+
+
+@dataclass(frozen=True)
+class Number:
+    """Figure to read first, formatted, with a line below it such as its interval."""
+
+    name: str
+    value: str
+    below: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Section of the report beside those of the splits."""
+
+    title: str
+    numbers: Sequence[Number]
+    sentences: Sequence[str]
+    tables: Sequence[Table]
