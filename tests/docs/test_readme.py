@@ -37,7 +37,7 @@ COMMANDS = [(page, line) for page in PAGES for line in commands(page)]
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=lambda value: getattr(value, "name", value))
 def test_commands_parse(page: Path, line: str) -> None:
     command, *words = take_everywhere(shlex.split(line, comments=True)).words
-    if command == "train" and not {"--resume", "--help"} & set(words):
+    if command in ("train", "baseline") and not {"--resume", "--help"} & set(words):
         words = [word for word in words if word not in ("--overwrite", "--dry-run")]
         recipe = read_recipe(ROOT / words.pop(0)) if not words[0].startswith("--") else {}
         parse(RunConfig, words, recipe)

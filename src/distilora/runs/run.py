@@ -220,25 +220,25 @@ class Run:
 
     def fit(self) -> Fitted:
         """Claim the folder and train; the network then has the best weights."""
+        network, train = self.network, Labelled(self.train_tokens.rows, self._training_targets())
+        validation = Labelled(self.validation_tokens.rows, self._validation_targets())
         with writing_run(self.folder):
             if self.processes.first:
                 claim(self.folder, self._overwrite, self._resume)
                 with atomic_text(self.folder / "run.yaml") as stream:
                     yaml.safe_dump(to_tree(self.config), stream, sort_keys=False, allow_unicode=True)
                 write_json(self.folder / "environment.json", environment())
-            validation = Labelled(self.validation_tokens.rows, self._validation_targets())
-            train = Labelled(self.train_tokens.rows, self._training_targets())
             fitting = Fitting(self.config, self.encoder, self.folder, self._resume, self.processes, validation)
             with memory.Peak(self.device, self._above) as peak:
                 if self.unlabelled is None:
-                    self.fitted = fitting.fit(self.network, train, self.config.training)
+                    self.fitted = fitting.fit(network, train, self.config.training)
                 else:
                     assert self.expert is not None
-                    self.teacher = teach(fitting, self.network, self.expert, train, self.unlabelled)
+                    self.teacher = teach(fitting, network, self.expert, train, self.unlabelled)
                     self._clock.mark("teacher")
                     if self.config.distillation.start == "encoder":
-                        self.build()
-                    self.fitted = learn(fitting, self.network, self.teacher, train, self.unlabelled)
+                        network = self.build()
+                    self.fitted = learn(fitting, network, self.teacher, train, self.unlabelled)
         self.fitted.memory["peak_mb"] = peak.mb
         self._clock.mark("training")
         return self.fitted
