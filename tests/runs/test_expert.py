@@ -152,6 +152,31 @@ def test_evaluate_measures_either(combined: Path, tmp_path: Path) -> None:
     assert both["views"]["metrics"]["encoder"]["accuracy"] == encoder["metrics"]["accuracy"]
 
 
+def test_checks_have_the_encoder_beside_it(combined: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(combined), "--checks", "--output", str(tmp_path / "checks")]) == 0
+    checks = json.loads((tmp_path / "checks" / "metrics.json").read_text())["checks"]
+    assert checks["encoder_alone"]["cases"] == checks["own"]["cases"]
+    assert "The encoder alone, without its n-gram expert: " in capsys.readouterr().out
+
+
+def test_texts_of_the_expert_count_as_seen(combined: Path, reviews: Path, tmp_path: Path) -> None:
+    # all 300 but the 30 that are held out were trained or chosen on, by the encoder or by the expert
+    assert main(["evaluate", str(combined), "--data.path", str(reviews), "--output", str(tmp_path / "seen")]) == 0
+    notes = json.loads((tmp_path / "seen" / "metrics.json").read_text())["notes"]
+    assert any(note.startswith("270 of these 300 texts were trained or chosen on") for note in notes)
+
+
+def test_many_examples_are_sampled(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from distilora.data.examples import Example, Examples
+    from distilora.runs import expert
+
+    monkeypatch.setattr(expert, "MOST_TEXTS", 10)
+    examples = Examples("labelled", [Example((str(i),), i % 2) for i in range(25)])
+    assert len(expert.sampled(examples)) == 10
+    assert "random 10 of 25 labelled examples" in capsys.readouterr().err
+    assert expert.sampled(examples.take(range(10))).items == examples.items[:10]
+
+
 def test_an_expert_can_teach_alone(
     encoder: Path, reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,6 @@ from distilora.lexicon.ngrams import LONGEST, Keys, Ngram, ngram_keys, ngrams, s
 from distilora.progress import Progress
 
 Logits = NDArray[np.float32]
-MOST_TEXTS = 200_000  # to fit on; their n-grams are in memory at once, about 6 kB a text
 
 
 @dataclass(frozen=True)

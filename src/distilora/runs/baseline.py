@@ -7,7 +7,7 @@ from distilora.data.examples import Examples
 from distilora.data.parts import read_parts
 from distilora.errors import ConfigError
 from distilora.evaluation.baselines import NgramBaseline, fit_baselines, text_of
-from distilora.runs.expert import labelled
+from distilora.runs.expert import labelled, sampled
 from distilora.runs.preflight import check_data
 from distilora.tasks.base import Task
 from distilora.tasks.registry import find_task
@@ -24,13 +24,14 @@ def measure_baselines(config: RunConfig, task: Task | None = None) -> dict[str, 
     if task.ngram_classes is None:
         raise ConfigError(f"task: {task.name} has no classes for an n-gram model to tell apart; give one that has")
     parts = read_parts(config.data, task)
-    baselines = fit_baselines(task, labelled(parts))
+    examples = sampled(labelled(parts))
+    baselines = fit_baselines(task, examples)
     counts = task.counts(parts.train)
     splits = [parts.validation] if parts.read_test is None else [parts.read_test(), parts.validation]
     return {
         "task": task.name,
         "source": parts.summary["source"],
-        "fitted_on": len(parts.train) + len(parts.spare),
+        "fitted_on": len(examples),
         "splits": [_measured(task, split, baselines, counts, config.evaluation.bootstrap) for split in splits],
     }
 

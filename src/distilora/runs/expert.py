@@ -22,6 +22,7 @@ from distilora.progress import say
 from distilora.tasks.base import Task
 
 Logits = NDArray[np.float32]
+MOST_TEXTS = 200_000  # to fit n-gram models on: their n-grams are in memory at once, about 6 kB for a review
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,16 @@ def labelled(parts: Parts) -> Examples:
     return Examples("labelled", [*parts.train.items, *parts.spare.items])
 
 
+def sampled(examples: Examples) -> Examples:
+    """Draw MOST_TEXTS examples with a fixed seed; keep all, unless there are more."""
+    if len(examples) <= MOST_TEXTS:
+        return examples
+    say(
+        f"note: n-gram models are fitted on a random {MOST_TEXTS:,} of {len(examples):,} labelled examples, to bound their memory"
+    )
+    return examples.take(np.sort(np.random.default_rng(0).permutation(len(examples))[:MOST_TEXTS]))
+
+
 def fit_expert(task: Task, parts: Parts, teaches: bool = False) -> FittedExpert:
     """Fit the expert of a run on its labelled examples, prune it, and measure what that changes on validation.
 
@@ -84,7 +95,11 @@ def fit_expert(task: Task, parts: Parts, teaches: bool = False) -> FittedExpert:
     """
     assert task.ngram_classes is not None  # check_expert
     started = time.monotonic()
-    examples = labelled(parts)
+    examples = labelled(parts) if teaches else sampled(labelled(parts))
+    if len(examples) > MOST_TEXTS:
+        raise ConfigError(
+            f"training.expert_targets: {len(examples):,} labelled examples, but an expert teaches {MOST_TEXTS:,} at most; give 0"
+        )
     counted = count_ngrams([text_of(example) for example in examples.items])
     complete = fit_nbsvm(counted, examples.targets, task.ngram_classes)
     lexicon = compact(complete, counted)

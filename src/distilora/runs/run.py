@@ -52,7 +52,7 @@ from distilora.runs.clock import Clock
 from distilora.runs.distil import FOLDER as TEACHER
 from distilora.runs.distil import Teacher, Unlabelled, learn, measure_steps, read_texts, teach
 from distilora.runs.environment import environment
-from distilora.runs.expert import FittedExpert, fit_expert, labelled
+from distilora.runs.expert import FittedExpert, fit_expert, labelled, sampled
 from distilora.runs.fitting import Fitting
 from distilora.runs.folder import claim, writing_run
 from distilora.runs.outcome import Outcome, write_outcome
@@ -265,7 +265,7 @@ class Run:
         self.measured = [self._measure(self.parts.validation, self.validation_tokens, self.fitted.outputs)]
         if self.teacher is not None:
             self._measure_steps(self.measured[0], self.parts.validation, self.fitted.outputs, self.teacher.validation)
-        splits = {"train": self.parts.train, "validation": self.parts.validation}
+        splits = {"train": self._learnt_from(), "validation": self.parts.validation}
         if self.parts.read_test is not None:
             test = splits["test"] = self.parts.read_test()
             tokens = self.task.tokenise(self.tokenizer, test.items, f"tokenising {test.split}")
@@ -283,7 +283,8 @@ class Run:
     def finish(self) -> dict[str, Any]:
         """Write the report and all other outcomes, and release the folder; return the contents of metrics.json."""
         pad_token = self.tokenizer.id_to_token(int(self.encoder.config.get("pad_token_id") or 0)) or "[PAD]"
-        trained_on = [*self.parts.train.items, *self.parts.validation.items]
+        trained_on = [*self._learnt_from().items, *self.parts.validation.items]
+        trained_on += [] if self.unlabelled is None else self.unlabelled.examples.items
         outcome = Outcome(
             self.config, self.encoder, self.artifact, pad_token, self.task, self.parts, len(self.train_tokens.rows.ids),
             self.parameters, self.fitted, self.round_trip, self.measured,
@@ -305,11 +306,15 @@ class Run:
             "peak_resident_mb": round(hardware.peak_resident_mb(), 1),
         }
 
+    def _learnt_from(self) -> Examples:
+        """Return the labelled examples that anything in the model was fitted on."""
+        return self.parts.train if self.expert is None else labelled(self.parts)
+
     def _fit_baselines(self) -> list[NgramBaseline]:
         if not self.config.evaluation.baselines:
             return []
         nbsvm = None if self.expert is None else self.expert.baseline()
-        return fit_baselines(self.task, labelled(self.parts), nbsvm)
+        return fit_baselines(self.task, sampled(labelled(self.parts)), nbsvm)
 
     def _measure(self, examples: Examples, tokens: Tokenised, outputs: Any) -> Measured:
         return measure(

@@ -59,6 +59,9 @@ def evaluate_checks(run: str | Path, config: MeasureConfig) -> tuple[dict[str, A
         "identity": identity,
         "checks": result.record(config.checks.examples),
     }
+    if predictor.calibrate.expert is not None:  # what the encoder would pass without its n-gram expert
+        alone = load(run, precision, config.device, config.encoder, config.base, lexicon="none")
+        summary["checks"]["encoder_alone"] = check_predictor(alone, suite, config.checks).record(0)["own"]
     make_folder(folder)
     with writing(folder, "evaluate again"):
         write_cases(folder, result)

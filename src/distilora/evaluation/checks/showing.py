@@ -19,6 +19,7 @@ def checks_section(record: Record) -> Section:
     if record["data"]["cases"]:
         numbers.append(_number(f"On your texts, {record['data']['cases']:,} cases", record["data"]))
     sentences = [
+        _beside(record),
         record["reading"],
         "A check of kind mft knows the answer to its texts; inv changes a text and wants the same answer; dir changes a text "
         "and wants a probability to move the stated way. Intervals are Wilson's and take the cases for independent, which "
@@ -50,7 +51,7 @@ def checks_lines(record: Record) -> list[str]:
             f"{_interval(check)}"
             for check in run
         ]
-    lines += _skipped(record)
+    lines += [sentence for sentence in (_beside(record), *_skipped(record)) if sentence]
     for check in run:
         if check["failures"]:
             lines += [
@@ -75,6 +76,13 @@ def _skipped(record: Record) -> list[str]:
         + "."
         for reason in reasons
     ]
+
+
+def _beside(record: Record) -> str:
+    """Say what the encoder of a combined model would pass alone; an empty string for any other model."""
+    if "encoder_alone" not in record:
+        return ""
+    return f"The encoder alone, without its n-gram expert: {share_line(record['encoder_alone'])} passed."
 
 
 def _number(name: str, share: Record) -> Number:
