@@ -48,7 +48,7 @@ def test_commands_parse(page: Path, line: str) -> None:
 
 
 def test_there_are_commands() -> None:
-    expected = {"train", "predict", "explain", "evaluate", "export", "score"}
+    expected = {"train", "baseline", "compare", "predict", "explain", "evaluate", "export", "score"}
     assert {line.split()[0] for page, line in COMMANDS if page == PAGES[0]} == expected
     assert len({page for page, _ in COMMANDS}) > 8
 
