@@ -71,4 +71,4 @@ def seed(number: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_cells("audit", {f"seed{n}": lambda n=n: seed(n) for n in SEEDS}, compute, "make bench-audit", __doc__)  # type: ignore[misc]
+    run_cells("audit", {f"seed{n}": lambda n=n: seed(n) for n in SEEDS}, compute, "make bench-audit", __doc__)

@@ -1,10 +1,13 @@
 """The command `distilora audit`: finds labels and texts that look wrong, and applies the corrections made in Label Studio."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distilora.cli.arguments import EVERYWHERE, require_train_extra
 from distilora.errors import ConfigError
+
+if TYPE_CHECKING:
+    from distilora.config.schema import AuditConfig
 
 USAGE = (
     "distilora audit DATA [--output DIR] [--run RUN] [--overwrite] [--data.FIELD VALUE ...]; "
@@ -25,20 +28,7 @@ def audit_command(words: Sequence[str]) -> int:
     if "-h" in words or "--help" in words:
         print(help_text(AuditConfig, USAGE, OPTIONS))
         return 0
-    if not words or words[0].startswith("-"):
-        raise ConfigError(f"DATA: the labelled data come first; usage: {USAGE}")
-    if len(words) > 1 and not words[1].startswith("-"):
-        raise ConfigError(
-            f"{words[1]}: one DATA is audited at a time; another test split is given with --data.test_path"
-        )
-    overwrite = "--overwrite" in words
-    settings = [word for word in words[1:] if word != "--overwrite"]
-    if any(word.split("=")[0] == "--data.path" for word in settings):
-        raise ConfigError("--data.path: DATA says it already; drop it")
-    require_train_extra()
-    from distilora.config.parse import parse
-
-    config = parse(AuditConfig, [f"--data.path={words[0]}", *settings], options=OPTIONS)
+    config, overwrite = read_settings(words)
     if config.apply is not None:
         from distilora.evaluation.corrections import apply_corrections
 
@@ -48,6 +38,26 @@ def audit_command(words: Sequence[str]) -> int:
 
     _print_found(config.output, audit(config, overwrite))
     return 0
+
+
+def read_settings(words: Sequence[str]) -> "tuple[AuditConfig, bool]":
+    """Read DATA and the settings after it; return them, and whether to overwrite. Raises ConfigError."""
+    from distilora.config.schema import AuditConfig
+
+    if not words or words[0].startswith("-"):
+        raise ConfigError(f"DATA: the labelled data come first; usage: {USAGE}")
+    if len(words) > 1 and not words[1].startswith("-"):
+        raise ConfigError(
+            f"{words[1]}: one DATA is audited at a time; a test split from elsewhere is given with --data.test_path"
+        )
+    settings = [word for word in words[1:] if word != "--overwrite"]
+    if any(word.split("=")[0] == "--data.path" for word in settings):
+        raise ConfigError("--data.path: DATA says it already; drop it")
+    require_train_extra()
+    from distilora.config.parse import parse
+
+    config = parse(AuditConfig, [f"--data.path={words[0]}", *settings], options=OPTIONS)
+    return config, len(settings) < len(words) - 1
 
 
 def _print_found(folder: str, summary: dict[str, Any]) -> None:

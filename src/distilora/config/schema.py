@@ -379,3 +379,8 @@ class AuditConfig:
     task: str = "classification"
     """Task that reads the data: classification, or the name of your own that --task-file registers."""
     data: DataConfig = field(default_factory=DataConfig)
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError if a run is given to correct by."""
+        if self.run is not None and self.apply is not None:
+            raise ConfigError("run: given, but apply only writes what was corrected; drop one of the two")

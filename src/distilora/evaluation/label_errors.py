@@ -4,7 +4,8 @@
     a run's model    where the run was neither trained nor chosen on the row nor a copy of it; both are averaged
 
 No expert is fitted on a test row: those are judged by one of all other rows but their copies. Confident learning:
-Northcutt, Jiang & Chuang (JAIR 2021), pruning by noise rate; a label's score is the probability that the models give it.
+Northcutt, Jiang & Chuang (JAIR 2021), pruning by noise rate; a label's score is the probability that the models give it. With a
+handful of errors its thresholds, each class's mean score, are so near 1 that it finds none; a score below SURE is enough, too.
 """
 
 import warnings
@@ -25,6 +26,7 @@ from distilora.lexicon.out_of_fold import out_of_fold
 from distilora.progress import say
 
 Probabilities = NDArray[np.float64]
+SURE = 0.1  # score below which a label looks wrong whatever confident learning says
 MOST_ROWS = 200_000  # whose n-grams are in memory at once, about 6 kB for a review
 
 
@@ -135,7 +137,7 @@ def judge(targets: NDArray[np.int64], probabilities: Probabilities) -> Judged:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a class without an example, which is no fault here
             wrong = find_label_issues(targets, probabilities, filter_by="prune_by_noise_rate", n_jobs=1)
-    wrong = np.asarray(wrong, bool) & (likeliest != targets)
+    wrong = (np.asarray(wrong, bool) | (score < SURE)) & (likeliest != targets)
     return Judged(np.asarray(score, np.float64), likeliest, probabilities.max(axis=1, initial=0.0), wrong)
 
 
