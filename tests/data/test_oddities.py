@@ -43,3 +43,8 @@ def test_a_table_of_two_scripts_has_no_other() -> None:
 def test_text_that_is_no_mojibake(text: str) -> None:
     assert mojibake(text) == ""
     assert mojibake(text.encode().decode("latin-1"))
+
+
+def test_the_rarest_kind_comes_first() -> None:
+    texts = ["it\x92s one", *USUAL, "it\x92s two", "zzzzzzzzzzzz"]
+    assert [i for i, _ in find_oddities(texts)] == [42, 0, 41]

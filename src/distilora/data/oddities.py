@@ -22,7 +22,10 @@ _CONTROL = re.compile(r"[\x80-\x9f\ufffd]")  # Windows' characters read as Latin
 
 
 def find_oddities(texts: Sequence[str]) -> list[tuple[int, str]]:
-    """Find odd texts among cleaned ones that are not blank; return the index of each with what is odd, in words."""
+    """Find odd texts among cleaned ones that are not blank; return the index of each with what is odd, in words.
+
+    Those whose kind is rarest come first, so that a common one (the wrong encoding of a whole file) does not hide them.
+    """
     sizes = np.asarray([len(text.split()) for text in texts], np.float64)
     counts = [Counter(text) for text in texts]
     scripts = [_main_script(of_text) for of_text in counts]
@@ -39,7 +42,12 @@ def find_oddities(texts: Sequence[str]) -> list[tuple[int, str]]:
             reason = f"far longer than the others ({int(sizes[i]):,} words; median {int(np.median(sizes)):,})"
         if reason:
             odd.append((i, reason))
-    return odd
+    kinds = Counter(_kind(reason) for _, reason in odd)
+    return sorted(odd, key=lambda one: (kinds[_kind(one[1])], _kind(one[1])))
+
+
+def _kind(reason: str) -> str:
+    return reason.partition(" (")[0]
 
 
 def mojibake(text: str) -> str:

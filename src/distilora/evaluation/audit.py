@@ -155,7 +155,7 @@ def _wrong_labels(task: Task, judged: Judged) -> list[Finding]:
 
 
 def _issues(table: Table, task: Task, judged: Judged, findings: list[Finding]) -> list[Issue]:
-    """Complete the findings; those of a kind stand together, the label with the lowest score in front."""
+    """Complete the findings; those of a kind stand together. Labels that look wrong, and copies, have the lowest score in front."""
     issues = []
     for finding in findings:
         i, target = finding.index, table.rows[finding.index].target
@@ -164,7 +164,10 @@ def _issues(table: Table, task: Task, judged: Judged, findings: list[Finding]) -
         score = None if np.isnan(judged.score[i]) else float(judged.score[i])
         issues.append(Issue(finding, str(task.target_name(target)), suggested, score))
     order = {reason: n for n, reason in enumerate(REASONS)}
-    return sorted(issues, key=lambda i: (order[i.finding.reason], i.score or 0.0, i.finding.index))
+    by_score = (LABEL, CONFLICT)
+    return sorted(
+        issues, key=lambda i: (order[i.finding.reason], (i.score or 0.0) if i.finding.reason in by_score else 0.0)
+    )
 
 
 def _write(
