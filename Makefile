@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: setup train test test-slow check check-format check-lint check-types check-claims format bench-main bench-first-answer bench-qlora bench-kill-resume bench-notebook bench-speed bench-inference bench-score-memory docs clean
+.PHONY: setup train test test-slow check check-format check-lint check-types check-claims format bench-main bench-first-answer bench-qlora bench-kill-resume bench-notebook bench-speed bench-inference bench-score-memory bench-audit docs clean
 
 setup: $(VENV)/.check
 
@@ -72,6 +72,10 @@ bench-inference: $(VENV)/.test
 # a million rows: minutes
 bench-score-memory: $(VENV)/.test
 	$(BIN)/python -m bench.score_memory $(ARGS)
+
+# minutes
+bench-audit: $(VENV)/.test
+	$(BIN)/python -m bench.audit $(ARGS)
 
 # the reference page from the config classes, then the site in site/, warnings as errors
 docs: $(VENV)/.docs

@@ -25,7 +25,7 @@ def test_help_is_quick() -> None:
     code = (
         "import sys, time; from distilora.cli.main import main\n"
         "for words in (['--help'], ['-h'], ['help'], ['--quiet', '--version']): assert main(words) == 0\n"
-        "for command in ('train', 'evaluate', 'predict', 'explain', 'score', 'export', 'encoder'):\n"
+        "for command in ('train', 'audit', 'evaluate', 'predict', 'explain', 'score', 'export', 'encoder'):\n"
         "    try: assert main([command, '--help']) == 0\n"
         "    except SystemExit as leaving: assert leaving.code == 0\n"
         "heavy = {'torch', 'transformers', 'peft', 'jsonargparse', 'numpy', 'yaml', 'pyarrow'} & set(sys.modules)\n"
@@ -41,8 +41,8 @@ def test_as_a_module() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert (
         done.stderr
-        == "distilora: nonsense: no such command; there are train, baseline, evaluate, compare, predict, explain, score, export, "
-        "encoder\n"
+        == "distilora: nonsense: no such command; there are train, baseline, audit, evaluate, compare, predict, explain, score, "
+        "export, encoder\n"
     )
 
 
@@ -51,7 +51,7 @@ def test_without_a_command(capsys: Captured) -> None:
     assert capsys.readouterr().out == USAGE
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate"])
+@pytest.mark.parametrize("command", ["train", "audit", "evaluate"])
 def test_help_of_settings(command: str, capsys: Captured) -> None:
     assert main([command, "--help"]) == 0
     text = capsys.readouterr().out

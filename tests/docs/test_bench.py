@@ -134,6 +134,16 @@ def test_methods_are_compared_review_by_review(monkeypatch: pytest.MonkeyPatch) 
     assert claims["peak_memory_vs_full"]["value"] == pytest.approx((300 / 900 + 301 / 901) / 2)
 
 
+def test_precision_of_an_audit_is_that_of_its_top(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = importlib.import_module("bench.audit")
+    top = {"a": [1] * 45 + [0] * 5, "b": [1, 0] * 25, "c": [1] * 50}
+    rows = [{"cell": cell, "flipped_of_top": bits, "flipped": 40, "flipped_found": 30} for cell, bits in top.items()]
+    precision, recall = bench.compute(rows)
+    assert (precision["name"], precision["spread"], precision["n"]) == ("audit_precision_at_50", [0.5, 1.0], 3)
+    assert precision["value"] == pytest.approx(0.8)
+    assert (recall["name"], recall["value"]) == ("audit_recall", 0.75)
+
+
 def test_memory_of_scoring_is_compared_with_that_of_the_fewest_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = importlib.import_module("bench.score_memory")
     peaks = {1_000_000: 168.0, 10_000: 160.0, 100_000: 176.0}

@@ -11,6 +11,7 @@ import pytest
 import distilora
 from distilora import MeasureConfig, RunConfig, parse, read_recipe
 from distilora.cli.arguments import take_everywhere
+from distilora.cli.audit import read_settings
 from distilora.cli.evaluate import as_settings
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +44,8 @@ def test_commands_parse(page: Path, line: str) -> None:
         parse(RunConfig, words, recipe)
     elif command == "evaluate":
         parse(MeasureConfig, as_settings(words[1:]))
+    elif command == "audit":
+        read_settings(words)
     else:
         assert command in ("predict", "train", "compare", "explain", "export", "score", "encoder")
 

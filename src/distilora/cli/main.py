@@ -15,7 +15,7 @@ from distilora.config.hints import nearest
 from distilora.errors import ConfigError, DistiloraError, Interrupted
 from distilora.version import __version__
 
-COMMANDS = ("train", "baseline", "evaluate", "compare", "predict", "explain", "score", "export", "encoder")
+COMMANDS = ("train", "baseline", "audit", "evaluate", "compare", "predict", "explain", "score", "export", "encoder")
 USAGE = """usage: distilora COMMAND ...
 
 Fine-tunes a small text encoder with LoRA, measures it honestly, and predicts with it.
@@ -25,6 +25,8 @@ commands:
   train --resume RUN                                            go on with a run that was stopped
   train ... --dry-run                                           check everything, say what would be trained and for how long
   baseline [RECIPE.yaml] [--data.FIELD VALUE ...]               what n-gram models reach on these data, in seconds
+  audit DATA [--output DIR]                                     labels that look wrong, copies, leaks, blank and odd rows
+  audit DATA --apply FILE.json --output FILE                    write the data with the labels corrected in Label Studio
   evaluate RUN --data.path PATH [--data.split SPLIT]            measure a run on other labelled data
   evaluate RUN --checks [FILE.yaml]                             see whether negation, contrast, typos, names ... mislead it
   compare RUN RUN ... [--split SPLIT] [--output FILE.html]      paired differences of runs on the same examples

@@ -363,3 +363,24 @@ class MeasureConfig:
     data: SourceConfig = field(default_factory=SourceConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checks: ChecksConfig = field(default_factory=ChecksConfig)
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """A search for labels and texts that look wrong."""
+
+    output: str = "audit"
+    """Folder for audit.html, issues.csv, tasks.json, labels.xml and summary.json; with `apply`, the table to write: a csv, tsv,
+    jsonl or parquet file."""
+    run: str | None = None
+    """Folder of a finished run on the same labels; its answers count where it was neither trained nor chosen on a text."""
+    apply: str | None = None
+    """Label Studio's JSON export of the corrected tasks; null: search instead of correct."""
+    task: str = "classification"
+    """Task that reads the data: classification, or the name of your own that --task-file registers."""
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError if a run is given to correct by."""
+        if self.run is not None and self.apply is not None:
+            raise ConfigError("run: given, but apply only writes what was corrected; drop one of the two")

@@ -1,0 +1,102 @@
+"""Applies the labels chosen in Label Studio to a table. A row that has changed since the audit is refused, others pass through."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from distilora.config.schema import AuditConfig
+from distilora.data.examples import Example, text_digest
+from distilora.data.sources import open_source
+from distilora.errors import ConfigError, DataError
+from distilora.evaluation.audit import audited_task
+from distilora.evaluation.label_studio import Correction, read_corrections
+from distilora.files.kinds import kind_of
+from distilora.files.output import check_free, writing_file
+from distilora.files.tables import BATCH, WRITTEN, TableWriter
+from distilora.progress import Progress, say
+from distilora.tasks.base import Task
+
+
+def apply_corrections(config: AuditConfig, overwrite: bool = False) -> dict[str, int]:
+    """Write `data.train_split` with its labels corrected to `config.output`, in the format of its ending.
+
+    Returns the counts of `rows`, of labels `changed` and `kept` (confirmed), of tasks `unanswered`, of corrections `refused`
+    because text or label of the row are no longer those of the audit, and of those `elsewhere`, in other splits.
+    Raises DataError for an export that is none or a label that the data lack, ConfigError for an output that is no table.
+    """
+    assert config.apply is not None
+    output = Path(config.output)
+    if kind_of(output) not in WRITTEN:
+        raise ConfigError(f"output: {output} given, a file ending in .csv, .tsv, .jsonl or .parquet wanted")
+    check_free(output, overwrite)
+    if output.exists() and Path(config.data.path).exists() and output.samefile(config.data.path):
+        raise ConfigError("output: the same file as DATA; give another name")
+    corrections = read_corrections(config.apply)
+    task = audited_task(config)
+    if task.label_column is None:
+        raise ConfigError(f"task: {task.name} has no label column to correct")
+    split = config.data.train_split
+    here = {c.number: c for c in corrections if c.split == split}
+    unknown = next((c.label for c in here.values() if c.label is not None and c.label not in task.labels), None)
+    if unknown is not None:
+        raise DataError(f"apply: {config.apply}: label {unknown!r} is not one of {', '.join(task.labels)}; correct it")
+    counts = dict.fromkeys(("rows", "changed", "kept", "unanswered", "refused"), 0)
+    counts["elsewhere"] = len(corrections) - len(here)
+    with writing_file(output), TableWriter(output) as out:
+        rows = _corrected(config, task, here, counts)
+        while batch := list(islice(rows, BATCH)):
+            out.write(batch)
+    counts["refused"] += len(here)  # of rows that are not there any more
+    if counts["refused"]:
+        say(f"warning: {counts['refused']:,} corrections refused: their rows have changed since the audit; audit again")
+    return counts
+
+
+def _corrected(
+    config: AuditConfig, task: Task, corrections: dict[int, Correction], counts: dict[str, int]
+) -> Iterator[dict[str, Any]]:
+    """Yield the split's rows, corrected; take the corrections that were met out of `corrections`."""
+    data, column = config.data, str(task.label_column)
+    source = open_source(data.path, data.name, data.revision, separator=data.separator)
+    values_of = _values_of_labels(config, task)
+    with Progress("correcting", None, "rows") as bar:
+        for number, record in enumerate(source.records(data.train_split, "data.train_split"), 1):
+            bar.add(1)
+            counts["rows"] += 1
+            correction = corrections.pop(number, None)
+            if correction is None:
+                yield dict(record.values)
+                continue
+            try:
+                example = task.read(record.values)
+            except DataError as error:
+                raise DataError(f"{record.place}: {error}") from None
+            outcome = _outcome(correction, example, task)
+            counts[outcome] += 1
+            label = {column: values_of[correction.label]} if outcome == "changed" and correction.label else {}
+            yield {**record.values, **label}
+
+
+def _outcome(correction: Correction, example: Example, task: Task) -> str:
+    if text_digest(example.texts) != correction.digest or str(task.target_name(example.target)) != correction.given:
+        return "refused"
+    if correction.label is None:
+        return "unanswered"
+    return "kept" if correction.label == correction.given else "changed"
+
+
+def _values_of_labels(config: AuditConfig, task: Task) -> dict[str, Any]:
+    """Find how the data write each label: as it first stands there, such as 1 for pos; a label that does not, by its name."""
+    data = config.data
+    source = open_source(data.path, data.name, data.revision, separator=data.separator)
+    values: dict[str, Any] = {}
+    for record in source.records(data.train_split, "data.train_split"):
+        value = record.values.get(str(task.label_column))
+        try:
+            values.setdefault(str(task.target_name(task.read(record.values).target)), value)
+        except DataError as error:
+            raise DataError(f"{record.place}: {error}") from None
+        if len(values) == len(task.labels):
+            break
+    return {**{label: label for label in task.labels}, **values}
