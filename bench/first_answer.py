@@ -51,7 +51,7 @@ def answers() -> dict[str, Any]:
     distilora = str(Path(sys.executable).parent / "distilora")
     with tempfile.TemporaryDirectory() as place:
         run = str(Path(place) / "run")
-        recipe = str(ROOT / "recipes" / "imdb-embedded.yaml")
+        recipe = str(ROOT / "bench" / "encoder.yaml")
         wall, cpu, _ = timed([distilora, "train", recipe, "--output", run, *FEW])
         first_line([distilora, "predict", run, TEXT])
         seconds, imports = [], []

@@ -86,7 +86,7 @@ def started(folder: Path) -> list[str]:
             REVIEWS,
             [r.values for r in islice(open_source("embedded").records("train", "data.train_split"), 0, None, EVERY)],
         )
-    return ["train", "recipes/imdb-embedded.yaml", "--output", str(folder), *FEWER]
+    return ["train", "bench/encoder.yaml", "--output", str(folder), *FEWER]
 
 
 def alone() -> dict[str, Any]:

@@ -74,7 +74,7 @@ def compute(rows: Rows) -> Rows:
 
 
 def train(method: str, folder: Path, words: list[str]) -> dict[str, Any]:
-    command = [str(Path(sys.executable).parent / "distilora"), "train", "recipes/imdb-embedded.yaml", "--output", str(folder),
+    command = [str(Path(sys.executable).parent / "distilora"), "train", "bench/encoder.yaml", "--output", str(folder),
                "--adapter.method", method, *COMMON, *words]  # fmt: skip
     wall, cpu, _ = timed(command)
     metrics = json.loads((folder / "metrics.json").read_text("utf-8"))

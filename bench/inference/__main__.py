@@ -57,7 +57,7 @@ def make_model() -> Row:
         wall, cpu = wall + took[0], cpu + took[1]
 
     if not (run / "model").is_dir():
-        do(*DISTILORA, "train", str(ROOT / "recipes" / "imdb-embedded.yaml"), "--data.max_length", "512", "--data.train_size",
+        do(*DISTILORA, "train", str(ROOT / "bench" / "encoder.yaml"), "--data.max_length", "512", "--data.train_size",
            "12000", "--data.validation_size", "1000", "--training.tracker", "none", "--output", str(run))  # fmt: skip
     for form in (MERGED, FP32, INT8):
         if not (WORK / form).is_dir():

@@ -32,7 +32,7 @@ REVIEWS = {
     "distilora_3_epochs": 480,
 }
 ROUNDS, SEEDS, SCALES = 2, (0,), (1000, 10000, 25000, 75000)
-RECIPE = str(ROOT / "recipes" / "imdb-embedded.yaml")
+RECIPE = str(ROOT / "bench" / "encoder.yaml")
 LONG = ["--data.max_length", "512", "--training.tracker", "none", "--data.validation_size", "1000"]
 
 
