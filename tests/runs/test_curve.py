@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from support.tiny import tiny_config, tiny_reviews, write_csv
 from distilora.cli.main import main
 from distilora.config.parse import to_tree
 from distilora.config.schema import RunConfig
-from distilora.errors import ConfigError, Interrupted
+from distilora.errors import ConfigError, Interrupted, OutputError
 from distilora.runs import curve as module
 from distilora.runs import run as runs
 from distilora.runs.curve import epochs_for, learning_curve
@@ -175,6 +176,14 @@ def test_a_stopped_training_goes_on(
         return [{k: v for k, v in m.items() if k != "seconds"} for m in summary["sizes"][0]["methods"]]
 
     assert figures(resumed) == figures(whole)
+
+
+def test_a_full_disk_leads_back_to_the_curve() -> None:
+    def full() -> None:
+        raise OutputError("the disk is full; go on from the last whole checkpoint with: distilora train --resume 'a b'")
+
+    with pytest.raises(OutputError, match=r"full; go on from the last whole checkpoint with the same command$"):
+        module._fit(SimpleNamespace(fit=full))
 
 
 def test_other_settings_and_data_are_refused(reviews: Path, encoder: Path, tmp_path: Path) -> None:

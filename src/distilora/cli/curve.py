@@ -1,9 +1,14 @@
 """The command `distilora curve`: accuracy against labels, of n-gram models and the encoder, and which to take for how many."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distilora.cli.arguments import EVERYWHERE, TRAIN_OPTIONS, require_train_extra
 from distilora.errors import ConfigError
+
+if TYPE_CHECKING:
+    from distilora.config.schema import RunConfig
 
 USAGE = "distilora curve [RECIPE.yaml] [--STAGE.FIELD VALUE ...] [--sizes 100,300,1000] [--updates K] --output DIR"
 OPTIONS = {
@@ -17,31 +22,14 @@ OPTIONS = {
 
 def curve_command(words: Sequence[str]) -> int:
     """Measure a learning curve, or go on with one, print it, and return the exit code."""
-    from distilora.config.descriptions import help_text
-    from distilora.config.schema import RunConfig
-
     if "-h" in words or "--help" in words:
+        from distilora.config.descriptions import help_text
+        from distilora.config.schema import RunConfig
+
         print(help_text(RunConfig, USAGE, OPTIONS))
         return 0
-    for option in ("--resume", "--overwrite", "--dry-run"):
-        if any(word.split("=")[0] == option for word in words):
-            raise ConfigError(f"{option}: goes with distilora train; a curve goes on by itself where it was, drop it")
-    settings, sizes, updates = _take(words)
-    from distilora.config.parse import parse, read_recipe
-    from distilora.runs.resolve import check_given
-
-    recipe = {}
-    if settings and not settings[0].startswith("-"):
-        recipe = read_recipe(settings[0])
-        settings = settings[1:]
-    config = parse(RunConfig, settings, recipe, options=OPTIONS)
-    flags = {word[2:].split("=")[0] for word in settings if word.startswith("--")}
-    if "output" not in flags:
-        raise ConfigError("--output: nothing given; name the folder of the curve")
-    check_given(config, flags, recipe)
+    config, sizes, updates = read_settings(words)
     require_train_extra()
-    from pathlib import Path
-
     from distilora.runs.curve_folder import check_folder, curve_config
     from distilora.runs.preflight import check_run  # before anything imports torch, which takes seconds
 
@@ -55,6 +43,28 @@ def curve_command(words: Sequence[str]) -> int:
     print("\n".join(lines(summary)))
     print(f"\nThe page: {config.output}/curve.html")
     return 0
+
+
+def read_settings(words: Sequence[str]) -> "tuple[RunConfig, tuple[int | str, ...], int]":
+    """Read the settings of the runs, the sizes and the least number of updates. Raises ConfigError."""
+    for option in ("--resume", "--overwrite", "--dry-run"):
+        if any(word.split("=")[0] == option for word in words):
+            raise ConfigError(f"{option}: goes with distilora train; a curve goes on by itself where it was, drop it")
+    settings, sizes, updates = _take(words)
+    from distilora.config.parse import parse, read_recipe
+    from distilora.config.schema import RunConfig
+    from distilora.runs.resolve import check_given
+
+    recipe = {}
+    if settings and not settings[0].startswith("-"):
+        recipe = read_recipe(settings[0])
+        settings = settings[1:]
+    config = parse(RunConfig, settings, recipe, options=OPTIONS)
+    flags = {word[2:].split("=")[0] for word in settings if word.startswith("--")}
+    if "output" not in flags:
+        raise ConfigError("--output: nothing given; name the folder of the curve")
+    check_given(config, flags, recipe)
+    return config, sizes, updates
 
 
 def _take(words: Sequence[str]) -> tuple[list[str], tuple[int | str, ...], int]:

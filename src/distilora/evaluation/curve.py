@@ -73,8 +73,9 @@ def advice(sizes: Sequence[Mapping[str, Any]], examples: int) -> str:
         where = f"from {numbers[0]:,} on" if i == len(runs) - 1 and len(runs) > 1 else f"with {span} labels"
         parts.append(f"{where} take {_title(name)}")
     text = "; ".join(parts)
+    which = "Each" if len(runs) > 1 else "It"
     return (
-        f"{text[0].upper()}{text[1:]}. Each is the simplest method that the most accurate one is not clearly better than "
+        f"{text[0].upper()}{text[1:]}. {which} is the simplest method that the most accurate one is not clearly better than "
         f"(95% intervals of paired differences on {examples:,} examples)."
     )
 
@@ -87,7 +88,7 @@ def more_labels(sizes: Sequence[Mapping[str, Any]]) -> list[str]:
     gain = next(method["gain"] for method in last["methods"] if method["name"] == last["take"])
     if gain is None:
         return []
-    text = f"From {before:,} to {last['size']:,} labels {_title(last['take'])} gained {points(gain)}: "
+    text = f"From {before:,} to {last['size']:,} labels, the accuracy of {_title(last['take'])} changes by {points(gain)}: "
     if gain["low"] > 0:
         return [text + "more labels are likely to help still."]
     return [text + "these examples do not show that more labels help."]
@@ -123,7 +124,7 @@ def curve_table(summary: Mapping[str, Any]) -> Table:
                     f"{row['size']:,}",
                     NAMES[method["name"]] + (" *" if method["name"] == row["take"] else ""),
                     metric_text(method["metric"], method),
-                    f"{method['seconds']:,.0f} s",
+                    f"{method['seconds']:,.{0 if method['seconds'] >= 10 else 1}f} s",
                     points(method["difference"]),
                     gain,
                 )

@@ -116,7 +116,7 @@ def accuracy_by_labels(lines: Mapping[str, Sequence[tuple[int, Mapping[str, Any]
     axes.minorticks_off()
     axes.set_xticks(counts, [f"{count:,}" for count in counts])
     axes.set(xlabel="labels", ylabel=metric.lower())
-    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(lines))
     return Picture(f"{metric} by number of labels; bands are 95% intervals", _svg(figure))
 
 

@@ -125,7 +125,7 @@ def _measure(curve: _Curve, size: int) -> dict[str, Any]:
     training = curve.checked.config.training
     training = replace(training, epochs=epochs_for(training, size, curve.updates))
     config = replace(curve.checked.config, output=str(folder), training=training)
-    say(f"{size:,} labels: {training.epochs} epochs")
+    say(f"{size:,} labels: training for {training.epochs} epoch{'' if training.epochs == 1 else 's'}")
     with Run(config, resume=resume, checked=replace(curve.checked, config=config)) as run:
         run.read(curve.parts.only(curve.order[:size]))
         run.build()
