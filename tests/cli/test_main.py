@@ -25,7 +25,7 @@ def test_help_is_quick() -> None:
     code = (
         "import sys, time; from distilora.cli.main import main\n"
         "for words in (['--help'], ['-h'], ['help'], ['--quiet', '--version']): assert main(words) == 0\n"
-        "for command in ('train', 'audit', 'evaluate', 'predict', 'explain', 'score', 'export', 'encoder'):\n"
+        "for command in ('train', 'curve', 'audit', 'evaluate', 'predict', 'explain', 'score', 'export', 'encoder'):\n"
         "    try: assert main([command, '--help']) == 0\n"
         "    except SystemExit as leaving: assert leaving.code == 0\n"
         "heavy = {'torch', 'transformers', 'peft', 'jsonargparse', 'numpy', 'yaml', 'pyarrow'} & set(sys.modules)\n"
@@ -41,8 +41,8 @@ def test_as_a_module() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert (
         done.stderr
-        == "distilora: nonsense: no such command; there are train, baseline, audit, evaluate, compare, predict, explain, score, "
-        "export, encoder\n"
+        == "distilora: nonsense: no such command; there are train, baseline, curve, audit, evaluate, compare, predict, explain, "
+        "score, export, encoder\n"
     )
 
 
@@ -51,7 +51,7 @@ def test_without_a_command(capsys: Captured) -> None:
     assert capsys.readouterr().out == USAGE
 
 
-@pytest.mark.parametrize("command", ["train", "audit", "evaluate"])
+@pytest.mark.parametrize("command", ["train", "curve", "audit", "evaluate"])
 def test_help_of_settings(command: str, capsys: Captured) -> None:
     assert main([command, "--help"]) == 0
     text = capsys.readouterr().out
@@ -59,7 +59,7 @@ def test_help_of_settings(command: str, capsys: Captured) -> None:
     assert "--data.path  text; default: " in text
     assert "\n  --threads N\n" in text
     assert "\n  --quiet\n" in text
-    assert ("--adapter.last_blocks" in text) == (command == "train")
+    assert ("--adapter.last_blocks" in text) == (command in ("train", "curve"))
 
 
 @pytest.mark.parametrize("command", ["predict", "explain", "score", "export", "encoder"])
@@ -162,6 +162,7 @@ def test_predict_does_not_write_over_its_input(finished: Path, tmp_path: Path, c
 
 COMMANDS = {  # words, and what does the work
     "train": (["--output", "x"], "distilora.runs.preflight.check_run"),
+    "curve": (["--output", "x"], "distilora.runs.preflight.check_run"),
     "evaluate": (["RUN", "--data.path", "x.csv"], "distilora.evaluation.evaluate.evaluate"),
     "predict": (["RUN", "a text"], "distilora.inference.predictor.load"),
     "explain": (["RUN", "a text"], "distilora.inference.predictor.load"),
@@ -188,7 +189,7 @@ def test_options_of_every_command(command: str, place: int | None, monkeypatch: 
     def work(*given: object, **more: object) -> None:
         variables = {os.environ[name] for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS")}
         seen.append((progress._quiet, hardware.threads(), torch.get_num_threads(), variables))
-        if command == "train":
+        if command in ("train", "curve"):
             assert given[0].training.threads == 3
         raise ConfigError("seen")
 

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from distilora.data.splits import carve, consecutive, sample
+from distilora.data.splits import carve, consecutive, nested_order, sample
 from distilora.errors import ConfigError
 
 
@@ -192,3 +192,19 @@ def test_a_sample_has_every_class() -> None:
         ConfigError, match=r"^data\.train_size: 2 given, but there are 3 classes to train on; give 3 or more$"
     ):
         sample(labels, 2, 0, "data.train_size")
+
+
+def test_nested_samples_keep_the_shares_of_the_strata() -> None:
+    strata = ["a"] * 600 + ["b"] * 300 + ["c"] * 95 + ["d"] * 5
+    order = nested_order(strata, 3)
+    assert sorted(order) == list(range(1_000))
+    names = np.asarray(strata)
+    for size in range(4, 1_001):
+        counts = Counter(names[order[:size]].tolist())
+        assert len(counts) == 4  # every stratum has an example, however rare
+        if size >= 100:
+            for name, count in (("a", 600), ("b", 300), ("c", 95), ("d", 5)):
+                assert abs(counts[name] - size * count / 1_000) <= 1.5
+    assert nested_order(strata, 3).tolist() == order.tolist()
+    assert nested_order(strata, 4).tolist() != order.tolist()
+    assert 150 < np.mean(order[:200][names[order[:200]] == "a"]) < 450  # not the first ones of a stratum

@@ -156,6 +156,28 @@ def test_memory_of_scoring_is_compared_with_that_of_the_fewest_rows(monkeypatch:
     assert bench.anonymous_mb(os.getpid()) > 10
 
 
+def test_a_learning_curve_has_a_claim_for_each_size_and_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = importlib.import_module("bench.curve")
+    methods = [
+        {"name": name, "value": value, "low": value - 0.02, "high": value + 0.01, "seconds": 1.0}
+        for name, value in (("nbsvm", 0.7), ("encoder", 0.6))
+    ]
+    rows = [
+        {"cell": "labels-100", "labels": "100", "size": 100, "examples": 2_490, "methods": methods},
+        {"cell": "labels-all", "labels": "all", "size": 21_912, "examples": 2_490, "methods": methods[1:]},
+        {"cell": "setfit-100", "labels": "100", "size": 100, "examples": 2_490, "methods": [{**methods[0], "name": "setfit"}]},
+    ]  # fmt: skip
+    claims = {claim["name"]: claim for claim in bench.compute(rows)}
+    assert list(claims) == ["accuracy_100_nbsvm", "accuracy_100_encoder", "accuracy_all_encoder", "accuracy_100_setfit"]
+    assert claims["accuracy_all_encoder"]["unit"] == "share of held-out reviews, 21,912 labels"
+    assert claims["accuracy_100_nbsvm"]["spread"] == pytest.approx([0.68, 0.71])
+    assert claims["accuracy_100_nbsvm"]["n"] == 2_490
+    monkeypatch.delenv("CURVE_SETFIT", raising=False)
+    assert [name for name in bench.cells() if name.startswith("labels-")] == [f"labels-{n}" for n in bench.SIZES]
+    monkeypatch.setenv("CURVE_SETFIT", "python")
+    assert {"setfit-100", "setfit-300"} <= set(bench.cells())
+
+
 def test_speed_is_compared_round_by_round(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = importlib.import_module("bench.speed")
     rates = {

@@ -10,6 +10,7 @@ import pytest
 
 import distilora
 from distilora import MeasureConfig, RunConfig, parse, read_recipe
+from distilora.cli import curve
 from distilora.cli.arguments import take_everywhere
 from distilora.cli.audit import read_settings
 from distilora.cli.evaluate import as_settings
@@ -46,6 +47,8 @@ def test_commands_parse(page: Path, line: str) -> None:
         parse(MeasureConfig, as_settings(words[1:]))
     elif command == "audit":
         read_settings(words)
+    elif command == "curve":
+        curve.read_settings([str(ROOT / word) if word.startswith("recipes/") else word for word in words])
     else:
         assert command in ("predict", "train", "compare", "explain", "export", "score", "encoder")
 

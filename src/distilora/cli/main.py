@@ -15,7 +15,19 @@ from distilora.config.hints import nearest
 from distilora.errors import ConfigError, DistiloraError, Interrupted
 from distilora.version import __version__
 
-COMMANDS = ("train", "baseline", "audit", "evaluate", "compare", "predict", "explain", "score", "export", "encoder")
+COMMANDS = (
+    "train",
+    "baseline",
+    "curve",
+    "audit",
+    "evaluate",
+    "compare",
+    "predict",
+    "explain",
+    "score",
+    "export",
+    "encoder",
+)
 USAGE = """usage: distilora COMMAND ...
 
 Fine-tunes a small text encoder with LoRA, measures it honestly, and predicts with it.
@@ -25,6 +37,7 @@ commands:
   train --resume RUN                                            go on with a run that was stopped
   train ... --dry-run                                           check everything, say what would be trained and for how long
   baseline [RECIPE.yaml] [--data.FIELD VALUE ...]               what n-gram models reach on these data, in seconds
+  curve [RECIPE.yaml] [--sizes 100,300,1000] --output DIR       which method for how many labels; whether more would help
   audit DATA [--output DIR]                                     labels that look wrong, copies, leaks, blank and odd rows
   audit DATA --apply FILE.json --output FILE                    write the data with the labels corrected in Label Studio
   evaluate RUN --data.path PATH [--data.split SPLIT]            measure a run on other labelled data
@@ -96,7 +109,7 @@ def _run(words: list[str]) -> int:
     if everywhere.threads is not None:
         from distilora.hardware import use_threads
 
-        words += _as_setting(everywhere.threads, words) if command == "train" else []
+        words += _as_setting(everywhere.threads, words) if command in ("train", "curve") else []
         use_threads(everywhere.threads)  # before anything that has threads is loaded
     if everywhere.task_file is not None:
         from distilora.tasks.file import use_task_file

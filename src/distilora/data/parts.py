@@ -5,7 +5,7 @@ counted by `overlap.shared_copies` and reported, not removed: the official test 
 """
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,13 @@ class Parts:
     spare: Examples  # labelled, in no other part: what `train_size` leaves out
     clusters: NDArray[np.int64]  # of near copies and groups: a number for each example of train, then of spare
     notes: list[str] = field(default_factory=list)  # sentences for both; `read_test` may add more
+
+    def only(self, chosen: NDArray[np.int64]) -> "Parts":
+        """Return these parts with only the training examples `chosen`, and no spare ones: nothing else has a label."""
+        chosen = np.sort(chosen)
+        summary = {**self.summary, "train": len(chosen)}
+        train, spare = self.train.take(chosen), Examples("spare")
+        return replace(self, train=train, spare=spare, clusters=self.clusters[chosen], summary=summary)
 
 
 def read_parts(config: DataConfig, task: Reader) -> Parts:

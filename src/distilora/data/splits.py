@@ -90,6 +90,22 @@ def sample(strata: Sequence[Hashable], size: int, seed: int, field: str) -> NDAr
     return np.flatnonzero(_fill(order, stratum, quotas(counts, size, np.ones_like(counts), counts)))
 
 
+def nested_order(strata: Sequence[Hashable], seed: int) -> NDArray[np.int64]:
+    """Order the indices of all examples, [N], so that the first n of them are a stratified sample for every n.
+
+    Example k of a stratum's m, in seeded random order, has the place (k - 1/2) / m, but the first of every stratum come in
+    front. A sample is therefore contained in every larger one, and keeps the shares of the strata (Sainte-Lague's method);
+    largest remainders may take back an example of one of three strata where the sample grows (Balinski & Young 1982).
+    """
+    stratum, counts = _numbered(strata)
+    shuffled, place = _rng(seed).permutation(len(stratum)), np.empty(len(stratum))
+    for number, count in enumerate(counts):
+        members = shuffled[stratum[shuffled] == number]
+        place[members] = (np.arange(count) + 0.5) / count
+        place[members[0]] -= 1
+    return np.asarray(shuffled[np.argsort(place[shuffled], kind="stable")])
+
+
 def quotas(counts: Counts, size: int, least: Counts, most: Counts) -> Counts:
     """Compute each stratum's quota, [C], in a part of `size`: its share, size * count / N, by largest remainders.
 

@@ -102,6 +102,24 @@ def curves(history: Sequence[Mapping[str, float]]) -> list[Picture]:
     return [Picture("Loss in training and on validation", _svg(figure))]
 
 
+def accuracy_by_labels(lines: Mapping[str, Sequence[tuple[int, Mapping[str, Any]]]], metric: str) -> Picture:
+    """Draw a learning curve: for each name the points (labels, figure with `value`, `low` and `high`), on a log axis."""
+    figure, axes = _figure(8.6, 4.2)
+    colours = [INK, "#7b8794", ACCENT, WARN]
+    for (name, points), colour in zip(lines.items(), colours, strict=False):
+        labels = [count for count, _ in points]
+        value, low, high = ([figure[key] for _, figure in points] for key in ("value", "low", "high"))
+        axes.plot(labels, value, "o-", color=colour, linewidth=1.8, markersize=4, label=name)
+        axes.fill_between(labels, low, high, color=colour, alpha=0.13, linewidth=0)
+    counts = sorted({count for points in lines.values() for count, _ in points})
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    axes.set_xticks(counts, [f"{count:,}" for count in counts])
+    axes.set(xlabel="labels", ylabel=metric.lower())
+    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(lines))
+    return Picture(f"{metric} by number of labels; bands are 95% intervals", _svg(figure))
+
+
 def _matrix(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
     count = len(matrix)
     width = max(3.6, 0.7 * count) if count <= NARROW else max(5.0, 0.9 * count if count <= ROOMY else 0.45 * count)

@@ -21,8 +21,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 import yaml
+from numpy.typing import NDArray
 
 from distilora import hardware
 from distilora.artifact.format import Artifact
@@ -184,9 +186,9 @@ class Run:
         self._while_open.close()
         let_go(self.folder)
 
-    def read(self) -> Parts:
-        """Read, clean and split the data, and tokenise the training and validation texts."""
-        self.parts = read_parts(self.config.data, self.task)
+    def read(self, parts: Parts | None = None) -> Parts:
+        """Read, clean and split the data, unless `parts` are given, and tokenise the training and validation texts."""
+        self.parts = read_parts(self.config.data, self.task) if parts is None else parts
         data = self.config.data
         self.tokenizer = with_truncation(load_tokenizer(self.encoder), data.max_length, data.truncation_side)
         self.train_tokens = self.task.tokenise(self.tokenizer, self.parts.train.items, "tokenising train")
@@ -243,17 +245,27 @@ class Run:
         self._clock.mark("training")
         return self.fitted
 
-    def save(self) -> Artifact:
-        """Fit the temperature and the weights of an n-gram expert, write model/ and verify it by a round trip."""
+    def fit_calibration(self) -> Calibrator:
+        """Fit the temperature, and the weights of an n-gram expert that is part of the model, on validation."""
         targets, outputs = self._validation_targets(), self.fitted.outputs
         fitted = self.expert if self.config.lexicon != "none" else None
         expert = None if fitted is None else fitted.combined(outputs, targets)
-        self.calibrate = Calibrator(self.task.fit_temperature(outputs, targets), expert)
-        lexicon = {} if fitted is None or expert is None else fitted.describe(expert)
+        return Calibrator(self.task.fit_temperature(outputs, targets), expert)
+
+    def outputs(self, tokens: Tokenised, label: str) -> NDArray[np.float32]:
+        """Compute the network's outputs of tokenised examples, [G, ...], showing progress under `label`."""
+        backend = TorchBackend(self.network, self.config.training.precision, _budget(self.config))
+        return run_rows(tokens.rows, backend, label=label)
+
+    def save(self) -> Artifact:
+        """Fit the temperature and the weights of an n-gram expert, write model/ and verify it by a round trip."""
+        self.calibrate = self.fit_calibration()
+        expert = self.calibrate.expert
+        lexicon = {} if self.expert is None or expert is None else self.expert.describe(expert)
         with writing_run(self.folder):
             self.artifact = write_model(
                 self.folder, self.config, self.encoder, self.task, self.parts, self.network, self.tokenizer,
-                self.calibrate, self.validation_tokens.rows, outputs, lexicon,
+                self.calibrate, self.validation_tokens.rows, self.fitted.outputs, lexicon,
             )  # fmt: skip
         self.round_trip = verified(self.folder, self.task, self.config.training.device)
         self._clock.mark("saving and round trip")
@@ -269,8 +281,7 @@ class Run:
         if self.parts.read_test is not None:
             test = splits["test"] = self.parts.read_test()
             tokens = self.task.tokenise(self.tokenizer, test.items, f"tokenising {test.split}")
-            backend = TorchBackend(self.network, self.config.training.precision, _budget(self.config))
-            outputs = run_rows(tokens.rows, backend, label=f"predicting {test.split}")
+            outputs = self.outputs(tokens, f"predicting {test.split}")
             self.measured.insert(0, self._measure(test, tokens, outputs))
             if self.teacher is not None:
                 precision, label = self.config.training.precision, f"the teacher on {test.split}"
