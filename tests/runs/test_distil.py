@@ -13,6 +13,7 @@ import distilora
 from distilora.batching.rows import joined, rows_of
 from distilora.config.schema import RunConfig
 from distilora.errors import Interrupted
+from distilora.evaluation.views import step_lines
 from distilora.export import save as saving
 from distilora.runs import distil, fitting
 from distilora.runs.run import train
@@ -45,6 +46,9 @@ def test_the_student_learns_from_both(config: RunConfig) -> None:
         assert "gain" not in steps["expert"]
         gain = steps["encoder"]["value"] - steps["teacher"]["value"]
         assert steps["encoder"]["gain"]["value"] == pytest.approx(gain)
+        assert f"  both combined: the teacher: accuracy {steps['teacher']['value']:.2%} (" in "\n".join(
+            step_lines(split)
+        )
     folder = Path(config.output)
     assert not (folder / "teacher").exists()
     assert not (folder / "model" / "lexicon").exists()  # a plain adapter: no n-gram part unless asked for

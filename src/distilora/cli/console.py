@@ -19,14 +19,19 @@ def print_evaluation(
 ) -> None:
     """Print an evaluation: its verdict, its headline metrics with `more_rows` below, and the lines of its task."""
     from distilora.evaluation.baselines import baseline_lines
-    from distilora.evaluation.views import view_lines
+    from distilora.evaluation.views import step_lines, view_lines
     from distilora.tasks.registry import find_task
 
     if evaluation.get("verdict"):
         print(f"{evaluation['verdict']}\n")
     task_class = find_task(task)
     print_table(title, [*metric_rows(evaluation, task_class.headlines), *more_rows])
-    for line in [*task_class.lines(evaluation), *view_lines(evaluation), *baseline_lines(evaluation)]:
+    for line in [
+        *task_class.lines(evaluation),
+        *view_lines(evaluation),
+        *step_lines(evaluation),
+        *baseline_lines(evaluation),
+    ]:
         print(line)
 
 

@@ -108,3 +108,14 @@ def steps_table(steps: Sequence[Mapping[str, Any]]) -> Table:
         text = "" if gain is None else f"{points(gain)}, McNemar p = {gain['mcnemar']['p']:.2g}"
         rows.append((STEPS[row["step"]], metric_text(row["metric"], {"value": row["value"]}), text))
     return Table("Step by step", ("model", "accuracy", "minus the step before"), rows)
+
+
+def step_lines(split: Mapping[str, Any]) -> list[str]:
+    """Format the steps of a distillation as lines for the terminal; [] for a model that was not distilled."""
+    lines = []
+    for row in split.get("distillation", ()):
+        gain = f" ({points(row['gain'])})" if "gain" in row else ""
+        lines.append(
+            f"  {STEPS[row['step']]}: {row['metric']} {metric_text(row['metric'], {'value': row['value']})}{gain}"
+        )
+    return ["", *lines] if lines else []
