@@ -112,6 +112,33 @@ def test_labels_are_written_as_the_data_have_them(tmp_path: Path) -> None:
     assert (after[10]["label"], after[10]["n"], after[11]["label"]) == (0, 10, 1)
 
 
+def test_a_test_split_that_is_a_copy_of_the_training_split(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for split in ("train", "test"):
+        write_csv(data / f"{split}.csv", rows()[:120])
+    assert main(["audit", str(data), "--output", str(tmp_path / "audit"), "--quiet"]) == 0
+    summary = json.loads((tmp_path / "audit" / "summary.json").read_text("utf-8"))
+    assert summary["copies_across_splits"] == {"train / test": 120}
+    assert summary["issues"]["copy across splits"] == 120
+    assert summary["agreement"] > 0.9
+
+
+@pytest.mark.parametrize(
+    "made", [tiny_reviews(40)[1::2], [("a film", "pos"), ("a movie", "neg")], [(" ", "pos"), ("", "neg")]]
+)
+def test_too_few_rows_to_judge_by(made: list[tuple[str, str]], tmp_path: Path, capsys: Captured) -> None:
+    data = write_csv(tmp_path / "few.csv", made)
+    said = failed(["--quiet", "audit", str(data), "--output", str(tmp_path / "out")], capsys)
+    assert said.startswith(("data.path: too few rows to judge labels by; ", "data.label_column: "))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_class_of_one_row(tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "rare.csv", [*tiny_reviews(60), ("a film of no kind", "odd one")])
+    assert main(["audit", str(data), "--output", str(tmp_path / "audit"), "--quiet"]) == 0
+
+
 def test_three_classes_and_a_test_split(tmp_path: Path) -> None:
     made = [
         (f"{text} {i % 3 * 'okay decent '}", "fair" if i % 3 else label)
@@ -168,7 +195,8 @@ def test_an_audit_is_replaced_only_on_demand(audited: Path, tmp_path: Path, caps
     ],
 )
 def test_audit_refuses(audited: Path, tmp_path: Path, words: list[str], said: str, capsys: Captured) -> None:
-    names = {"DATA": str(audited / "reviews.csv"), "OUT": str(tmp_path / "out"), "OUT.csv": str(tmp_path / "out.csv")}
+    names = {"DATA": str(audited / "reviews.csv"), "OUT": str(tmp_path / "out"), "OUT.csv": str(tmp_path / "out.csv"),
+             "OUT.csv.gz": str(tmp_path / "out.csv.gz")}  # fmt: skip
     assert failed(["--quiet", "audit", *(names.get(word, word) for word in words)], capsys).startswith(said)
     assert not list(tmp_path.iterdir())
 
