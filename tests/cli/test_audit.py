@@ -12,6 +12,9 @@ from support.pages import Page
 from support.tiny import tiny_reviews, write_csv
 
 from distilora.cli.main import main
+from distilora.data.audit import Row
+from distilora.data.examples import text_digest
+from distilora.evaluation.label_studio import task_record
 from distilora.files.tables import read_table, write_table
 from distilora.tasks.classification import Classification
 
@@ -112,6 +115,26 @@ def test_labels_are_written_as_the_data_have_them(tmp_path: Path) -> None:
     assert (after[10]["label"], after[10]["n"], after[11]["label"]) == (0, 10, 1)
 
 
+def test_parquet_keeps_its_types(tmp_path: Path) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    made = rows()[:300] * 4  # more than are written at once
+    columns = {"text": [f"{text} {i}" for i, (text, _) in enumerate(made)], "label": [label == "pos" for _, label in made],
+               "late": [None] * 1100 + [7] * 100, "size": [0.5] * 1200}  # fmt: skip
+    types = [("text", pa.string()), ("label", pa.int8()), ("late", pa.int16()), ("size", pa.float32())]
+    table = pa.table({**columns, "label": list(map(int, columns["label"]))}, pa.schema(types, {"made": "here"}))
+    data = tmp_path / "data"
+    data.mkdir()
+    parquet.write_table(table, data / "train-00000-of-00001.parquet")
+    task = task_record(Row("train", 11, "", (columns["text"][10],), "", 1, text_digest([columns["text"][10]])),
+                       "1", "0", 0.9, "label", "")  # fmt: skip
+    (tmp_path / "c.json").write_text(json.dumps([{**task, "annotations": task["predictions"]}]), "utf-8")
+    assert apply(data, tmp_path / "c.json", tmp_path / "fixed.parquet") == 0
+    fixed = parquet.read_table(tmp_path / "fixed.parquet")
+    assert fixed.schema.equals(table.schema, check_metadata=True)
+    assert fixed["label"].to_pylist() == [0 if i == 10 else label for i, label in enumerate(table["label"].to_pylist())]
+    assert fixed.drop_columns("label").equals(table.drop_columns("label"))
+
+
 def test_a_test_split_that_is_a_copy_of_the_training_split(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
@@ -189,6 +212,7 @@ def test_an_audit_is_replaced_only_on_demand(audited: Path, tmp_path: Path, caps
         (["DATA", "--task", "regression"], "task: no task called 'regression'"),
         (["DATA", "--run", "nowhere", "--output", "OUT"], "nowhere: no such run"),
         (["DATA", "--apply", "c.json", "--output", "OUT"], "output: "),
+        (["DATA", "--apply", "c.json", "--output", "OUT.csv.gz"], "output: "),
         (["DATA", "--apply", "nowhere.json", "--output", "OUT.csv"], "apply: nowhere.json cannot be read"),
         (["DATA", "--apply", "c.json", "--run", "run"], "run: given, but apply only writes what was corrected"),
         (["nowhere.csv", "--output", "OUT"], "data.path: no such file or folder: nowhere.csv"),

@@ -27,7 +27,7 @@ from distilora.data.audit import (
     read_labelled,
     with_groups,
 )
-from distilora.data.sources import open_source
+from distilora.data.sources import Source, open_source
 from distilora.errors import ConfigError, OutputError
 from distilora.evaluation import label_errors
 from distilora.evaluation.label_errors import Judged
@@ -103,13 +103,16 @@ def audit(config: AuditConfig, overwrite: bool = False) -> dict[str, Any]:
 
 def audited_task(config: AuditConfig) -> Task:
     """Set up the task for the data. Raises ConfigError if it has no classes that an n-gram model can tell apart."""
-    data = config.data
-    task = find_task(config.task).from_source(
-        data, open_source(data.path, data.name, data.revision, separator=data.separator)
-    )
+    task = find_task(config.task).from_source(config.data, audited_source(config))
     if task.ngram_classes is None:
         raise ConfigError(f"task: {task.name} has no classes whose labels could be audited; give one that has")
     return task
+
+
+def audited_source(config: AuditConfig) -> Source:
+    """Open DATA."""
+    data = config.data
+    return open_source(data.path, data.name, data.revision, separator=data.separator)
 
 
 def check_folder(folder: Path, overwrite: bool) -> None:
