@@ -185,6 +185,21 @@ def test_with_a_run(finished: Path, reviews: Path, tmp_path: Path, capsys: Captu
     assert f"{finished} answered 30 rows; of 270 it has seen the text or a copy" in capsys.readouterr().out
 
 
+def test_each_row_tells_who_judged_it(finished: Path, tmp_path: Path) -> None:
+    """The run was trained on most of the first 300 reviews, and on none of the others; one label of ten is flipped."""
+    made = [*tiny_reviews(300), *tiny_reviews(100, 7)]
+    made = [(text, OTHER[label] if i % 10 == 0 else label) for i, (text, label) in enumerate(made)]
+    data = write_csv(tmp_path / "mixed.csv", made)
+    assert main(["audit", str(data), "--output", str(tmp_path / "audit"), "--run", str(finished), "--quiet"]) == 0
+    wrong = [issue for issue in issues(tmp_path / "audit") if issue["reason"] == "label"]
+    seen, new = ([i for i in wrong if (int(i["row"]) <= 300) == old] for old in (True, False))
+    assert {issue["judged_by"] for issue in new} == {"n-gram expert and run"}
+    assert sum(issue["judged_by"] == "n-gram expert" for issue in seen) > len(seen) / 2
+    for issue in wrong:
+        verb = "say" if issue["judged_by"].endswith("run") else "says"
+        assert issue["detail"].startswith(f"{issue['judged_by']} {verb} {issue['suggested']} (")
+
+
 def test_an_audit_is_replaced_only_on_demand(audited: Path, tmp_path: Path, capsys: Captured) -> None:
     data, output = str(audited / "reviews.csv"), tmp_path / "audit"
     words = ["audit", data, "--output", str(output), "--quiet"]
