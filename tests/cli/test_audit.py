@@ -12,6 +12,9 @@ from support.pages import Page
 from support.tiny import tiny_reviews, write_csv
 
 from distilora.cli.main import main
+from distilora.data.audit import Row
+from distilora.data.examples import text_digest
+from distilora.evaluation.label_studio import task_record
 from distilora.files.tables import read_table, write_table
 from distilora.tasks.classification import Classification
 
@@ -112,6 +115,53 @@ def test_labels_are_written_as_the_data_have_them(tmp_path: Path) -> None:
     assert (after[10]["label"], after[10]["n"], after[11]["label"]) == (0, 10, 1)
 
 
+def test_parquet_keeps_its_types(tmp_path: Path) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    made = rows()[:300] * 4  # more than are written at once
+    columns = {"text": [f"{text} {i}" for i, (text, _) in enumerate(made)], "label": [label == "pos" for _, label in made],
+               "late": [None] * 1100 + [7] * 100, "size": [0.5] * 1200}  # fmt: skip
+    types = [("text", pa.string()), ("label", pa.int8()), ("late", pa.int16()), ("size", pa.float32())]
+    table = pa.table({**columns, "label": list(map(int, columns["label"]))}, pa.schema(types, {"made": "here"}))
+    data = tmp_path / "data"
+    data.mkdir()
+    parquet.write_table(table, data / "train-00000-of-00001.parquet")
+    task = task_record(Row("train", 11, "", (columns["text"][10],), "", 1, text_digest([columns["text"][10]])),
+                       "1", "0", 0.9, "label", "")  # fmt: skip
+    (tmp_path / "c.json").write_text(json.dumps([{**task, "annotations": task["predictions"]}]), "utf-8")
+    assert apply(data, tmp_path / "c.json", tmp_path / "fixed.parquet") == 0
+    fixed = parquet.read_table(tmp_path / "fixed.parquet")
+    assert fixed.schema.equals(table.schema, check_metadata=True)
+    assert fixed["label"].to_pylist() == [0 if i == 10 else label for i, label in enumerate(table["label"].to_pylist())]
+    assert fixed.drop_columns("label").equals(table.drop_columns("label"))
+
+
+def test_a_test_split_that_is_a_copy_of_the_training_split(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for split in ("train", "test"):
+        write_csv(data / f"{split}.csv", rows()[:120])
+    assert main(["audit", str(data), "--output", str(tmp_path / "audit"), "--quiet"]) == 0
+    summary = json.loads((tmp_path / "audit" / "summary.json").read_text("utf-8"))
+    assert summary["copies_across_splits"] == {"train / test": 120}
+    assert summary["issues"]["copy across splits"] == 120
+    assert summary["agreement"] > 0.9
+
+
+@pytest.mark.parametrize(
+    "made", [tiny_reviews(40)[1::2], [("a film", "pos"), ("a movie", "neg")], [(" ", "pos"), ("", "neg")]]
+)
+def test_too_few_rows_to_judge_by(made: list[tuple[str, str]], tmp_path: Path, capsys: Captured) -> None:
+    data = write_csv(tmp_path / "few.csv", made)
+    said = failed(["--quiet", "audit", str(data), "--output", str(tmp_path / "out")], capsys)
+    assert said.startswith(("data.path: too few rows to judge labels by; ", "data.label_column: "))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_class_of_one_row(tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "rare.csv", [*tiny_reviews(60), ("a film of no kind", "odd one")])
+    assert main(["audit", str(data), "--output", str(tmp_path / "audit"), "--quiet"]) == 0
+
+
 def test_three_classes_and_a_test_split(tmp_path: Path) -> None:
     made = [
         (f"{text} {i % 3 * 'okay decent '}", "fair" if i % 3 else label)
@@ -133,6 +183,21 @@ def test_with_a_run(finished: Path, reviews: Path, tmp_path: Path, capsys: Captu
     run = json.loads((tmp_path / "audit" / "summary.json").read_text("utf-8"))["run"]
     assert run == {"name": str(finished), "answered": 30, "seen": 270}
     assert f"{finished} answered 30 rows; of 270 it has seen the text or a copy" in capsys.readouterr().out
+
+
+def test_each_row_tells_who_judged_it(finished: Path, tmp_path: Path) -> None:
+    """The run was trained on most of the first 300 reviews, and on none of the others; one label of ten is flipped."""
+    made = [*tiny_reviews(300), *tiny_reviews(100, 7)]
+    made = [(text, OTHER[label] if i % 10 == 0 else label) for i, (text, label) in enumerate(made)]
+    data = write_csv(tmp_path / "mixed.csv", made)
+    assert main(["audit", str(data), "--output", str(tmp_path / "audit"), "--run", str(finished), "--quiet"]) == 0
+    wrong = [issue for issue in issues(tmp_path / "audit") if issue["reason"] == "label"]
+    seen, new = ([i for i in wrong if (int(i["row"]) <= 300) == old] for old in (True, False))
+    assert {issue["judged_by"] for issue in new} == {"n-gram expert and run"}
+    assert sum(issue["judged_by"] == "n-gram expert" for issue in seen) > len(seen) / 2
+    for issue in wrong:
+        verb = "say" if issue["judged_by"].endswith("run") else "says"
+        assert issue["detail"].startswith(f"{issue['judged_by']} {verb} {issue['suggested']} (")
 
 
 def test_an_audit_is_replaced_only_on_demand(audited: Path, tmp_path: Path, capsys: Captured) -> None:
@@ -162,13 +227,15 @@ def test_an_audit_is_replaced_only_on_demand(audited: Path, tmp_path: Path, caps
         (["DATA", "--task", "regression"], "task: no task called 'regression'"),
         (["DATA", "--run", "nowhere", "--output", "OUT"], "nowhere: no such run"),
         (["DATA", "--apply", "c.json", "--output", "OUT"], "output: "),
+        (["DATA", "--apply", "c.json", "--output", "OUT.csv.gz"], "output: "),
         (["DATA", "--apply", "nowhere.json", "--output", "OUT.csv"], "apply: nowhere.json cannot be read"),
         (["DATA", "--apply", "c.json", "--run", "run"], "run: given, but apply only writes what was corrected"),
         (["nowhere.csv", "--output", "OUT"], "data.path: no such file or folder: nowhere.csv"),
     ],
 )
 def test_audit_refuses(audited: Path, tmp_path: Path, words: list[str], said: str, capsys: Captured) -> None:
-    names = {"DATA": str(audited / "reviews.csv"), "OUT": str(tmp_path / "out"), "OUT.csv": str(tmp_path / "out.csv")}
+    names = {"DATA": str(audited / "reviews.csv"), "OUT": str(tmp_path / "out"), "OUT.csv": str(tmp_path / "out.csv"),
+             "OUT.csv.gz": str(tmp_path / "out.csv.gz")}  # fmt: skip
     assert failed(["--quiet", "audit", *(names.get(word, word) for word in words)], capsys).startswith(said)
     assert not list(tmp_path.iterdir())
 

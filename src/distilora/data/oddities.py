@@ -27,13 +27,15 @@ def find_oddities(texts: Sequence[str]) -> list[tuple[int, str]]:
     Those whose kind is rarest come first, so that a common one (the wrong encoding of a whole file) does not hide them.
     """
     sizes = np.asarray([len(text.split()) for text in texts], np.float64)
-    counts = [Counter(text) for text in texts]
-    scripts = [_main_script(of_text) for of_text in counts]
+    repeated, scripts = [], []
+    for counts in map(Counter, texts):  # one at a time: those of 200,000 texts take 0.3 GB
+        repeated.append(_repeated(counts))
+        scripts.append(_main_script(counts))
     usual = _usual_script(scripts)
     shortest, longest = _bounds(sizes)
     odd = []
     for i, text in enumerate(texts):
-        reason = _repeated(counts[i]) or mojibake(text)
+        reason = repeated[i] or mojibake(text)
         if not reason and usual and scripts[i] not in ("", usual):
             reason = f"in another script ({scripts[i].lower()}) than the others ({usual.lower()})"
         if not reason and sizes[i] < shortest:

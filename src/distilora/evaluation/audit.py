@@ -27,7 +27,7 @@ from distilora.data.audit import (
     read_labelled,
     with_groups,
 )
-from distilora.data.sources import open_source
+from distilora.data.sources import Source, open_source
 from distilora.errors import ConfigError, OutputError
 from distilora.evaluation import label_errors
 from distilora.evaluation.label_errors import Judged
@@ -42,7 +42,19 @@ from distilora.tasks.registry import find_task
 from distilora.tasks.showing import Table as Shown
 
 FILES = ("audit.html", "issues.csv", "tasks.json", "labels.xml", "summary.json")
-COLUMNS = ("place", "split", "row", "reason", "label", "suggested", "score", "detail", "text")  # of issues.csv
+COLUMNS = (
+    "place",
+    "split",
+    "row",
+    "reason",
+    "label",
+    "suggested",
+    "score",
+    "judged_by",
+    "detail",
+    "text",
+)  # of issues.csv
+EXPERT, BOTH = "n-gram expert", "n-gram expert and run"  # judges of a row; the run is none of what it has seen
 SHOWN = 50  # issues of a kind on the page
 EXCERPT = 600  # characters of a text on the page and in issues.csv
 TITLES = {
@@ -56,12 +68,16 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Issue:
-    """Finding with the label in the data, the one suggested instead ("" for none), and the label's score (None: blank)."""
+    """Finding with the label in the data, the one suggested instead ("" for none), the label's score and its judges.
+
+    A blank row has no score (None) and no judges ("").
+    """
 
     finding: Finding
     label: str
     suggested: str
     score: float | None
+    judged_by: str
 
 
 def audit(config: AuditConfig, overwrite: bool = False) -> dict[str, Any]:
@@ -76,14 +92,14 @@ def audit(config: AuditConfig, overwrite: bool = False) -> dict[str, Any]:
     task = audited_task(config)
     table = read_labelled(config.data, task, task.label_column)
     copies = find_copies(table)
-    judged, models = _judged(config, task, table, with_groups(table, copies), copies.clusters)
+    judged, by_run, models = _judged(config, task, table, with_groups(table, copies), copies.clusters)
     findings = [
-        *_wrong_labels(task, judged),
+        *_wrong_labels(task, judged, by_run),
         *find_conflicts(table, copies),
         *find_leaks(table, copies),
         *find_blank_and_odd(table),
     ]
-    issues = _issues(table, task, judged, findings)
+    issues = _issues(table, task, judged, by_run, findings)
     counts = Counter(issue.finding.reason for issue in issues)
     summary = {
         "audit": 1,
@@ -103,13 +119,16 @@ def audit(config: AuditConfig, overwrite: bool = False) -> dict[str, Any]:
 
 def audited_task(config: AuditConfig) -> Task:
     """Set up the task for the data. Raises ConfigError if it has no classes that an n-gram model can tell apart."""
-    data = config.data
-    task = find_task(config.task).from_source(
-        data, open_source(data.path, data.name, data.revision, separator=data.separator)
-    )
+    task = find_task(config.task).from_source(config.data, audited_source(config))
     if task.ngram_classes is None:
         raise ConfigError(f"task: {task.name} has no classes whose labels could be audited; give one that has")
     return task
+
+
+def audited_source(config: AuditConfig) -> Source:
+    """Open DATA."""
+    data = config.data
+    return open_source(data.path, data.name, data.revision, separator=data.separator)
 
 
 def check_folder(folder: Path, overwrite: bool) -> None:
@@ -125,8 +144,11 @@ def check_folder(folder: Path, overwrite: bool) -> None:
 
 def _judged(
     config: AuditConfig, task: Task, table: Table, groups: NDArray[np.int64], clusters: NDArray[np.int64]
-) -> tuple[Judged, dict[str, Any]]:
-    """Judge the labels of all rows, a blank row's by a score of NaN; return the models' part of the summary, too."""
+) -> tuple[Judged, NDArray[np.bool_], dict[str, Any]]:
+    """Judge the labels of all rows, [M], a blank row's by a score of NaN; tell which rows the run judged, too, [M].
+
+    Returns the models' part of the summary last.
+    """
     assert task.ngram_classes is not None  # audited_task
     filled = table.filled
     targets = np.asarray([row.target for row in table.rows], np.int64)
@@ -136,25 +158,29 @@ def _judged(
         texts, targets[filled], task.ngram_classes, groups[filled], fitted
     )
     models: dict[str, Any] = {"run": None}
+    by_run = np.zeros(len(table.rows), bool)
     if config.run is not None:
         of_run, unseen = label_errors.run_probabilities(config.run, table, task.labels, clusters[filled])
         probabilities[unseen] = (probabilities[unseen] + of_run[unseen]) / 2
+        by_run[filled] = unseen
         models["run"] = {"name": config.run, "answered": int(unseen.sum()), "seen": int((~unseen).sum())}
     judged = label_errors.judge_apart(targets[filled], probabilities, fitted)
     models["agreement"] = float(np.mean(judged.likeliest == targets[filled]))
-    return judged.spread(filled, targets), models
+    return judged.spread(filled, targets), by_run, models
 
 
-def _wrong_labels(task: Task, judged: Judged) -> list[Finding]:
-    return [
-        Finding(
-            int(i), LABEL, f"the models say {task.target_name(int(judged.likeliest[i]))} ({judged.probability[i]:.0%})"
-        )
-        for i in np.flatnonzero(judged.wrong)
-    ]
+def _wrong_labels(task: Task, judged: Judged, by_run: NDArray[np.bool_]) -> list[Finding]:
+    findings = []
+    for i in map(int, np.flatnonzero(judged.wrong)):
+        judges_say = f"{BOTH} say" if by_run[i] else f"{EXPERT} says"
+        likeliest = task.target_name(int(judged.likeliest[i]))
+        findings.append(Finding(i, LABEL, f"{judges_say} {likeliest} ({judged.probability[i]:.0%})"))
+    return findings
 
 
-def _issues(table: Table, task: Task, judged: Judged, findings: list[Finding]) -> list[Issue]:
+def _issues(
+    table: Table, task: Task, judged: Judged, by_run: NDArray[np.bool_], findings: list[Finding]
+) -> list[Issue]:
     """Complete the findings; those of a kind stand together. Labels that look wrong, and copies, have the lowest score in front."""
     issues = []
     for finding in findings:
@@ -162,7 +188,8 @@ def _issues(table: Table, task: Task, judged: Judged, findings: list[Finding]) -
         differs = finding.reason in (LABEL, CONFLICT) and judged.likeliest[i] != target
         suggested = str(task.target_name(int(judged.likeliest[i]))) if differs else ""
         score = None if np.isnan(judged.score[i]) else float(judged.score[i])
-        issues.append(Issue(finding, str(task.target_name(target)), suggested, score))
+        judged_by = "" if score is None else BOTH if by_run[i] else EXPERT
+        issues.append(Issue(finding, str(task.target_name(target)), suggested, score, judged_by))
     order = {reason: n for n, reason in enumerate(REASONS)}
     by_score = (LABEL, CONFLICT)
     return sorted(
@@ -205,7 +232,7 @@ def _record(table: Table, issue: Issue) -> dict[str, Any]:
     row = table.rows[issue.finding.index]
     score = None if issue.score is None else round(issue.score, 4)
     values = (row.place, row.split, row.number, issue.finding.reason, issue.label, issue.suggested, score,
-              issue.finding.detail, excerpt(row.cleaned))  # fmt: skip
+              issue.judged_by, issue.finding.detail, excerpt(row.cleaned))  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))
 
 

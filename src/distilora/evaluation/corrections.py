@@ -1,19 +1,20 @@
 """Applies the labels chosen in Label Studio to a table. A row that has changed since the audit is refused, others pass through."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from distilora.config.schema import AuditConfig
 from distilora.data.examples import Example, text_digest
-from distilora.data.sources import open_source
+from distilora.data.sources import Source
 from distilora.errors import ConfigError, DataError
-from distilora.evaluation.audit import audited_task
+from distilora.evaluation.audit import audited_source, audited_task
 from distilora.evaluation.label_studio import Correction, read_corrections
+from distilora.files.compression import compression_of
 from distilora.files.kinds import kind_of
 from distilora.files.output import check_free, writing_file
-from distilora.files.tables import BATCH, WRITTEN, TableWriter
+from distilora.files.tables import BATCH, WRITTEN, Record, TableWriter
 from distilora.progress import Progress, say
 from distilora.tasks.base import Task
 
@@ -27,7 +28,7 @@ def apply_corrections(config: AuditConfig, overwrite: bool = False) -> dict[str,
     """
     assert config.apply is not None
     output = Path(config.output)
-    if kind_of(output) not in WRITTEN:
+    if kind_of(output) not in WRITTEN or compression_of(output):
         raise ConfigError(f"output: {output} given, a file ending in .csv, .tsv, .jsonl or .parquet wanted")
     check_free(output, overwrite)
     if output.exists() and Path(config.data.path).exists() and output.samefile(config.data.path):
@@ -43,8 +44,10 @@ def apply_corrections(config: AuditConfig, overwrite: bool = False) -> dict[str,
         raise DataError(f"apply: {config.apply}: label {unknown!r} is not one of {', '.join(task.labels)}; correct it")
     counts = dict.fromkeys(("rows", "changed", "kept", "unanswered", "refused"), 0)
     counts["elsewhere"] = len(corrections) - len(here)
-    with writing_file(output), TableWriter(output) as out:
-        rows = _corrected(config, task, here, counts)
+    source = audited_source(config)
+    schema = source.schema(split) if kind_of(output) == "parquet" else None
+    with writing_file(output), TableWriter(output, schema=schema) as out:
+        rows = _corrected(source, config, task, here, counts)
         while batch := list(islice(rows, BATCH)):
             out.write(batch)
     counts["refused"] += len(here)  # of rows that are not there any more
@@ -54,14 +57,13 @@ def apply_corrections(config: AuditConfig, overwrite: bool = False) -> dict[str,
 
 
 def _corrected(
-    config: AuditConfig, task: Task, corrections: dict[int, Correction], counts: dict[str, int]
+    source: Source, config: AuditConfig, task: Task, corrections: dict[int, Correction], counts: dict[str, int]
 ) -> Iterator[dict[str, Any]]:
     """Yield the split's rows, corrected; take the corrections that were met out of `corrections`."""
-    data, column = config.data, str(task.label_column)
-    source = open_source(data.path, data.name, data.revision, separator=data.separator)
-    values_of = _values_of_labels(config, task)
+    split, column = config.data.train_split, str(task.label_column)
+    values_of = _values_of_labels(source.records(split, "data.train_split"), task)
     with Progress("correcting", None, "rows") as bar:
-        for number, record in enumerate(source.records(data.train_split, "data.train_split"), 1):
+        for number, record in enumerate(source.records(split, "data.train_split"), 1):
             bar.add(1)
             counts["rows"] += 1
             correction = corrections.pop(number, None)
@@ -86,12 +88,10 @@ def _outcome(correction: Correction, example: Example, task: Task) -> str:
     return "kept" if correction.label == correction.given else "changed"
 
 
-def _values_of_labels(config: AuditConfig, task: Task) -> dict[str, Any]:
+def _values_of_labels(records: Iterable[Record], task: Task) -> dict[str, Any]:
     """Find how the data write each label: as it first stands there, such as 1 for pos; a label that does not, by its name."""
-    data = config.data
-    source = open_source(data.path, data.name, data.revision, separator=data.separator)
     values: dict[str, Any] = {}
-    for record in source.records(data.train_split, "data.train_split"):
+    for record in records:
         value = record.values.get(str(task.label_column))
         try:
             values.setdefault(str(task.target_name(task.read(record.values).target)), value)

@@ -3,7 +3,8 @@
     n-gram expert    out of fold; copies and groups of a row are in its fold
     a run's model    where the run was neither trained nor chosen on the row nor a copy of it; both are averaged
 
-No expert is fitted on a test row: those are judged by one of all other rows but their copies. Confident learning:
+No expert is fitted on a test row: those are judged by one of all other rows but their copies, or where more than half of the rows
+have a copy in the test split, by several, each without the copies of the test rows that it judges. Confident learning:
 Northcutt, Jiang & Chuang (JAIR 2021), pruning by noise rate; a label's score is the probability that the models give it. With a
 handful of errors its thresholds, each class's mean score, are so near 1 that it finds none; a score below SURE is enough, too.
 """
@@ -19,10 +20,10 @@ from distilora.data.audit import Table
 from distilora.data.cleaning import cleaning
 from distilora.data.examples import Example, Examples
 from distilora.data.overlap import seen_among, seen_file
-from distilora.errors import ConfigError, MissingExtra
+from distilora.errors import ConfigError, DataError, MissingExtra
 from distilora.lexicon.combination import fit_scale
 from distilora.lexicon.nbsvm import Counted, count_ngrams, fit_nbsvm
-from distilora.lexicon.out_of_fold import out_of_fold
+from distilora.lexicon.out_of_fold import FOLDS, assign_folds, out_of_fold
 from distilora.progress import say
 
 Probabilities = NDArray[np.float64]
@@ -66,12 +67,28 @@ def expert_probabilities(
         clusters: cluster number of each text, [N], of copies and groups.
         fitted: texts that experts may be fitted on, [N]; the others (a test split's) are only judged.
 
-    Raises ConfigError for too many texts, DataError if those to fit on are of one class.
+    Raises ConfigError for too many texts, DataError if without a text and its copies only one class is left to fit on.
     """
     if len(texts) > MOST_ROWS:
         raise ConfigError(
             f"data.path: {len(texts):,} rows, but an audit reads {MOST_ROWS:,} at most; give a part of them"
         )
+    try:
+        logits = _expert_logits(texts, targets, classes, clusters, fitted)
+    except DataError:
+        raise DataError(
+            "data.path: too few rows to judge labels by; give two classes or more, each with texts that are no copies"
+        ) from None
+    inside = np.flatnonzero(fitted)
+    scaled = fit_scale(logits[inside], targets[inside]) * logits.astype(np.float64)  # type: ignore[arg-type]
+    exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+
+def _expert_logits(
+    texts: list[str], targets: NDArray[np.int64], classes: int, clusters: NDArray[np.int64], fitted: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Compute the logits of `expert_probabilities`, [N, C]. Raises DataError if an expert has one class only to be fitted on."""
     inside, outside = np.flatnonzero(fitted), np.flatnonzero(~fitted)
     counted = count_ngrams(texts, inside)
     of_inside = Counted(counted.keys, counted.presence[inside], counted.sizes[inside])
@@ -79,11 +96,13 @@ def expert_probabilities(
     logits = np.zeros((len(texts), classes), np.float32)
     logits[inside] = out_of_fold(inner, targets[inside], classes, clusters[inside], counted=of_inside)  # type: ignore[arg-type]
     if len(outside):
-        apart = inside[~np.isin(clusters[inside], clusters[outside])]
-        logits[outside] = fit_nbsvm(counted, targets, classes, apart).of_counted(counted, outside)  # type: ignore[arg-type]
-    scaled = fit_scale(logits[inside], targets[inside]) * logits.astype(np.float64)  # type: ignore[arg-type]
-    exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+        copied = np.isin(clusters[inside], clusters[outside]).sum()
+        part = assign_folds(targets[outside], clusters[outside], FOLDS if 2 * copied > len(inside) else 1, 0)  # type: ignore[arg-type]
+        for number in range(int(part.max()) + 1):
+            asked = outside[part == number]
+            apart = inside[~np.isin(clusters[inside], clusters[asked])]
+            logits[asked] = fit_nbsvm(counted, targets, classes, apart).of_counted(counted, asked)  # type: ignore[arg-type]
+    return logits
 
 
 def run_probabilities(

@@ -9,6 +9,7 @@ import csv
 import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from distilora.errors import DataError, MissingExtra
@@ -285,6 +286,14 @@ def parquet_records(source: Any, name: str, first: int = 0) -> Iterator[Record |
                         yield Record(place, values, number)
     except (arrow().ArrowException, OSError) as error:
         raise DataError(f"{name}: broken parquet ({str(error).splitlines()[0]}); write the file again") from None
+
+
+def parquet_schema(path: Path) -> Any:
+    """Read the Arrow schema of a parquet file: its columns with their types. Raises DataError if the file is broken."""
+    try:
+        return arrow().parquet.read_schema(path)
+    except (arrow().ArrowException, OSError) as error:
+        raise DataError(f"{path}: broken parquet ({str(error).splitlines()[0]}); write the file again") from None
 
 
 def _rows(batch: Any) -> Iterator[dict[str, Any] | str]:

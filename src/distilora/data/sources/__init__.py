@@ -10,6 +10,7 @@ saved      a folder that the save_to_disk of `datasets` wrote
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from distilora.errors import DataError
 from distilora.files.hub import is_hub_name
@@ -17,12 +18,17 @@ from distilora.files.kinds import kind_of
 from distilora.files.tables import Record
 
 
+def _no_schema(split: str) -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class Source:
     """A named set of splits. `read(split)` streams its records each time it is called.
 
     `label_names` are, by column, the names behind whole-number labels, in order, where the source declares them.
-    `note` is a remark on the source for readers of the report.
+    `note` is a remark on the source for readers of the report. `schema(split)` reads the Arrow schema of a split that is in
+    parquet files; None where it is not.
     """
 
     name: str
@@ -30,6 +36,7 @@ class Source:
     read: Callable[[str], Iterator[Record]]
     label_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     note: str = ""
+    schema: Callable[[str], Any] = _no_schema
 
     def records(self, split: str, setting: str) -> Iterator[Record]:
         """Stream the records of a split. Raises DataError naming `setting` if there is no such split."""

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from distilora.data.sources import Source
 from distilora.errors import DataError
 from distilora.files.kinds import KINDS, kind_of, tables_of
-from distilora.files.records import DELIMITERS
+from distilora.files.records import DELIMITERS, parquet_schema
 from distilora.files.separators import separator_from
 from distilora.files.tables import Record, read_table
 
@@ -39,7 +40,11 @@ def files_source(path: Path, separator: str | None = None) -> Source:
         for file in splits[split]:
             yield from read_table(file, separator)
 
-    return Source(str(path), tuple(splits), read)
+    def schema(split: str) -> Any:
+        first = splits[split][0]
+        return parquet_schema(first) if kind_of(first) == "parquet" else None
+
+    return Source(str(path), tuple(splits), read, schema=schema)
 
 
 def _split(file: Path) -> str:
