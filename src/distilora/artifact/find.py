@@ -1,4 +1,5 @@
-"""Finds the model that `load` names: a run, an exported folder, a Transformers classifier, or one of these on the Hub.
+"""Finds the model that `load` names: a run, an exported folder, one that comes with distilora, a Transformers classifier, or one
+of these on the Hub.
 
 A Transformers folder without artifact.json records neither cleaning nor temperature: its texts are read as they are and
 its probabilities are not calibrated. A note says so.
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distilora.artifact.format import Artifact, model_folder, read_artifact
+from distilora.artifact.shipped import shipped_folder
 from distilora.errors import ArtifactError, MissingExtra
 from distilora.files.atomic import sha256
 from distilora.files.hub import is_hub_name
@@ -30,7 +32,7 @@ def find_model(name: str | Path) -> Artifact:
         raise ArtifactError(
             f"model: {type(name).__name__} given; give the folder of a run or model, or a name on the Hub"
         )
-    folder = Path(name).expanduser()
+    folder = shipped_folder(name) or Path(name).expanduser()
     if not folder.exists() and isinstance(name, str) and is_hub_name(name):
         folder = _from_hub(name)
     if (folder / "config.json").is_file() and not any(

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from distilora.artifact.check import Check, pack_check
+from distilora.artifact.shipped import shipped_folder, shipped_names
 from distilora.config.schema import MethodName, TruncationSide
 from distilora.errors import ArtifactError
 from distilora.files.atomic import replacing_folder, sha256
@@ -73,13 +74,17 @@ class Artifact:
 
 
 def model_folder(path: str | Path) -> Path:
-    """Return the model folder of a run's folder, or the folder itself if it is one. Raises ArtifactError if neither is."""
-    path = Path(path)
+    """Return the model folder of a run's folder or of a model that comes with distilora, or the folder itself if it is one.
+
+    Raises ArtifactError if it is none of these.
+    """
+    path = shipped_folder(path) or Path(path)
     for folder in (path / "model", path):
         if (folder / "artifact.json").is_file():
             return folder
     if not path.exists():
-        raise ArtifactError(f"{path}: no such run; train one with: distilora train recipes/imdb-embedded.yaml")
+        ready = "".join(f", or give {name}, which comes with distilora" for name in shipped_names())
+        raise ArtifactError(f"{path}: no such run; train one with: distilora train recipes/imdb-embedded.yaml{ready}")
     if (path / "checkpoints").is_dir():
         raise ArtifactError(
             f"{path}: this run is not finished; continue it with: distilora train --resume {shlex.quote(str(path))}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distilora.artifact.format import Artifact
+from distilora.artifact.shipped import is_shipped
 from distilora.config.schema import MeasureConfig
 from distilora.errors import ConfigError, OutputError
 from distilora.progress import say
@@ -83,7 +84,12 @@ def run_of(artifact: Artifact) -> Path | None:
 
 
 def evaluations_of(artifact: Artifact) -> Path:
-    """Return the folder of a model's evaluations: in its run, or beside a model without one, whose folder stays as it is."""
+    """Return the folder of a model's evaluations: in its run, or beside a model without one, whose folder stays as it is.
+
+    Those of a model that comes with distilora are in NAME-evaluations, where the command is started.
+    """
+    if is_shipped(artifact.folder):
+        return Path(f"{artifact.folder.name}-evaluations")
     home = run_of(artifact)
     return home / "evaluations" if home else artifact.folder.with_name(f"{artifact.folder.name}-evaluations")
 
