@@ -49,6 +49,6 @@ def test_an_evaluation_is_written_where_the_command_started(ready: Path, tmp_pat
 
 def test_an_unknown_name_is_told_which_there_are(ready: Path) -> None:
     with pytest.raises(
-        ArtifactError, match="no such run; train one with: .*, or give tiny, which comes with distilora"
+        ArtifactError, match=r"no such run; train one with: .*, or give tiny, which comes with distilora"
     ):
         read_artifact("tinny")
