@@ -87,6 +87,9 @@ class DataConfig:
     truncation_side: TruncationSide = "right"
     """Part that is cut out of a longer text: right keeps its beginning, left its end, middle a first quarter of the tokens from
     its beginning and three from its end (128 + 382 of 512: Sun et al. 2019), which only distilora does."""
+    fragments: float = 0.0
+    """Share of the training texts of which a fragment, one to three of their sentences, is trained on, too, with the text's
+    label: so a model of long texts learns to read short ones."""
     deduplicate: bool = True
     """Drop exact copies from the training split (the first stays). Copies in an existing test split are only counted."""
     strict: bool = False
@@ -97,6 +100,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         """Raise ConfigError if a field is out of range or two contradict each other."""
         _check(0 <= self.heldout < 1, "data.heldout", self.heldout, "a share from 0 to below 1")
+        _check(0 <= self.fragments <= 1, "data.fragments", self.fragments, "a share from 0 to 1")
         _check(self.validation_size >= 2, "data.validation_size", self.validation_size, "at least 2")
         _check(self.max_length >= 8, "data.max_length", self.max_length, "at least 8")
         _check(0 <= self.seed < SEEDS, "data.seed", self.seed, "a whole number from 0 to 2**63 - 1")

@@ -29,6 +29,7 @@ from distilora.batching.rows import Rows, joined
 from distilora.batching.tokens import Tokenised
 from distilora.config.schema import RunConfig, TrainingConfig
 from distilora.data.examples import Examples
+from distilora.data.fragments import Fragments, cut_fragments
 from distilora.data.parts import Parts
 from distilora.data.unlabelled import read_unlabelled
 from distilora.evaluation.views import hits
@@ -56,6 +57,8 @@ class Unlabelled:
 
     examples: Examples
     tokens: Tokenised
+    fragments: Fragments
+    fragment_tokens: Tokenised
     counts: Mapping[str, Any]
 
 
@@ -124,7 +127,10 @@ def read_texts(config: RunConfig, task: Task, parts: Parts, tokenizer: Tokenizer
         chosen = np.random.default_rng([config.data.seed, 0x0D15]).permutation(len(examples))[:most]
         examples = examples.take(np.sort(chosen))
     tokens = task.tokenise(tokenizer, examples.items, "tokenising unlabelled")
-    return Unlabelled(examples, tokens, {**counts, "used": len(examples)})
+    fragments = cut_fragments(examples, config.data.fragments, config.data.seed)
+    fragment_tokens = task.tokenise(tokenizer, fragments.examples.items, "tokenising fragments")
+    counts = {**counts, "used": len(examples), "fragments": len(fragments.examples)}
+    return Unlabelled(examples, tokens, fragments, fragment_tokens, counts)
 
 
 def teach(fitting: Fitting, network: Network, expert: FittedExpert, train: Labelled, unlabelled: Unlabelled) -> Teacher:
@@ -147,9 +153,10 @@ def learn(fitting: Fitting, network: Network, teacher: Teacher, train: Labelled,
     """Train the student, which has the teacher's weights unless `distillation.start` says otherwise, on labels and soft labels."""
     if fitting.config.distillation.start == "teacher":
         _copy(teacher.weights, network.trained())
-    say(f"student: training on {train.rows.groups:,} labels and {len(unlabelled.examples):,} soft labels")
-    rows = joined([train.rows, unlabelled.tokens.rows])
-    targets = [*network.task.soften(train.targets, None, 0.0), *teacher.probabilities]
+    rows = joined([train.rows, unlabelled.tokens.rows, unlabelled.fragment_tokens.rows])
+    soft = [*teacher.probabilities, *teacher.probabilities[unlabelled.fragments.source]]
+    say(f"student: training on {train.rows.groups:,} labels and {len(soft):,} soft labels")
+    targets = [*network.task.soften(train.targets, None, 0.0), *soft]
     return fitting.fit(network, Labelled(rows, targets), student_config(fitting.config))
 
 
@@ -191,7 +198,7 @@ def identity_of(config: RunConfig, encoder: str, labelled: Rows, unlabelled: Unl
     digest = hashlib.sha256(
         json.dumps([encoder, repr(config.data), repr(config.training), repr(config.adapter)]).encode()
     )
-    for rows in (labelled, unlabelled.tokens.rows):
+    for rows in (labelled, unlabelled.tokens.rows, unlabelled.fragment_tokens.rows):
         digest.update(np.ascontiguousarray(rows.ids).data)
         digest.update(np.ascontiguousarray(rows.offsets).data)
     return digest.hexdigest()

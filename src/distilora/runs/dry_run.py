@@ -65,7 +65,7 @@ def _counted(examples: Examples, task: Task) -> str:
 
 def _training(run: Run) -> dict[str, str]:
     training, counts = run.config.training, run.parameters
-    updates = -(-len(run.parts.train) // training.update_size) * training.epochs
+    updates = -(-len(run.learnt) // training.update_size) * training.epochs
     return {
         "encoder": f"{run.encoder.name} ({run.encoder.config['model_type']}, {run.encoder.blocks} blocks)",
         "method": f"{METHODS[run.config.adapter.method].phrase}, {counts['trained']:,} of {counts['total']:,} parameters",
@@ -136,7 +136,7 @@ def _update(run: Run, batch: NDArray[np.int64]) -> None:
     network.train()
     with computing_in(run.config.training.precision, network.device):
         outputs = network(run.train_tokens.rows.take(batch))
-    targets = run.task.targets([run.parts.train.items[i] for i in batch], run.tokenizer)
+    targets = run.task.targets([run.learnt.items[i] for i in batch], run.tokenizer)
     network.task.loss(outputs.float(), targets).mean().backward()  # type: ignore[no-untyped-call]
     for parameter in network.trained().values():
         parameter.grad = None

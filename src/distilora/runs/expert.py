@@ -73,6 +73,14 @@ def check_expert(config: RunConfig, task: Task) -> None:
             )
 
 
+def check_fragments(config: RunConfig, task: Task) -> None:
+    """Raise ConfigError if fragments are asked for and a part of a text need not have the text's target."""
+    if config.data.fragments and task.ngram_classes is None:
+        raise ConfigError(
+            f"data.fragments: {config.data.fragments} given, but in task {task.name} a part of a text has no target of its own; give 0"
+        )
+
+
 def labelled(parts: Parts) -> Examples:
     """Return all examples that an n-gram model may be fitted on: those of training, and those that `train_size` leaves out."""
     return Examples("labelled", [*parts.train.items, *parts.spare.items])

@@ -40,6 +40,7 @@ class Outcome:
     pad_token: str
     task: Task
     parts: Parts
+    fragments: int  # of training texts, trained on, too
     train_tokens: int
     parameters: dict[str, Any]
     fitted: Fitted
@@ -131,7 +132,6 @@ def _caveat(data: DataConfig, source: str) -> str:
 
 def _summary(outcome: Outcome) -> dict[str, Any]:
     config, state = outcome.config, outcome.fitted.state
-    seen = min(state.update * config.training.update_size, len(outcome.parts.train) * config.training.epochs)
     distillation: dict[str, Any] = {} if outcome.unlabelled is None else {"distillation": dict(outcome.unlabelled)}
     summary = {
         "distilora": __version__,
@@ -141,6 +141,7 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
         "data": {
             **outcome.parts.summary,
             "train_split": config.data.train_split,
+            "fragments": outcome.fragments,
             "train_tokens": outcome.train_tokens,
             "train_classes": outcome.task.counts(outcome.parts.train),
             "validation_digest": examples_digest(outcome.parts.validation, outcome.task.target_name),
@@ -154,7 +155,7 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
             "best_validation_loss": state.best_loss,
             "seconds": round(state.seconds, 2),
             "updating_seconds": round(state.updating, 2),
-            "examples_per_s": round(seen / max(state.updating, 1e-9), 2),
+            "examples_per_s": round(outcome.fitted.seen / max(state.updating, 1e-9), 2),
             "precision": config.training.precision,
             "device": config.training.device,
             "processes": outcome.fitted.processes,

@@ -33,6 +33,7 @@ from distilora.config.parse import to_tree
 from distilora.config.schema import RunConfig
 from distilora.data.duplicates import fingerprints
 from distilora.data.examples import Examples
+from distilora.data.fragments import Fragments, cut_fragments
 from distilora.data.overlap import shared_copies
 from distilora.data.parts import Parts, read_parts
 from distilora.errors import Interrupted
@@ -107,7 +108,7 @@ def train(
 
 
 _STAGE_OF = {  # attribute -> the stage that sets it
-    "parts": "read", "expert": "read", "unlabelled": "read", "tokenizer": "read", "train_tokens": "read",
+    "parts": "read", "learnt": "read", "fragments": "read", "expert": "read", "unlabelled": "read", "tokenizer": "read", "train_tokens": "read",
     "validation_tokens": "read", "network": "build", "parameters": "build", "fitted": "fit", "calibrate": "save",
     "artifact": "save", "round_trip": "save", "measured": "evaluate",
 }  # fmt: skip
@@ -121,7 +122,9 @@ class Run:
     """
 
     parts: Parts
-    train_tokens: Tokenised
+    learnt: Examples  # training examples, then fragments of them
+    fragments: Fragments
+    train_tokens: Tokenised  # of `learnt`
     validation_tokens: Tokenised
     expert: FittedExpert | None  # with `lexicon`, `expert_targets` or unlabelled texts
     unlabelled: Unlabelled | None
@@ -191,14 +194,16 @@ class Run:
         self.parts = read_parts(self.config.data, self.task) if parts is None else parts
         data = self.config.data
         self.tokenizer = with_truncation(load_tokenizer(self.encoder), data.max_length, data.truncation_side)
-        self.train_tokens = self.task.tokenise(self.tokenizer, self.parts.train.items, "tokenising train")
+        self.fragments = cut_fragments(self.parts.train, data.fragments, data.seed)
+        self.learnt = Examples("train", [*self.parts.train.items, *self.fragments.examples.items])
+        self.train_tokens = self.task.tokenise(self.tokenizer, self.learnt.items, "tokenising train")
         self.unlabelled = read_texts(self.config, self.task, self.parts, self.tokenizer) if data.unlabelled else None
         self.validation_tokens = self.task.tokenise(
             self.tokenizer, self.parts.validation.items, "tokenising validation"
         )
         unknown = unknown_only(self.tokenizer, self.train_tokens.rows)
         if unknown:
-            say(f"warning: the tokenizer knows no word of {unknown:,} of {len(self.parts.train):,} training texts (emoji, another "
+            say(f"warning: the tokenizer knows no word of {unknown:,} of {len(self.learnt):,} training texts (emoji, another "
                 "script): the encoder cannot tell them apart; choose one that reads them")  # fmt: skip
         self._clock.mark("data")
         teaches = self.config.training.expert_targets > 0
@@ -297,8 +302,8 @@ class Run:
         trained_on = [*self._learnt_from().items, *self.parts.validation.items]
         trained_on += [] if self.unlabelled is None else self.unlabelled.examples.items
         outcome = Outcome(
-            self.config, self.encoder, self.artifact, pad_token, self.task, self.parts, len(self.train_tokens.rows.ids),
-            self.parameters, self.fitted, self.round_trip, self.measured,
+            self.config, self.encoder, self.artifact, pad_token, self.task, self.parts, len(self.fragments.examples),
+            len(self.train_tokens.rows.ids), self.parameters, self.fitted, self.round_trip, self.measured,
             fingerprints([" ".join(e.texts) for e in trained_on]), {**self._clock.costs(), **self._memory()},
             None if self.unlabelled is None else self.unlabelled.counts,
         )  # fmt: skip
@@ -334,9 +339,11 @@ class Run:
         )  # fmt: skip
 
     def _training_targets(self) -> list[Any]:
-        targets, share = self.task.targets(self.parts.train.items, self.tokenizer), self.config.training.expert_targets
+        targets, share = self.task.targets(self.learnt.items, self.tokenizer), self.config.training.expert_targets
         teacher = None if self.expert is None else self.expert.teacher
-        return targets if teacher is None else self.task.soften(targets, teacher, share)
+        if teacher is None:
+            return targets
+        return self.task.soften(targets, np.concatenate([teacher, teacher[self.fragments.source]]), share)
 
     def _measure_steps(self, measured: Measured, examples: Examples, outputs: Any, of_teacher: Any) -> None:
         """Add what each step of the distillation gives to a split's metrics."""

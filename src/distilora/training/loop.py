@@ -47,6 +47,7 @@ class Fitted:
     outputs: NDArray[np.float32]  # of the validation examples, with the best weights
     state: State
     updates: int  # planned
+    seen: int  # examples, once per epoch
     stopped_early: bool
     memory: dict[str, float]  # held during one update, MB (memory.Meter)
     processes: int  # number that shared the work
@@ -98,6 +99,7 @@ def fit(
             outputs=best.outputs.numpy(),
             state=state,
             updates=schedule.updates,
+            seen=schedule.seen(state.update),
             stopped_early=state.update < schedule.updates,
             memory=setup.meter.figures,
             processes=setup.processes.count,
