@@ -77,7 +77,7 @@ def check_fragments(config: RunConfig, task: Task) -> None:
     """Raise ConfigError if fragments are asked for and a part of a text need not have the text's target."""
     if config.data.fragments and task.ngram_classes is None:
         raise ConfigError(
-            f"data.fragments: {config.data.fragments} given, but in task {task.name} a part of a text has no target of its own; give 0"
+            f"data.fragments: {config.data.fragments} given, but a part of a text is no example of task {task.name}; give 0"
         )
 
 

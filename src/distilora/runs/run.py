@@ -108,7 +108,8 @@ def train(
 
 
 _STAGE_OF = {  # attribute -> the stage that sets it
-    "parts": "read", "learnt": "read", "fragments": "read", "expert": "read", "unlabelled": "read", "tokenizer": "read", "train_tokens": "read",
+    "parts": "read", "learnt": "read", "fragments": "read",
+    "expert": "read", "unlabelled": "read", "tokenizer": "read", "train_tokens": "read",
     "validation_tokens": "read", "network": "build", "parameters": "build", "fitted": "fit", "calibrate": "save",
     "artifact": "save", "round_trip": "save", "measured": "evaluate",
 }  # fmt: skip
