@@ -13,7 +13,7 @@ from typing import Any
 
 from distilora.config.descriptions import in_words
 from distilora.config.hints import nearest
-from distilora.config.schema import RunConfig
+from distilora.config.schema import CARVED, RunConfig
 from distilora.errors import ConfigError
 
 C = typing.TypeVar("C")
@@ -80,6 +80,13 @@ def read_recipe(path: str | Path, config: type = RunConfig) -> dict[str, Any]:
         raise ConfigError(f"recipe: {path} must hold settings such as 'training: {{epochs: 1}}'")
     _check_keys(tree, config)
     return tree
+
+
+def read_recorded(path: str | Path) -> dict[str, Any]:
+    """Read the settings in a run's run.yaml. Earlier releases recorded null where validation was carved out."""
+    tree = read_recipe(path)
+    data = tree.get("data", {})
+    return {**tree, "data": {**data, "validation_split": data.get("validation_split") or CARVED}}
 
 
 def _parser(config: type) -> Any:

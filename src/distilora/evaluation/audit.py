@@ -5,7 +5,7 @@ read -> copies -> out-of-fold probabilities -> cleanlab -> issues -> folder, wri
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from distilora.data.audit import (
     read_labelled,
     with_groups,
 )
+from distilora.data.parts import settle
 from distilora.data.sources import Source, open_source
 from distilora.errors import ConfigError, OutputError
 from distilora.evaluation import label_errors
@@ -89,6 +90,7 @@ def audit(config: AuditConfig, overwrite: bool = False) -> dict[str, Any]:
     folder = Path(config.output)
     check_folder(folder, overwrite)
     label_errors.check_cleanlab()
+    config = replace(config, data=settle(config.data, audited_source(config)))
     task = audited_task(config)
     table = read_labelled(config.data, task, task.label_column)
     copies = find_copies(table)

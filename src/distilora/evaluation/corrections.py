@@ -1,12 +1,14 @@
 """Applies the labels chosen in Label Studio to a table. A row that has changed since the audit is refused, others pass through."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from distilora.config.schema import AuditConfig
 from distilora.data.examples import Example, text_digest
+from distilora.data.parts import settle
 from distilora.data.sources import Source
 from distilora.errors import ConfigError, DataError
 from distilora.evaluation.audit import audited_source, audited_task
@@ -34,6 +36,8 @@ def apply_corrections(config: AuditConfig, overwrite: bool = False) -> dict[str,
     if output.exists() and Path(config.data.path).exists() and output.samefile(config.data.path):
         raise ConfigError("output: the same file as DATA; give another name")
     corrections = read_corrections(config.apply)
+    source = audited_source(config)
+    config = replace(config, data=settle(config.data, source))
     task = audited_task(config)
     if task.label_column is None:
         raise ConfigError(f"task: {task.name} has no label column to correct")
@@ -44,7 +48,6 @@ def apply_corrections(config: AuditConfig, overwrite: bool = False) -> dict[str,
         raise DataError(f"apply: {config.apply}: label {unknown!r} is not one of {', '.join(task.labels)}; correct it")
     counts = dict.fromkeys(("rows", "changed", "kept", "unanswered", "refused"), 0)
     counts["elsewhere"] = len(corrections) - len(here)
-    source = audited_source(config)
     schema = source.schema(split) if kind_of(output) == "parquet" else None
     with writing_file(output), TableWriter(output, schema=schema) as out:
         rows = _corrected(source, config, task, here, counts)
