@@ -97,7 +97,8 @@ def _values_of_labels(records: Iterable[Record], task: Task) -> dict[str, Any]:
     for record in records:
         value = record.values.get(str(task.label_column))
         try:
-            values.setdefault(str(task.target_name(task.read(record.values).target)), value)
+            label = str(task.target_name(task.read(record.values).target))
+            values.setdefault(label, value.strip() if isinstance(value, str) else value)
         except DataError as error:
             raise DataError(f"{record.place}: {error}") from None
         if len(values) == len(task.labels):
