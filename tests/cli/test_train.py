@@ -1,5 +1,6 @@
 """`distilora train`: what it refuses, and what it leaves alone."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ from support.command import failed
 from support.tiny import tiny_config
 
 from distilora.cli.main import main
+from distilora.cli.train import _print_summary
 from distilora.config.parse import to_tree
+from distilora.config.schema import LexiconName, RunConfig
 
 Captured = pytest.CaptureFixture[str]
 
@@ -44,6 +47,26 @@ def test_train_leaves_what_is_there(
     said = failed(["train", str(recipe), "--output", str(tmp_path / "mine"), "--overwrite"], capsys)
     assert "holds something other than a run and is not overwritten" in said
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_folder_that_cannot_be_written_is_refused_first(
+    dry: list[str], reviews: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr("distilora.runs.preflight.check_data", None)
+    said = failed(["train", "--data.path", str(reviews), "--output", str(tmp_path / "locked" / "run"), *dry], capsys)
+    assert said == (
+        f"output: {tmp_path / 'locked' / 'run'} cannot be written ({tmp_path} is read-only, or not yours); give another --output"
+    )
+
+
+@pytest.mark.parametrize(("lexicon", "form"), [("none", "merged"), ("nbsvm", "onnx-int8")])
+def test_the_export_that_is_suggested_carries_the_expert(
+    lexicon: LexiconName, form: str, metrics: dict, capsys: Captured
+) -> None:
+    _print_summary(RunConfig(output="runs/x", lexicon=lexicon), metrics)
+    assert f"  distilora export runs/x --to {form} --output runs/x-{form}" in capsys.readouterr().out.splitlines()
 
 
 def test_resuming_on_other_threads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

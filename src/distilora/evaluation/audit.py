@@ -36,6 +36,7 @@ from distilora.evaluation.label_studio import task_record, write_tasks
 from distilora.evaluation.page import render
 from distilora.files.atomic import replacing_folder
 from distilora.files.full_disk import writing
+from distilora.files.output import check_creatable
 from distilora.files.tables import TableWriter
 from distilora.progress import say
 from distilora.tasks.base import Task
@@ -142,6 +143,7 @@ def check_folder(folder: Path, overwrite: bool) -> None:
         raise ConfigError(f"output: {folder} holds files that do not belong to an audit; give another folder")
     if present and not overwrite:
         raise ConfigError(f"output: {folder} exists already; give another folder, or --overwrite")
+    check_creatable(folder)
 
 
 def _judged(

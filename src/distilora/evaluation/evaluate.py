@@ -14,12 +14,12 @@ from distilora.evaluation.checks.evaluate import check_predictor, checks_digest,
 from distilora.evaluation.checks.showing import checks_section
 from distilora.evaluation.checks.suite import read_suite
 from distilora.evaluation.folder import (
+    check_output,
     choose_folder,
     data_name,
     evaluation_identity,
     evaluations_of,
     make_folder,
-    refuse_what_is_no_evaluation,
     run_of,
 )
 from distilora.evaluation.measure import measure
@@ -43,10 +43,9 @@ def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Pa
     from distilora.inference.lanes import run_rows
     from distilora.inference.predictor import Predictor, load
 
-    if config.output:
-        refuse_what_is_no_evaluation(Path(config.output))
     suite = read_suite(config.checks.suite) if config.checks.suite else None
     artifact = read_artifact(run)
+    check_output(config, artifact)
     source = open_source(config.data.path, config.data.name, config.data.revision, separator=config.data.separator)
     split = name = config.data.split
     if len(source.splits) == 1 and Path(config.data.path).is_file():
