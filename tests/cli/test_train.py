@@ -27,7 +27,13 @@ Captured = pytest.CaptureFixture[str]
         (["--threads", "2", "--training.threads", "3"], "--threads: given beside --training.threads"),
         (["--threads", "none"], "--threads: none given, a whole number from 1 to 1024 wanted"),
         (["--resume"], "--resume: nothing given, a value wanted; see distilora train --help"),
-        (["--resume", "nowhere"], "--resume: nowhere holds no run"),
+        (
+            ["--resume", "nowhere"],
+            "--resume: nowhere holds no run; give the folder that the stopped run named, or, if it "
+            "was stopped before that had been written, start it again",
+        ),
+        (["mine.csv"], "recipe: mine.csv is no recipe; if it is data, give it as --data.path mine.csv"),
+        (["."], "recipe: . is no recipe; if it is data, give it as --data.path ."),
     ],
 )
 def test_train_refuses(words: list[str], named: str, capsys: Captured) -> None:

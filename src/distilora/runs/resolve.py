@@ -26,7 +26,10 @@ def resume_config(folder: str | Path, threads: int | None = None) -> RunConfig:
     if (folder / "metrics.json").is_file():
         raise ConfigError(f"--resume: {folder} is finished; see its report.html")
     if not (folder / "run.yaml").is_file():
-        raise ConfigError(f"--resume: {folder} holds no run; give the folder that the stopped run named")
+        raise ConfigError(
+            f"--resume: {folder} holds no run; give the folder that the stopped run named, or, if it was stopped before "
+            "that had been written, start it again"
+        )
     config = dataclasses.replace(parse(RunConfig, (), read_recorded(folder / "run.yaml")), output=str(folder))
     if threads is None:
         return config
