@@ -26,7 +26,7 @@ from distilora.evaluation.measure import measure
 from distilora.files.atomic import write_json
 from distilora.files.full_disk import writing
 from distilora.files.tables import write_table
-from distilora.progress import say
+from distilora.progress import plural, say
 
 
 def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Path]:
@@ -130,8 +130,8 @@ def _seen_in_training(artifact: Artifact, examples: Examples) -> list[str]:
     if not count:
         return []
     note = (
-        f"{count:,} of these {len(examples):,} texts were trained or chosen on: their figures show how well they were "
-        "learnt, not how well the model predicts."
+        f"{count:,} of these {plural(len(examples), 'text')} {'was' if count == 1 else 'were'} trained or chosen on: figures of "
+        "such texts show how well they were learnt, not how well the model predicts."
     )
     say(f"warning: {note}")
     return [note]
