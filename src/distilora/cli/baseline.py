@@ -4,12 +4,14 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from distilora.cli.arguments import TRAIN_OPTIONS, require_train_extra
+from distilora.cli.arguments import EVERYWHERE, TRAIN_OPTIONS, require_train_extra
 from distilora.errors import ConfigError
 
 USAGE = "distilora baseline [RECIPE.yaml] [--data.FIELD VALUE ...] [--json]"
-OPTIONS = {name: TRAIN_OPTIONS[name] for name in ("RECIPE.yaml", "--threads N", "--quiet", "--task-file FILE")} | {
-    "--json": "print JSON, with all metrics"
+OPTIONS = {
+    "RECIPE.yaml": TRAIN_OPTIONS["RECIPE.yaml"],
+    "--json": "print JSON, with all metrics",
+    **EVERYWHERE,
 }
 
 
