@@ -63,7 +63,7 @@ def test_a_folder_that_cannot_be_written_is_refused_first(
     monkeypatch.setattr("distilora.runs.preflight.check_data", None)
     said = failed(["train", "--data.path", str(reviews), "--output", str(tmp_path / "locked" / "run"), *dry], capsys)
     assert said == (
-        f"output: {tmp_path / 'locked' / 'run'} cannot be written ({tmp_path} is read-only, or not yours); give another --output"
+        f"output: {tmp_path / 'locked' / 'run'} cannot be written ({tmp_path} is read-only, or not yours); give another folder"
     )
 
 

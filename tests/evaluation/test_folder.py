@@ -87,7 +87,7 @@ def test_an_evaluation_that_cannot_be_written_is_refused_first(
     ):
         said = failed(["evaluate", str(finished), "--data.path", data, *words], capsys)
         assert said.startswith(f"output: {folder} cannot be written (")
-        assert said.endswith(" is read-only, or not yours); give another --output")
+        assert said.endswith(" is read-only, or not yours); give another folder")
 
 
 def test_the_identity_tells_what_answers_depend_on(finished: Path) -> None:

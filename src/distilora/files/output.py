@@ -36,7 +36,7 @@ def check_free(path: str | Path, overwrite: bool) -> None:
         )
 
 
-def check_creatable(folder: Path) -> None:
+def check_creatable(folder: Path, setting: str = "output") -> None:
     """Raise OutputError unless a command may write in `folder`, or, where it is missing, in the nearest one above it.
 
     A file in its place is a ConfigError.
@@ -44,11 +44,11 @@ def check_creatable(folder: Path) -> None:
     places = (folder.absolute(), *folder.absolute().parents)
     existing = next(path for path in places if os.path.exists(path))  # noqa: PTH110 - Path.exists raises where it may not look
     if existing == folder.absolute() and not existing.is_dir():
-        raise ConfigError(f"output: {folder} is a file; give another folder")
+        raise ConfigError(f"{setting}: {folder} is a file; give another folder")
     if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
         return
     cause = "is read-only, or not yours" if existing.is_dir() else "is no folder"
-    raise OutputError(f"output: {folder} cannot be written ({existing} {cause}); give another --output")
+    raise OutputError(f"{setting}: {folder} cannot be written ({existing} {cause}); give another folder")
 
 
 @contextmanager
