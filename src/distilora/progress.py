@@ -40,6 +40,11 @@ def say_once(text: str) -> None:
     say(text)
 
 
+def plural(count: int, noun: str) -> str:
+    """Write a number with its noun: 1 text, 2,000 texts."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 class Progress:
     """Progress bar: `with Progress("training", total, "examples") as bar: bar.add(32, loss=0.4)`.
 

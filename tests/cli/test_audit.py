@@ -98,11 +98,25 @@ def test_a_row_that_has_changed_is_refused(audited: Path, tmp_path: Path, capsys
     changed[10] = (f"{changed[10][0]} More.", changed[10][1])
     changed[51] = (changed[51][0], OTHER[changed[51][1]])
     data = write_csv(tmp_path / "reviews.csv", changed[:300])
-    corrections = corrected(audited / "audit", tmp_path / "c.json", {11: "neg", 52: "pos", 301: "pos"})
+    refused: dict[int, str | None] = {11: "neg", 52: "pos", 301: "pos"}
+    corrections = corrected(audited / "audit", tmp_path / "c.json", refused)
+    words = ["audit", str(data), "--apply", str(corrections), "--output", str(tmp_path / "fixed.csv"), "--quiet"]
+    assert "every correction is refused, since its row has changed after the audit" in failed(words, capsys)
+    assert not (tmp_path / "fixed.csv").exists()
+    corrections = corrected(audited / "audit", tmp_path / "c.json", {**refused, 21: changed[20][1]})
     assert apply(data, corrections, tmp_path / "fixed.csv") == 0
     captured = capsys.readouterr()
     assert "warning: 3 corrections refused" in captured.err
     assert [(r.values["text"], r.values["label"]) for r in read_table(tmp_path / "fixed.csv")] == changed[:300]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_lines_end_as_those_of_the_data(end: bytes, audited: Path, tmp_path: Path) -> None:
+    content = (audited / "reviews.csv").read_bytes().replace(b"\r\n", end)
+    (tmp_path / "reviews.csv").write_bytes(content)
+    corrections = corrected(audited / "audit", tmp_path / "c.json", {52: None})
+    assert apply(tmp_path / "reviews.csv", corrections, tmp_path / "fixed.csv") == 0
+    assert (tmp_path / "fixed.csv").read_bytes() == content
 
 
 def test_labels_are_written_as_the_data_have_them(tmp_path: Path) -> None:
@@ -244,7 +258,8 @@ def test_a_label_that_the_data_lack(audited: Path, tmp_path: Path, capsys: Captu
     corrections = corrected(audited / "audit", tmp_path / "c.json", {11: "fair"})
     words = ["--quiet", "audit", str(audited / "reviews.csv"), "--apply", str(corrections)]
     said = failed([*words, "--output", str(tmp_path / "fixed.csv")], capsys)
-    assert said.endswith("label 'fair' is not one of neg, pos; correct it")
+    number = next(n for n, task in enumerate(json.loads(corrections.read_text()), 1) if task["data"]["row"] == 11)
+    assert said.endswith(f"c.json: task {number} (row 11): label 'fair' is not one of neg, pos; correct it")
     assert not (tmp_path / "fixed.csv").exists()
 
 

@@ -60,6 +60,15 @@ def test_evaluate_warns_of_what_was_trained_on(finished: Path, reviews: Path, tm
     assert "270 of these 300 texts" in (tmp_path / "measured" / "report.html").read_text()
 
 
+def test_one_text_that_was_trained_on(finished: Path, reviews: Path, tmp_path: Path, capsys: Captured) -> None:
+    seen = next(row for row in read_table(finished / "predictions.parquet") if row.values["split"] == "validation")
+    number = int(str(seen.values["place"]).rsplit(" ", 1)[1])
+    data = write_csv(tmp_path / "r.csv", [*tiny_reviews(20, 8), tiny_reviews(300)[number - 1]])
+    words = ["evaluate", str(finished), "--data.path", str(data), "--output", str(tmp_path / "measured")]
+    assert main([*words, "--evaluation.bootstrap=100"]) == 0
+    assert "warning: 1 of these 21 texts was trained or chosen on: figures of such texts " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [

@@ -10,7 +10,7 @@ import yaml
 
 from distilora.config import schema as module
 from distilora.config.descriptions import help_text
-from distilora.config.parse import known_keys, parse, read_recipe, to_tree
+from distilora.config.parse import known_keys, parse, read_recipe, read_recorded, to_tree
 from distilora.config.schema import DataConfig, MeasureConfig, RunConfig
 from distilora.errors import ConfigError
 
@@ -279,3 +279,9 @@ def test_evaluate_has_settings_of_its_own() -> None:
 def test_stages_are_frozen() -> None:
     with pytest.raises(AttributeError):
         DataConfig().path = "x"
+
+
+def test_validation_that_an_earlier_release_carved_out(tmp_path: Path) -> None:
+    for recorded, read in (("null", "carved"), ("validation", "validation")):
+        (tmp_path / "run.yaml").write_text(f"data: {{path: mine, validation_split: {recorded}}}\n")
+        assert read_recorded(tmp_path / "run.yaml") == {"data": {"path": "mine", "validation_split": read}}

@@ -100,7 +100,10 @@ def test_numbers_of_the_order() -> None:
         message = r"^f\.csv: row 2: data\.order_column: 'id' holds .*, not a number; name a column of numbers$"
         with pytest.raises(DataError, match=message):
             from_rows([rows[0], {**rows[1], "id": value}], columns=by_id)
-    with pytest.raises(DataError, match=r"row 1: data\.order_column: no column 'n' \(columns: text, label, id\)$"):
+    with pytest.raises(
+        DataError,
+        match=r"row 1: data\.order_column: no column 'n' \(columns: text, label, id\); name one of them, or drop it$",
+    ):
         from_rows(rows, columns=DataConfig(carve="consecutive", order_column="n"))
 
 

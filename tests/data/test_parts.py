@@ -13,8 +13,12 @@ from support.tiny import divided, tiny_reviews, write_csv
 from distilora.config.schema import DataConfig
 from distilora.data.examples import Example, Examples
 from distilora.data.overlap import shared_copies
+from distilora.data.parts import read_parts, settle
+from distilora.data.sources import open_source
 from distilora.errors import ConfigError, DataError
 from distilora.files.tables import write_table
+from distilora.runs.preflight import check_data
+from distilora.tasks.classification import Classification
 
 
 def parts_of(path: Path, **settings: Any) -> SimpleNamespace:
@@ -200,6 +204,25 @@ def test_given_splits_are_used_whole(splits: Path) -> None:
     assert test_of(parts).items[0].place == f"{splits / 'test.csv'}: row 1"
 
 
+def test_a_split_called_validation_is_used(splits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = parts_of(splits)
+    assert (len(parts.train), texts(parts.validation)) == (100, [text for text, _ in tiny_reviews(20, 1)])
+    assert "20 to validate on (split validation), test split: test" in capsys.readouterr().err
+    carved = parts_of(splits, validation_split="carved")
+    assert (len(carved.train), len(carved.validation)) == (80, 20)
+    assert "20 to validate on (carved out of train), test split: test" in capsys.readouterr().err
+    assert settle(DataConfig(train_split="validation"), open_source(str(splits))).validation_split == "carved"
+
+
+@pytest.mark.parametrize("name", ["dev.csv", "test.csv"])
+def test_a_single_file_is_trained_on_whatever_its_name(name: str, tmp_path: Path) -> None:
+    path = write_csv(tmp_path / name, tiny_reviews(100))
+    config, task = check_data(DataConfig(path=str(path)), Classification)
+    assert (config.train_split, config.validation_split) == (open_source(str(path)).splits[0], "carved")
+    parts = read_parts(DataConfig(path=str(path)), task)
+    assert [len(parts.train), len(parts.validation), len(test_of(parts))] == [72, 18, 10]
+
+
 def test_test_split_auto(splits: Path, reviews: Path) -> None:
     assert parts_of(splits).summary["test_split"] == "test"
     assert parts_of(reviews).summary["test_split"] == "heldout"
@@ -216,7 +239,7 @@ def test_test_split_auto_never_takes_what_is_trained_or_chosen_on(splits: Path) 
 def test_test_split_none_and_heldout(splits: Path) -> None:
     none = parts_of(splits, test_split="none")
     assert none.read_test is None
-    assert (len(none.train), len(none.validation)) == (80, 20)
+    assert (len(none.train), len(none.validation)) == (100, 20)
     heldout = parts_of(splits, test_split="heldout")
     assert {place.split(":")[0] for place in places(test_of(heldout))} == {str(splits / "train.csv")}
     assert len(test_of(heldout)) == 10

@@ -150,9 +150,14 @@ def test_wrong_texts_are_named(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "r.csv", tiny_reviews(60))
     task = divided(DataConfig(path=str(path))).task
     other = write_csv(tmp_path / "other.csv", [("a",)], ("words",))
+    empty = tmp_path / "empty.csv"
+    empty.touch()
     cases = {
         str(tmp_path / "nowhere.csv"): r"^data\.unlabelled: no such file or folder: ",
-        str(other): r"^data\.unlabelled: .*row 1: no column of texts \(columns: words\); call it as in training$",
+        str(
+            other
+        ): r"^data\.unlabelled: .*row 1: no column of texts \(columns: words\); call it 'text' as in training, or give ",
+        str(empty): r"^data\.unlabelled: .*empty\.csv: the file is empty; give one with records$",
         str(write_csv(tmp_path / "none.csv", [], ("text",))): r"^data\.unlabelled: .* has no records; give another$",
     }
     for unlabelled, message in cases.items():
@@ -164,3 +169,8 @@ def test_wrong_texts_are_named(tmp_path: Path) -> None:
     blank = write_csv(tmp_path / "blank.csv", [("a fine text", ""), ("", "")], ("text", "n"))
     with pytest.raises(DataError, match=r"row 2: the text is blank; fill it, or drop --data\.strict"):
         read(path=path, unlabelled=blank, strict=True)
+    nothing = write_csv(tmp_path / "nothing.csv", [("", "1"), ("", "2")], ("text", "n"))
+    with pytest.raises(
+        DataError, match=r"^data\.unlabelled: unlabelled: no example with a text; check data\.text_column$"
+    ):
+        read(path=path, unlabelled=nothing)

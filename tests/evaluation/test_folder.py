@@ -1,18 +1,20 @@
 """An evaluation's folder: no two different evaluations share one, and nothing is replaced without a word."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.command import failed
 from support.tiny import tiny_reviews, write_csv
 
 from distilora.artifact.format import Artifact, read_artifact
 from distilora.cli.main import main
 from distilora.config.schema import MeasureConfig, SourceConfig
 from distilora.errors import ConfigError
-from distilora.evaluation.folder import choose_folder, data_name, evaluation_identity, refuse_what_is_no_evaluation
+from distilora.evaluation.folder import check_output, choose_folder, data_name, evaluation_identity
 
 
 def identity(**changes: Any) -> dict[str, Any]:
@@ -61,13 +63,31 @@ def test_a_folder_given_is_not_taken_from_another(tmp_path: Path) -> None:
 def test_what_is_no_evaluation_is_refused(finished: Path, tmp_path: Path) -> None:
     for folder in (finished, finished / "model"):
         with pytest.raises(ConfigError, match="holds a run or a model, not an evaluation"):
-            refuse_what_is_no_evaluation(folder)
-    (tmp_path / "report.html").touch()
-    with pytest.raises(ConfigError, match="holds files that do not belong to an evaluation"):
-        refuse_what_is_no_evaluation(tmp_path)
-    with pytest.raises(ConfigError, match="is a file"):
-        refuse_what_is_no_evaluation(tmp_path / "report.html")
-    refuse_what_is_no_evaluation(tmp_path / "new")
+            check_output(MeasureConfig(output=str(folder)))
+    for name in ("report.html", "thesis.txt"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+        with pytest.raises(ConfigError, match="holds files that do not belong to an evaluation"):
+            check_output(MeasureConfig(output=str(tmp_path / name)))
+        with pytest.raises(ConfigError, match="is a file"):
+            check_output(MeasureConfig(output=str(tmp_path / name / name)))
+    check_output(MeasureConfig(output=str(tmp_path / "new")))
+    check_output(MeasureConfig(output=str(write(tmp_path / "r-fp32", identity()))))
+
+
+def test_an_evaluation_that_cannot_be_written_is_refused_first(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr("distilora.inference.predictor.load", None)
+    data = str(write_csv(tmp_path / "r.csv", tiny_reviews(4)))
+    for words, folder in (
+        (["--output", str(tmp_path / "a" / "b")], tmp_path / "a" / "b"),
+        ([], finished / "evaluations"),
+    ):
+        said = failed(["evaluate", str(finished), "--data.path", data, *words], capsys)
+        assert said.startswith(f"output: {folder} cannot be written (")
+        assert said.endswith(" is read-only, or not yours); give another folder")
 
 
 def test_the_identity_tells_what_answers_depend_on(finished: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from distilora.batching.rows import rows_of
 from distilora.batching.tokens import Tokenised
 from distilora.config.schema import EvaluationConfig
 from distilora.data.examples import Example, Examples
+from distilora.evaluation.baselines import NgramBaseline
 from distilora.evaluation.measure import measure
 from distilora.evaluation.report import split_pictures, write_report
 from distilora.inference.calibrate import Calibrator
@@ -23,7 +25,9 @@ TASK = Classification(("neg", "pos"), "text", "label")  # a report takes the lab
 EVIL = "<script>alert('x')</script> & $\\frac$"
 
 
-def split(labels: tuple[str, ...] = ("neg", "pos"), text: str = "dull", count: int = 40) -> dict[str, object]:
+def split(
+    labels: tuple[str, ...] = ("neg", "pos"), text: str = "dull", count: int = 40, **more: Any
+) -> dict[str, object]:
     """What `measure` gives of random outputs, some of them wrong."""
     task = Classification(labels, "text", "label")
     rng = np.random.default_rng(0)
@@ -38,6 +42,7 @@ def split(labels: tuple[str, ...] = ("neg", "pos"), text: str = "dull", count: i
         Calibrator(1.5),
         EvaluationConfig(bootstrap=100),
         tiny_tokenizer(),
+        **more,
     ).metrics
 
 
@@ -128,6 +133,12 @@ def test_a_useless_model_is_called_so_first(tmp_path: Path) -> None:
     write_report(tmp_path / "report.html", "useless", TASK, [useless], notes=["Something else."])
     page = Page(tmp_path / "report.html").text
     assert page.index("this model is no better than always answering 'neg'") < page.index("Something else.")
+
+
+def test_a_useless_model_is_also_set_beside_an_n_gram_model() -> None:
+    ngrams = NgramBaseline("nbsvm", 0.0, 9, lambda texts: np.asarray([[1.0, 0.0]] * len(texts), np.float32))
+    both = split(count=200, baselines=[ngrams])["verdict"]
+    assert re.match(r"As far .* no better than always .* As far .*, an n-gram model alone is enough: ", str(both))
 
 
 def test_many_classes_stay_small_and_say_what_is_left_out(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -48,6 +49,15 @@ class Read(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data if self.depth else ""
+
+
+def test_an_answer_so_sure_that_no_word_changes_it() -> None:
+    parts = (Weight("superb", 0, 6, 0.00004), Weight("film", 7, 11, -0.00001), Weight("cut", 12, 15, None))
+    sure = Explanation("superb film cut", "leave-one-out", "word", "pos", 1.0, parts)
+    assert "so sure that no single word changes it. Its log-odds do change: --method integrated-gradients" in table(
+        sure
+    )
+    assert "so sure" not in table(replace(sure, parts=(*parts[:2], Weight("cut", 12, 15, 0.001))))
 
 
 def test_a_page_is_whole_and_escaped() -> None:

@@ -36,7 +36,7 @@ def test_a_workbook(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([["text"], ["a", "b"]], "row 1: 2 cells under 1 columns; name the column, or empty the cell"),
+        ([["text"], ["a", "b"]], "row 1: 2 cells under 1 column; name the column, or empty the cell"),
         ([["text", "text"], ["a", "b"]], "two columns called 'text'; rename one"),
         ([], "no header; the first row must name the columns"),
     ],

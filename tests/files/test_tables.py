@@ -118,7 +118,7 @@ def test_a_stream_is_read_as_it_comes() -> None:
         ("t.parquet", b"", "the file is empty"),
         ("t.csv", b"\n\n", "no header"),
         ("t.csv", b"\xef\xbb\xbf", "no header"),
-        ("t.csv", b"a,b\n1,2\n3\n", "row 2: 1 cells under 2 columns; quote cells that hold commas"),
+        ("t.csv", b"a,b\n1,2\n3\n", "row 2: 1 cell under 2 columns; quote cells that hold commas"),
         ("t.tsv", b"a\tb\n1\t2\t3\n", "row 1: 3 cells under 2 columns; quote cells that hold tabs"),
         ("t.csv", b'a,b\n1,2\n"3,4\n', "row 2: unexpected end of data; check its quotes"),
         ("t.csv", b'a,b\n"1"2,3\n', "row 1: .*; check its quotes"),

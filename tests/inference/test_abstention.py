@@ -143,6 +143,11 @@ def test_a_command_names_its_option_and_writes_nothing(
             capsys.readouterr().err.splitlines()[-1].removeprefix("distilora: ").startswith(f"--abstain-error: {said}")
         )
         assert not out.exists()
+    advice = "train with more labelled rows or a larger data.validation_size (a fifth of the rows at most), export the run with "
+    assert main([command, str(finished), *files, "--device", "cpu", "--abstain-error", "0.02"]) == 2
+    assert capsys.readouterr().err.endswith(
+        f"{advice}--held-out PATH, give a higher rate, or a threshold with --abstain-below\n"
+    )
 
 
 def test_three_classes(

@@ -195,9 +195,11 @@ def test_what_is_refused(encoder: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "lexicon" in failed(["train", "--lexicon", "svm"], capsys)
 
 
-def test_baseline_needs_no_encoder(reviews: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["baseline", "--data.path", str(reviews), "--evaluation.bootstrap", "100", "--quiet"]
-    assert main([*words, "--encoder.name", "nowhere/at-all"]) == 0
+def test_baseline_needs_no_encoder(reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("encoder: {name: nowhere/at-all}")
+    words = ["baseline", str(recipe), "--data.path", str(reviews), "--evaluation.bootstrap", "100", "--quiet"]
+    assert main(words) == 0
     out = capsys.readouterr().out
     assert "fitted on 216 labels" in out
     assert "NB-SVM (n-grams)" in out
@@ -207,4 +209,20 @@ def test_baseline_needs_no_encoder(reviews: Path, capsys: pytest.CaptureFixture[
     for split in summary["splits"]:
         for row in split["baselines"]:
             assert row["metrics"]["accuracy"]["low"] <= row["metrics"]["accuracy"]["value"]
-    assert "--overwrite: goes with distilora train" in failed(["baseline", "--overwrite"], capsys)
+
+
+@pytest.mark.parametrize(
+    "option", ["--overwrite", "--output=x", "--training.epochs=3", "--data.unlabelled=x", "--lexicon=nbsvm"]
+)
+def test_baseline_refuses_and_hides_what_it_does_not_read(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name = option.split("=")[0]
+    assert failed(["baseline", option], capsys).startswith(f"{name}: goes with distilora train")
+    assert main(["baseline", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "--data.path" in text
+    assert name not in text
+
+
+def test_no_expert_to_leave_out(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = failed(["predict", str(finished), "superb", "--lexicon", "none"], capsys)
+    assert said == f"--lexicon: none given, but {finished / 'model'} has no n-gram expert to leave out; drop it"

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,6 +156,25 @@ def test_a_worker_on_another_processor_computes_as_the_job_began(
     done = Worker(job)({"item": [0, 1]})
     assert done == {"shard": [0, 1], "error": ["", ""], "processor": ["avx512_bf16 amx_bf16"] * 2}
     run(finished, tmp_path / "in.csv", tmp_path / "whole", shard_rows=30)
+    assert {name: content for name, content in contents(tmp_path / "whole").items() if name.startswith("shard")} == {
+        path.name: path.read_bytes() for path in (tmp_path / "out").glob("shard-*")
+    }
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_a_worker_computes_with_an_exported_graph(
+    job: dict[str, Any], graphs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied: bool
+) -> None:
+    """On a cluster the model's files are a copy that is gone once the worker has opened it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    artifact = read_artifact(graphs)
+    settings = dataclasses.replace(job["settings"], run=str(graphs), backend="onnx")
+    model = {name: (graphs / name).read_bytes() for name in ["artifact.json", *artifact.files]}
+    done = Worker({**job, "settings": settings, "model": model if copied else None})({"item": [0, 1]})
+    assert done["error"] == ["", ""]
+    assert not list((tmp_path / "temporary").iterdir())
+    run(graphs, tmp_path / "in.csv", tmp_path / "whole", shard_rows=30)
     assert {name: content for name, content in contents(tmp_path / "whole").items() if name.startswith("shard")} == {
         path.name: path.read_bytes() for path in (tmp_path / "out").glob("shard-*")
     }

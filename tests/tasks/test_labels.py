@@ -52,6 +52,24 @@ def test_equal_numbers_are_one_class(tmp_path: Path) -> None:
     assert parts_of(write_csv(tmp_path / "r.csv", rows)).task.labels == ("1", "2")
 
 
+def test_white_space_around_a_label_does_not_count(tmp_path: Path) -> None:
+    parts = parts_of(jsonl(tmp_path / "r.jsonl", ["pos ", "neg", "pos", "\tneg"]))
+    assert parts.task.labels == ("neg", "pos")
+    assert parts.task.index(" pos") == 1
+    assert Classification(["neg", "pos", " pos"], "text", "label").index(" pos") == 2  # trained by an earlier release
+
+
+def test_labels_that_differ_in_case_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = ["Pos", "neg", "pos"]
+    assert parts_of(jsonl(tmp_path / "r.jsonl", labels)).task.labels == ("Pos", "neg", "pos")
+    assert (
+        "warning: labels differ in case alone and are classes of their own: 'Pos' and 'pos'; "
+        in capsys.readouterr().err
+    )
+    parts_of(tmp_path / "r.jsonl", labels=tuple(labels))
+    assert "differ in case" not in capsys.readouterr().err
+
+
 def test_a_number_is_called_as_it_is_written(tmp_path: Path) -> None:
     parts = parts_of(jsonl(tmp_path / "r.jsonl", [1.0, 10.0, 2.0]))
     assert parts.task.labels == ("1.0", "2.0", "10.0")

@@ -150,7 +150,9 @@ def test_weights_that_explode_are_said(
 ) -> None:
     usual = learning_rate
     monkeypatch.setattr("distilora.training.loop.learning_rate", lambda n, *more: 1e36 if n == at else usual(n, *more))
-    with pytest.raises(ConfigError, match=rf"^training\.learning_rate: the {what}.*; lower it, or set") as error:
+    with pytest.raises(
+        ConfigError, match=rf"^training\.learning_rate: the {what}.*; lower it, or set .* --overwrite"
+    ) as error:
         run(build(encoder), tmp_path, checkpoint_every=1)
     assert "\n" not in str(error.value)
     left = sorted(int(path.name.rstrip("+")) for path in (tmp_path / "checkpoints").iterdir())

@@ -115,16 +115,22 @@ class Parser(argparse.ArgumentParser):
     def naming_options(self, words: Sequence[str]) -> Iterator[None]:
         """Name fields as options in errors raised inside: `abstain_below: ...` becomes `--abstain-below: ...`.
 
-        A field that is also a word of the command line is left: it may be the name of a folder.
+        A field that is also a word of the command line is left: it may be the name of a folder. In the rest of the line, names
+        with an underscore alone are taken for options.
         """
         try:
             yield
         except DistiloraError as error:
             command = self.prog.split()[-1]
             field = re.match(rf"(?:{command}\.)?([a-z_-]+)(?=: )", str(error))
-            option = "--" + field[1].replace("_", "-") if field else ""
+            option = _option(field[1]) if field else ""
+            message = str(error)
             if field and option in self._option_string_actions and field[0] not in words:
-                error.args = (option + str(error)[field.end() :],)
+                message = option + message[field.end() :]
+            for name in set(re.findall(r"(?<![\w.'/-])[a-z]+(?:_[a-z]+)+(?![\w.'/])", message)) - set(words):
+                if _option(name) in self._option_string_actions:
+                    message = re.sub(rf"(?<![\w.'/-]){name}(?![\w.'/])", _option(name), message)
+            error.args = (message,)
             raise
 
     def format_help(self) -> str:
@@ -148,6 +154,10 @@ class Parser(argparse.ArgumentParser):
         meant = nearest(name.lstrip("-"), [option.lstrip("-") for option in options if option.startswith("--")])
         hint = f"did you mean --{meant}?" if meant else f"see {self.prog} --help"
         return ConfigError(f"{name}: {self.prog} has no such option; {hint}")
+
+
+def _option(field: str) -> str:
+    return "--" + field.replace("_", "-")
 
 
 def add_run(parser: Parser) -> None:

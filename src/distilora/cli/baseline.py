@@ -4,13 +4,22 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from distilora.cli.arguments import TRAIN_OPTIONS, require_train_extra
+from distilora.cli.arguments import EVERYWHERE, TRAIN_OPTIONS, require_train_extra
 from distilora.errors import ConfigError
 
 USAGE = "distilora baseline [RECIPE.yaml] [--data.FIELD VALUE ...] [--json]"
-OPTIONS = {name: TRAIN_OPTIONS[name] for name in ("RECIPE.yaml", "--threads N", "--quiet", "--task-file FILE")} | {
-    "--json": "print JSON, with all metrics"
+OPTIONS = {
+    "RECIPE.yaml": TRAIN_OPTIONS["RECIPE.yaml"],
+    "--json": "print JSON, with all metrics",
+    **EVERYWHERE,
 }
+
+
+def reads(key: str) -> bool:
+    """Tell whether a setting of a run makes a difference to its baselines."""
+    return key in ("task", "data", "evaluation.bootstrap") or (
+        key.startswith("data.") and not key.startswith("data.unlabelled")
+    )
 
 
 def baseline_command(words: Sequence[str]) -> int:
@@ -19,17 +28,19 @@ def baseline_command(words: Sequence[str]) -> int:
     from distilora.config.schema import RunConfig
 
     if "-h" in words or "--help" in words:
-        print(help_text(RunConfig, USAGE, OPTIONS))
+        print(help_text(RunConfig, USAGE, OPTIONS, reads))
         return 0
     as_json = "--json" in words
     words = [word for word in words if word != "--json"]
-    for option in ("--resume", "--overwrite", "--dry-run"):
-        if any(word.split("=")[0] == option for word in words):
+    from distilora.config.parse import known_keys, parse, read_recipe
+
+    of_train = {"resume", "overwrite", "dry-run", *(key for key in known_keys(RunConfig) if not reads(key))}
+    for option in (word.split("=")[0] for word in words if word.startswith("--")):
+        if option[2:] in of_train:
             raise ConfigError(
                 f"{option}: goes with distilora train; baseline trains no encoder and writes nothing, drop it"
             )
     require_train_extra()
-    from distilora.config.parse import parse, read_recipe
     from distilora.runs.baseline import measure_baselines
 
     recipe = {}

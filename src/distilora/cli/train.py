@@ -41,7 +41,7 @@ def train_command(words: Sequence[str]) -> int:
 
     summary = train(config, overwrite=overwrite, resume=resume, checked=checked)
     if summary:  # of several processes of a run, the first alone has one
-        _print_summary(config.output, summary)
+        _print_summary(config, summary)
     return 0
 
 
@@ -82,12 +82,12 @@ def _resumed(words: list[str]) -> "RunConfig":
     return resume_config(args.resume, args.threads)
 
 
-def _print_summary(folder: str, summary: dict[str, Any]) -> None:
+def _print_summary(config: "RunConfig", summary: dict[str, Any]) -> None:
     """Print the test metrics and costs of a finished run, and the commands to continue with."""
     from distilora.cli.console import print_evaluation
     from distilora.runs.outcome import memory_rows
 
-    test = summary["evaluations"][0]
+    folder, test = config.output, summary["evaluations"][0]
     costs, parameters = summary["costs"], summary["parameters"]
     share = f"{parameters['trained']:,} of {parameters['total']:,} ({parameters['share']:.1%})"
     rows = [
@@ -105,4 +105,5 @@ def _print_summary(folder: str, summary: dict[str, Any]) -> None:
     print(f'  distilora predict {folder} "A slow start, but the last hour is superb."')
     print(f"  distilora predict {folder} --input reviews.csv --output scored.parquet")
     print(f"  distilora evaluate {folder} --data.path DIR_OR_FILE --data.split test")
-    print(f"  distilora export {folder} --to merged --output {folder}-merged")
+    form = "merged" if config.lexicon == "none" else "onnx-int8"  # which has room for the n-gram expert
+    print(f"  distilora export {folder} --to {form} --output {folder}-{form}")

@@ -8,7 +8,7 @@ import dataclasses
 import shutil
 import textwrap
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -87,16 +87,23 @@ def as_given(value: Any) -> str:
     return f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
 
 
-def help_text(config: type, usage: str, options: Mapping[str, str]) -> str:
-    """Format the help of a command whose settings are a config class: usage, the command's own options, settings by stage."""
+def help_text(
+    config: type, usage: str, options: Mapping[str, str], reads: Callable[[str], bool] = lambda key: True
+) -> str:
+    """Format the help of a command whose settings are a config class: usage, the command's own options, settings by stage.
+
+    Settings that `reads` denies are left out.
+    """
     width = min(shutil.get_terminal_size().columns, WIDEST)
     outermost, *nested = stages(config)
     about = f"{outermost.title}. A list is given as '[a,b]'; null means that the command decides."
     blocks = [_wrapped(f"usage: {usage}", width, "       "), _wrapped(about, width)]
     blocks.append("\n".join(["options:", *(_entry(option, "", text, width) for option, text in options.items())]))
     for stage in (outermost, *nested):
-        lines = [_wrapped(f"{stage.name}: {stage.title[:1].lower()}{stage.title[1:]}", width)] if stage.name else []
-        for setting in stage.settings:
+        settings = [setting for setting in stage.settings if reads(setting.key)]
+        titled = stage.name and settings
+        lines = [_wrapped(f"{stage.name}: {stage.title[:1].lower()}{stage.title[1:]}", width)] if titled else []
+        for setting in settings:
             values = f"{setting.kind}; default: {setting.default or '(nothing)'}"
             lines.append(_entry(f"--{setting.key}", values, setting.meaning, width))
         blocks.append("\n".join(lines))

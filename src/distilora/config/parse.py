@@ -6,6 +6,7 @@ is an error that suggests the key meant (`config/hints.py`), a value of the wron
 
 import dataclasses
 import re
+import shlex
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Any
 
 from distilora.config.descriptions import in_words
 from distilora.config.hints import nearest
-from distilora.config.schema import RunConfig
+from distilora.config.schema import CARVED, RunConfig
 from distilora.errors import ConfigError
+from distilora.files.kinds import kind_of
 
 C = typing.TypeVar("C")
 
@@ -68,6 +70,10 @@ def read_recipe(path: str | Path, config: type = RunConfig) -> dict[str, Any]:
     """Read the settings in a YAML recipe and check their keys. Raises ConfigError naming the file or the key."""
     import yaml
 
+    if Path(path).is_dir() or kind_of(path) not in (None, "json"):
+        raise ConfigError(
+            f"recipe: {path} is no recipe; if it is data, give it as --data.path {shlex.quote(str(path))}"
+        )
     try:
         tree = yaml.safe_load(Path(path).read_text("utf-8"))
     except OSError as error:
@@ -80,6 +86,13 @@ def read_recipe(path: str | Path, config: type = RunConfig) -> dict[str, Any]:
         raise ConfigError(f"recipe: {path} must hold settings such as 'training: {{epochs: 1}}'")
     _check_keys(tree, config)
     return tree
+
+
+def read_recorded(path: str | Path) -> dict[str, Any]:
+    """Read the settings in a run's run.yaml. Earlier releases recorded null where validation was carved out."""
+    tree = read_recipe(path)
+    data = tree.get("data", {})
+    return {**tree, "data": {**data, "validation_split": data.get("validation_split") or CARVED}}
 
 
 def _parser(config: type) -> Any:

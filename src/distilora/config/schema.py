@@ -18,6 +18,7 @@ MethodName = Literal["lora", "qlora", "full", "head"]
 Base = Literal["auto", "4bit", "full"]
 LexiconName = Literal["none", "nbsvm"]
 LexiconUse = Literal["auto", "none"]
+CARVED = "carved"  # value of data.validation_split
 
 
 SEEDS = 2**63  # PyTorch takes a signed 64-bit integer
@@ -46,9 +47,10 @@ class DataConfig:
     revision: str | None = None
     """Branch, tag or commit of the Hub dataset."""
     train_split: str = "train"
-    """Split to train on."""
+    """Split to train on; a single file is taken whole, whatever its name."""
     validation_split: str | None = None
-    """Split to choose the checkpoint and the temperature on; null: carved out of the training split."""
+    """Split to choose the checkpoint and the temperature on; 'carved': carved out of the training
+    split; null: the split called validation where there is one, else carved."""
     validation_size: int = 1000
     """Examples carved out of the training split for validation; at most a fifth of it is taken."""
     test_split: str = "auto"

@@ -128,7 +128,9 @@ def group_and_order(values: Mapping[str, Any], config: DataConfig) -> tuple[Hash
     """Read a record's group and its number in the order; None for a column that is not set. Raises DataError for a wrong one."""
     for setting, name in (("data.group_column", config.group_column), ("data.order_column", config.order_column)):
         if name is not None and name not in values:
-            raise DataError(f"{setting}: no column {name!r} (columns: {', '.join(map(str, values))})")
+            raise DataError(
+                f"{setting}: no column {name!r} (columns: {', '.join(map(str, values))}); name one of them, or drop it"
+            )
     group = values[config.group_column] if config.group_column else None
     if config.order_column is None:
         return group, None

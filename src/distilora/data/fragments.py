@@ -40,7 +40,7 @@ def cut_fragments(examples: Examples, share: float, seed: int) -> Fragments:
         example = examples.items[index]
         (text,) = example.texts
         starts = sentence_starts(text)
-        first, count = rng.integers(len(starts)), rng.integers(1, MOST_SENTENCES + 1)
+        first, count = int(rng.integers(len(starts))), int(rng.integers(1, MOST_SENTENCES + 1))
         if len(starts) == 1:
             continue
         ends = [*starts[1:], len(text)]

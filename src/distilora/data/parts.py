@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distilora.config.schema import DataConfig
+from distilora.config.schema import CARVED, DataConfig
 from distilora.data import duplicates
 from distilora.data.cleaning import Cleaning, cleaning
 from distilora.data.examples import Examples, Reader, read_examples
@@ -52,6 +52,7 @@ def read_parts(config: DataConfig, task: Reader) -> Parts:
     Raises DataError or ConfigError naming the field (and row) at fault.
     """
     source = open_source(config.path, config.name, config.revision, separator=config.separator)
+    config = settle(config, source)
     test_source, test_split = find_test(config, source)
     say(f"data: {source.name}, split {config.train_split}")
     read = _SplitReader(config, task, source)
@@ -67,12 +68,14 @@ def read_parts(config: DataConfig, task: Reader) -> Parts:
     # carve: first what is measured on at the end, then what is chosen on; training keeps the rest
     pool = _Pool(config, everything, task.strata(everything.targets), test_split)
     heldout = pool.carve_heldout() if test_split == "heldout" else None
-    if config.validation_split is not None:
-        validation = read(source, config.validation_split, "data.validation_split")
+    assert config.validation_split is not None  # settled
+    if config.validation_split == CARVED:
+        validation, origin = pool.carve_validation(), f"carved out of {config.train_split}"
     else:
-        validation = pool.carve_validation()
+        validation = read(source, config.validation_split, "data.validation_split")
+        origin = f"split {config.validation_split}"
     train, spare, clusters = pool.rest()
-    say(f"data: {len(train):,} to train on, {len(validation):,} to validate on, test split: {test_split}")
+    say(f"data: {len(train):,} to train on, {len(validation):,} to validate on ({origin}), test split: {test_split}")
     for remark in (remarks := task.remarks([train, validation, *([heldout] if heldout else [])])):
         say(f"warning: {remark}")
     read.notes += remarks
@@ -123,7 +126,7 @@ class _Pool:
         self.config, self.examples, self.strata = config, examples, strata
         self._left = np.arange(len(examples))
         self._held_out = False
-        if test_split == "heldout" or config.validation_split is None:
+        if test_split == "heldout" or config.validation_split == CARVED:
             self.clusters, self.near_copies = _clusters(examples)
         else:  # nothing is carved
             self.clusters, self.near_copies = np.arange(len(examples)), 0
@@ -182,8 +185,20 @@ def open_beside(path: str, setting: str, config: DataConfig) -> Source:
     return open_source(path, setting=setting, separator=config.separator if separable else None)
 
 
+def settle(config: DataConfig, source: Source) -> DataConfig:
+    """Name the splits that the settings leave open: that of a single file to train on, and the one to validate on."""
+    train, validation = config.train_split, config.validation_split
+    if train == "train" and len(source.splits) == 1 and kind_of(config.path) is not None:
+        train = source.splits[0]
+    if validation is None:
+        others = set(source.splits) - {train, config.test_split if config.test_path is None else None}
+        validation = "validation" if "validation" in others else CARVED
+    return replace(config, train_split=train, validation_split=validation)
+
+
 def find_test(config: DataConfig, source: Source) -> tuple[Source | None, str]:
     """Find source and split of the test; they must exist, but are not read. 'heldout' and 'none' have no source."""
+    config = settle(config, source)
     if config.test_path is not None:
         test = open_beside(config.test_path, "data.test_path", config)
         split = "test" if config.test_split == "auto" else config.test_split
@@ -209,7 +224,7 @@ def find_test(config: DataConfig, source: Source) -> tuple[Source | None, str]:
 
 def _none_to_spare(config: DataConfig, field: str, count: int, held_out: bool) -> str:
     """Explain why nothing could be carved out of `count` examples, and what works instead."""
-    if field == "data.heldout" and config.validation_split is not None:
+    if field == "data.heldout" and config.validation_split != CARVED:
         instead = "give --data.test_split none"
     elif field == "data.heldout":
         instead = (

@@ -101,15 +101,20 @@ def check_unlabelled(config: DataConfig, task: Reader) -> None:
 
 def _reader(source: Source, split: str, setting: str, task: Reader) -> Reader:
     """Adapt the task to the records of a split, without their targets, and try it on the first."""
-    first = next(iter(source.records(split, setting)), None)
+    try:
+        first = next(iter(source.records(split, setting)), None)
+    except DataError as error:
+        raise _naming(setting, error) from None
     if first is None:
         raise DataError(f"{setting}: {source.name}, {split} has no records; give another")
     try:
         reader = task.for_prediction(list(first.values))
     except DataError:
         columns = ", ".join(map(str, first.values))
+        name = getattr(task, "text_column", None)
         raise DataError(
-            f"{setting}: {first.place}: no column of texts (columns: {columns}); call it as in training"
+            f"{setting}: {first.place}: no column of texts (columns: {columns}); call it {f'{name!r} ' if name else ''}as in "
+            "training, or give another source"
         ) from None
     try:
         reader.read(first.values)
@@ -122,7 +127,15 @@ def _read_texts(
     source: Source, split: str, setting: str, task: Reader, cleaning: Cleaning, name: str, strict: bool
 ) -> Examples:
     reader = _reader(source, split, setting, task)
-    return read_examples(reader.records(source, split, setting, []), reader.read, cleaning.clean, name, strict)
+    try:
+        return read_examples(reader.records(source, split, setting, []), reader.read, cleaning.clean, name, strict)
+    except DataError as error:
+        raise _naming(setting, error) from None
+
+
+def _naming(setting: str, error: DataError) -> DataError:
+    """Put the setting in front of an error that does not name it."""
+    return error if str(error).startswith(setting) else DataError(f"{setting}: {error}")
 
 
 def _others(config: DataConfig, task: Reader, parts: Parts) -> dict[str, list[str]]:

@@ -5,7 +5,7 @@ read -> copies -> out-of-fold probabilities -> cleanlab -> issues -> folder, wri
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from distilora.data.audit import (
     read_labelled,
     with_groups,
 )
+from distilora.data.parts import settle
 from distilora.data.sources import Source, open_source
 from distilora.errors import ConfigError, OutputError
 from distilora.evaluation import label_errors
@@ -35,6 +36,7 @@ from distilora.evaluation.label_studio import task_record, write_tasks
 from distilora.evaluation.page import render
 from distilora.files.atomic import replacing_folder
 from distilora.files.full_disk import writing
+from distilora.files.output import check_creatable
 from distilora.files.tables import TableWriter
 from distilora.progress import say
 from distilora.tasks.base import Task
@@ -89,6 +91,7 @@ def audit(config: AuditConfig, overwrite: bool = False) -> dict[str, Any]:
     folder = Path(config.output)
     check_folder(folder, overwrite)
     label_errors.check_cleanlab()
+    config = replace(config, data=settle(config.data, audited_source(config)))
     task = audited_task(config)
     table = read_labelled(config.data, task, task.label_column)
     copies = find_copies(table)
@@ -140,6 +143,7 @@ def check_folder(folder: Path, overwrite: bool) -> None:
         raise ConfigError(f"output: {folder} holds files that do not belong to an audit; give another folder")
     if present and not overwrite:
         raise ConfigError(f"output: {folder} exists already; give another folder, or --overwrite")
+    check_creatable(folder)
 
 
 def _judged(

@@ -1,19 +1,22 @@
 """Applies the labels chosen in Label Studio to a table. A row that has changed since the audit is refused, others pass through."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from distilora.config.schema import AuditConfig
 from distilora.data.examples import Example, text_digest
+from distilora.data.parts import settle
 from distilora.data.sources import Source
 from distilora.errors import ConfigError, DataError
 from distilora.evaluation.audit import audited_source, audited_task
 from distilora.evaluation.label_studio import Correction, read_corrections
-from distilora.files.compression import compression_of
+from distilora.files.compression import compression_of, decompressed
 from distilora.files.kinds import kind_of
 from distilora.files.output import check_free, writing_file
+from distilora.files.records import DELIMITERS
 from distilora.files.tables import BATCH, WRITTEN, Record, TableWriter
 from distilora.progress import Progress, say
 from distilora.tasks.base import Task
@@ -34,23 +37,32 @@ def apply_corrections(config: AuditConfig, overwrite: bool = False) -> dict[str,
     if output.exists() and Path(config.data.path).exists() and output.samefile(config.data.path):
         raise ConfigError("output: the same file as DATA; give another name")
     corrections = read_corrections(config.apply)
+    source = audited_source(config)
+    config = replace(config, data=settle(config.data, source))
     task = audited_task(config)
     if task.label_column is None:
         raise ConfigError(f"task: {task.name} has no label column to correct")
     split = config.data.train_split
     here = {c.number: c for c in corrections if c.split == split}
-    unknown = next((c.label for c in here.values() if c.label is not None and c.label not in task.labels), None)
-    if unknown is not None:
-        raise DataError(f"apply: {config.apply}: label {unknown!r} is not one of {', '.join(task.labels)}; correct it")
+    for number, correction in enumerate(corrections, 1):
+        if correction.split == split and correction.label not in (None, *task.labels):
+            raise DataError(
+                f"apply: {config.apply}: task {number} (row {correction.number}): label {correction.label!r} is not one of "
+                f"{', '.join(task.labels)}; correct it"
+            )
     counts = dict.fromkeys(("rows", "changed", "kept", "unanswered", "refused"), 0)
     counts["elsewhere"] = len(corrections) - len(here)
-    source = audited_source(config)
     schema = source.schema(split) if kind_of(output) == "parquet" else None
-    with writing_file(output), TableWriter(output, schema=schema) as out:
+    applicable = len(here)
+    with writing_file(output), TableWriter(output, schema=schema, line_end=_line_end(config.data.path)) as out:
         rows = _corrected(source, config, task, here, counts)
         while batch := list(islice(rows, BATCH)):
             out.write(batch)
-    counts["refused"] += len(here)  # of rows that are not there any more
+        counts["refused"] += len(here)  # of rows that are not there any more
+        if applicable and counts["refused"] == applicable:  # nothing is written
+            raise DataError(
+                f"apply: {config.apply}: every correction is refused, since its row has changed after the audit; audit again"
+            )
     if counts["refused"]:
         say(f"warning: {counts['refused']:,} corrections refused: their rows have changed since the audit; audit again")
     return counts
@@ -80,6 +92,14 @@ def _corrected(
             yield {**record.values, **label}
 
 
+def _line_end(path: str) -> str:
+    """Return how the lines of a csv or tsv file end, by its first; a newline alone for anything else."""
+    if kind_of(path) not in DELIMITERS or not Path(path).is_file():
+        return "\n"
+    with open(path, "rb") as stream:
+        return "\r\n" if decompressed(stream, path).readline().endswith(b"\r\n") else "\n"
+
+
 def _outcome(correction: Correction, example: Example, task: Task) -> str:
     if text_digest(example.texts) != correction.digest or str(task.target_name(example.target)) != correction.given:
         return "refused"
@@ -94,7 +114,8 @@ def _values_of_labels(records: Iterable[Record], task: Task) -> dict[str, Any]:
     for record in records:
         value = record.values.get(str(task.label_column))
         try:
-            values.setdefault(str(task.target_name(task.read(record.values).target)), value)
+            label = str(task.target_name(task.read(record.values).target))
+            values.setdefault(label, value.strip() if isinstance(value, str) else value)
         except DataError as error:
             raise DataError(f"{record.place}: {error}") from None
         if len(values) == len(task.labels):

@@ -14,19 +14,19 @@ from distilora.evaluation.checks.evaluate import check_predictor, checks_digest,
 from distilora.evaluation.checks.showing import checks_section
 from distilora.evaluation.checks.suite import read_suite
 from distilora.evaluation.folder import (
+    check_output,
     choose_folder,
     data_name,
     evaluation_identity,
     evaluations_of,
     make_folder,
-    refuse_what_is_no_evaluation,
     run_of,
 )
 from distilora.evaluation.measure import measure
 from distilora.files.atomic import write_json
 from distilora.files.full_disk import writing
 from distilora.files.tables import write_table
-from distilora.progress import say
+from distilora.progress import plural, say
 
 
 def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Path]:
@@ -43,10 +43,9 @@ def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Pa
     from distilora.inference.lanes import run_rows
     from distilora.inference.predictor import Predictor, load
 
-    if config.output:
-        refuse_what_is_no_evaluation(Path(config.output))
     suite = read_suite(config.checks.suite) if config.checks.suite else None
     artifact = read_artifact(run)
+    check_output(config, artifact)
     source = open_source(config.data.path, config.data.name, config.data.revision, separator=config.data.separator)
     split = name = config.data.split
     if len(source.splits) == 1 and Path(config.data.path).is_file():
@@ -131,8 +130,8 @@ def _seen_in_training(artifact: Artifact, examples: Examples) -> list[str]:
     if not count:
         return []
     note = (
-        f"{count:,} of these {len(examples):,} texts were trained or chosen on: their figures show how well they were "
-        "learnt, not how well the model predicts."
+        f"{count:,} of these {plural(len(examples), 'text')} {'was' if count == 1 else 'were'} trained or chosen on: figures of "
+        "such texts show how well they were learnt, not how well the model predicts."
     )
     say(f"warning: {note}")
     return [note]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from distilora.artifact.format import model_folder, read_artifact
-from distilora.config.parse import parse, read_recipe
-from distilora.config.schema import RunConfig, SourceConfig
+from distilora.config.parse import parse, read_recorded
+from distilora.config.schema import CARVED, RunConfig, SourceConfig
 from distilora.data.parts import find_test
 from distilora.data.sources import Source, open_source
 from distilora.errors import ArtifactError, DataError
@@ -69,7 +69,7 @@ def read_finished(folder: str | Path, split: str | None = None) -> Finished:
     if "evaluations" in summary:
         artifact = read_artifact(path)
         task = restore(artifact.task["name"], artifact.task["settings"])
-        data = read_recipe(path / "run.yaml").get("data", {})
+        data = read_recorded(path / "run.yaml").get("data", {})
         origin = {f"data.{name}": data.get(name) for name in _DECISIVE} | {"split": split}
         return Finished(str(folder), task, *shared, origin, (), artifact.cleaning, lambda: _source_of_run(path, split))
     reading, notes = summary["reading"], tuple(summary["notes"])
@@ -114,10 +114,11 @@ def _predictions(folder: Path, split: str) -> list[Mapping[str, Any]]:
 
 def _source_of_run(folder: Path, split: str) -> tuple[Source, str]:
     """Open the source that a run read a split from, or carved it out of."""
-    config = parse(RunConfig, (), read_recipe(folder / "run.yaml")).data
+    config = parse(RunConfig, (), read_recorded(folder / "run.yaml")).data
     source = open_source(config.path, config.name, config.revision, separator=config.separator)
-    if split == (config.validation_split or "validation"):
-        return source, config.validation_split or config.train_split
+    carved = config.validation_split == CARVED
+    if split == ("validation" if carved else config.validation_split):
+        return source, config.train_split if carved else split
     test, test_split = find_test(config, source)
     return (source, config.train_split) if test is None else (test, test_split)
 

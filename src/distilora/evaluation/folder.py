@@ -11,9 +11,9 @@ from distilora.artifact.format import Artifact
 from distilora.artifact.shipped import is_shipped
 from distilora.config.schema import MeasureConfig
 from distilora.errors import ConfigError, OutputError
+from distilora.files.output import check_creatable
 from distilora.progress import say
 
-FILES = ("metrics.json", "predictions.parquet", "cases.jsonl", "report.html")
 Identity = Mapping[str, Any]
 
 
@@ -41,13 +41,20 @@ def evaluation_identity(
     }
 
 
-def refuse_what_is_no_evaluation(folder: Path) -> None:
-    """Raise ConfigError if an evaluation written to `folder` would replace files of something else, such as a run."""
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"output: {folder} is a file; give another folder")
+def check_output(config: MeasureConfig, artifact: Artifact | None = None) -> None:
+    """Raise an error unless an evaluation may be written, to the folder given or beside the model; nothing is computed yet."""
+    if config.output:
+        _refuse_what_is_no_evaluation(Path(config.output))
+    elif artifact is not None:
+        check_creatable(evaluations_of(artifact))
+
+
+def _refuse_what_is_no_evaluation(folder: Path) -> None:
+    """Raise ConfigError unless `folder` is missing, empty, or holds an evaluation; OutputError if it cannot be written."""
+    check_creatable(folder)
     if (folder / "run.yaml").exists() or (folder / "artifact.json").exists():
         raise ConfigError(f"output: {folder} holds a run or a model, not an evaluation; give another folder")
-    if any((folder / name).exists() for name in FILES) and _identity_in(folder) is None:
+    if folder.exists() and any(folder.iterdir()) and _identity_in(folder) is None:
         raise ConfigError(f"output: {folder} holds files that do not belong to an evaluation; give another folder")
 
 
@@ -58,7 +65,7 @@ def choose_folder(config: MeasureConfig, evaluations: Path, data: str, identity:
     """
     if config.output:
         folder = Path(config.output)
-        refuse_what_is_no_evaluation(folder)
+        _refuse_what_is_no_evaluation(folder)
         former = _identity_in(folder)
         if former is not None and former != identity:
             raise ConfigError(

@@ -71,7 +71,7 @@ def measure(
     result |= task.findings(Measurement(examples, scaled, answers, metrics, figures, trained, settings.mistakes))
     if baselines:
         result["ngram_baselines"] = beside_baselines(task, scaled, targets, examples, baselines, settings.bootstrap)
-        result["verdict"] = result.get("verdict") or ngram_verdict(result)
+        result["verdict"] = " ".join(filter(None, [result.get("verdict"), ngram_verdict(result)]))
     lengths = tokens.rows.group_lengths
     predictions = [
         {

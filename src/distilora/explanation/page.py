@@ -9,6 +9,7 @@ from distilora.files.atomic import atomic_text, write_json
 from distilora.files.output import writing_file
 
 FOR, AGAINST = "37, 99, 166", "194, 65, 12"  # red, green, blue
+NOTHING = 0.00005  # weight that is shown as 0.0000
 SHOWN = 12  # parts in a table; the text itself has them all
 
 _PAGE = """<!doctype html>
@@ -120,6 +121,11 @@ def _caveats(explanation: Explanation) -> list[str]:
     level, label = explanation.level, explanation.label
     if explanation.completeness_error is None:
         sentences = [f"A weight is what the probability of {label} loses without the {level}."]
+        if all(abs(part.weight or 0.0) < NOTHING for part in explanation.parts):
+            sentences.append(
+                f"The answer is so sure that no single {level} changes it. Its log-odds do change: --method integrated-gradients "
+                "explains them (with PyTorch and distilora[explain])."
+            )
     else:
         points = f", {explanation.steps} steps" if explanation.steps else ""
         sentences = [

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from distilora.artifact.check import read_check
 from distilora.artifact.format import Artifact
 from distilora.batching.rows import Rows
-from distilora.config.parse import parse, read_recipe
+from distilora.config.parse import parse, read_recorded
 from distilora.config.schema import RunConfig, SourceConfig
 from distilora.data.cleaning import cleaning
 from distilora.data.examples import Example, Examples, read_examples
@@ -69,7 +69,7 @@ def read_held_out(artifact: Artifact, task: Task, path: str | None) -> HeldOut:
         raise DataError(
             f"--held-out: {artifact.folder} is not in its run's folder, which has the validation texts{advice}"
         )
-    config = parse(RunConfig, (), read_recipe(str(run / "run.yaml")))
+    config = parse(RunConfig, (), read_recorded(str(run / "run.yaml")))
     try:
         parts = read_parts(config.data, task)
     except DistiloraError as error:

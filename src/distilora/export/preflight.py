@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from distilora.artifact.format import Artifact, read_artifact
 from distilora.errors import ArtifactError, ConfigError, MissingExtra
+from distilora.files.output import check_creatable
 
 Form = Literal["merged", "onnx", "onnx-int8", "transformersjs"]
 
@@ -21,6 +22,7 @@ def check_export(run: str | Path, to: Form, output: str | Path) -> Artifact:
     output = Path(output)
     if output.exists() or output.is_symlink():
         raise ArtifactError(f"--output: {output} exists already; give another folder")
+    check_creatable(output, "--output")
     artifact = read_artifact(run)
     if artifact.weights == "onnx" or (artifact.weights == "merged" and to == "merged"):
         raise ArtifactError(f"{run}: is exported already; copy it, or export the run that it came from")

@@ -1,4 +1,7 @@
-"""Guards the file that a command writes: one that exists is refused before anything is computed; a failed write names it."""
+"""Guards the file or folder that a command writes: one that exists is refused before anything is computed.
+
+A failed write names it.
+"""
 
 import errno
 import os
@@ -31,6 +34,21 @@ def check_free(path: str | Path, overwrite: bool) -> None:
         raise OutputError(
             f"--output: {path} cannot be written (its folder is read-only, or not yours); give another file"
         )
+
+
+def check_creatable(folder: Path, setting: str = "output") -> None:
+    """Raise OutputError unless a command may write in `folder`, or, where it is missing, in the nearest one above it.
+
+    A file in its place is a ConfigError.
+    """
+    places = (folder.absolute(), *folder.absolute().parents)
+    existing = next(path for path in places if os.path.exists(path))  # noqa: PTH110 - Path.exists raises where it may not look
+    if existing == folder.absolute() and not existing.is_dir():
+        raise ConfigError(f"{setting}: {folder} is a file; give another folder")
+    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        return
+    cause = "is read-only, or not yours" if existing.is_dir() else "is no folder"
+    raise OutputError(f"{setting}: {folder} cannot be written ({existing} {cause}); give another folder")
 
 
 @contextmanager

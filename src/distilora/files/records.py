@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from distilora.errors import DataError, MissingExtra
 from distilora.files.separators import BYTES, ROWS, SEPARATORS, find_separator
+from distilora.progress import plural
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}  # unless another separator is detected
 TYPED = ("jsonl", "json", "xlsx")  # kinds whose records each have their own columns and types, known once all are read
@@ -244,7 +245,7 @@ def _csv(lines: Lines, kind: str, header: Sequence[str]) -> Iterator[Record | Re
             yield Reject(lines.name, lines.encoding_error, lines.row, lines.raw())
         elif cells and len(cells) != len(header):
             reason = (
-                f"{len(cells)} cells under {len(header)} columns; quote cells that hold "
+                f"{plural(len(cells), 'cell')} under {plural(len(header), 'column')}; quote cells that hold "
                 f"{SEPARATORS.get(separator, repr(separator))} or line breaks"
             )
             yield Reject(place, reason, lines.row, lines.raw())

@@ -13,7 +13,7 @@ from xml.etree.ElementTree import ParseError
 
 from distilora.errors import DataError, MissingExtra
 from distilora.files.records import Record, Reject, column_names
-from distilora.progress import say_once
+from distilora.progress import plural, say_once
 
 # Raised by openpyxl and zipfile for files that are no workbooks.
 _BROKEN = (zipfile.BadZipFile, ParseError, LookupError, ArithmeticError, ValueError, TypeError, EOFError, OSError)
@@ -36,7 +36,7 @@ def xlsx_records(stream: BinaryIO, name: str, first: int = 0) -> Iterator[Record
             continue
         place = f"{name}: row {number}"
         if len(cells) > len(header):
-            reason = f"{len(cells)} cells under {len(header)} columns; name the column, or empty the cell"
+            reason = f"{plural(len(cells), 'cell')} under {plural(len(header), 'column')}; name the column, or empty the cell"
             yield Reject(place, reason, number)
         else:
             yield Record(place, dict.fromkeys(header) | dict(zip(header, cells, strict=False)), number)

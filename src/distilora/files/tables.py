@@ -124,6 +124,8 @@ class TableWriter:
     numbers, booleans, text or null. An error leaves nothing behind. With `columns`, and for parquet an Arrow `schema` of
     their types, a table without records has them, too.
 
+    Lines of csv and tsv end with `line_end`.
+
     With a `stream`, such as standard output, rows of `kind` csv, tsv or jsonl go there as they come, and `path` is its name.
     """
 
@@ -134,8 +136,9 @@ class TableWriter:
         schema: Any = None,
         stream: BinaryIO | None = None,
         kind: str | None = None,
+        line_end: str = "\n",
     ) -> None:
-        self.path = Path(path)
+        self.path, self.line_end = Path(path), line_end
         self.kind = kind or kind_of(path)
         if self.kind not in WRITTEN or (kind is None and compression_of(path)):
             raise DataError(f"{path}: predictions are tables; give a file ending in .csv, .tsv, .jsonl or .parquet")
@@ -186,7 +189,9 @@ class TableWriter:
     def _csv_writer(self) -> Any:
         if self._writer is None:
             delimiter = "\t" if self.kind == "tsv" else ","
-            self._writer = csv.DictWriter(self._open(), list(self._columns), delimiter=delimiter, lineterminator="\n")
+            self._writer = csv.DictWriter(
+                self._open(), list(self._columns), delimiter=delimiter, lineterminator=self.line_end
+            )
             self._writer.writeheader()
         return self._writer
 

@@ -265,6 +265,8 @@ def load(
     its encoder.
     """
     artifact = find_model(path)
+    if lexicon == "none" and not artifact.lexicon:
+        raise ConfigError(f"lexicon: none given, but {artifact.folder} has no n-gram expert to leave out; drop it")
     check_abstention(artifact, abstain_below, abstain_error, base, lexicon)
     task = restore(artifact.task["name"], artifact.task["settings"])
     engine = open_backend(artifact, precision, device, encoder, base, backend)

@@ -20,10 +20,10 @@ def measure_baselines(config: RunConfig, task: Task | None = None) -> dict[str, 
     examples, the share of the most frequent class of training, and every baseline's metrics and seconds.
     Raises what `read_parts` raises, and ConfigError for a task that n-gram models do not learn.
     """
-    task = check_data(config.data, find_task(config.task) if task is None else task)
+    data, task = check_data(config.data, find_task(config.task) if task is None else task)
     if task.ngram_classes is None:
         raise ConfigError(f"task: {task.name} has no classes for an n-gram model to tell apart; give one that has")
-    parts = read_parts(config.data, task)
+    parts = read_parts(data, task)
     examples = sampled(labelled(parts))
     baselines = fit_baselines(task, examples)
     counts = task.counts(parts.train)

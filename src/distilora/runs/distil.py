@@ -16,6 +16,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,11 @@ class Unlabelled:
     fragments: Fragments
     fragment_tokens: Tokenised
     counts: Mapping[str, Any]
+
+    @cached_property
+    def rows(self) -> Rows:
+        """What the student reads: rows of the texts, then of the fragments."""
+        return joined([self.tokens.rows, self.fragment_tokens.rows])
 
 
 @dataclass(frozen=True)
@@ -153,7 +159,7 @@ def learn(fitting: Fitting, network: Network, teacher: Teacher, train: Labelled,
     """Train the student, which has the teacher's weights unless `distillation.start` says otherwise, on labels and soft labels."""
     if fitting.config.distillation.start == "teacher":
         _copy(teacher.weights, network.trained())
-    rows = joined([train.rows, unlabelled.tokens.rows, unlabelled.fragment_tokens.rows])
+    rows = joined([train.rows, unlabelled.rows])
     soft = [*teacher.probabilities, *teacher.probabilities[unlabelled.fragments.source]]
     say(f"student: training on {train.rows.groups:,} labels and {len(soft):,} soft labels")
     targets = [*network.task.soften(train.targets, None, 0.0), *soft]
@@ -198,7 +204,7 @@ def identity_of(config: RunConfig, encoder: str, labelled: Rows, unlabelled: Unl
     digest = hashlib.sha256(
         json.dumps([encoder, repr(config.data), repr(config.training), repr(config.adapter)]).encode()
     )
-    for rows in (labelled, unlabelled.tokens.rows, unlabelled.fragment_tokens.rows):
+    for rows in (labelled, unlabelled.rows):
         digest.update(np.ascontiguousarray(rows.ids).data)
         digest.update(np.ascontiguousarray(rows.offsets).data)
     return digest.hexdigest()

@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilora.batching.batches import plan_batches
-from distilora.config.schema import RunConfig
+from distilora.config.schema import RunConfig, TrainingConfig
 from distilora.data.examples import Examples
 from distilora.errors import ConfigError
 from distilora.model.adapters.methods import METHODS
 from distilora.model.network import run_network
 from distilora.model.precision import computing_in
+from distilora.progress import plural
+from distilora.runs.distil import student_config
 from distilora.runs.preflight import COPIES, Checked
 from distilora.runs.run import Run
 from distilora.tasks.base import Task
@@ -43,6 +45,7 @@ def _data(run: Run) -> dict[str, str]:
     lines["data"] = parts.summary["source"]
     lines["train"] = _counted(parts.train, run.task)
     lines["validation"] = _counted(parts.validation, run.task)
+    lines |= _texts(run)
     split = parts.summary["test_split"]
     if parts.read_test is None:
         lines["test"] = "none"
@@ -58,6 +61,24 @@ def _data(run: Run) -> dict[str, str]:
     return lines
 
 
+def _texts(run: Run) -> dict[str, str]:
+    """Describe the unlabelled texts, if there are any."""
+    if run.unlabelled is None:
+        return {}
+    counts = run.unlabelled.counts
+    return {
+        "unlabelled": f"{counts['used']:,} of {plural(counts['read'], 'text')} of {counts['source']}, {counts['split']}"
+    }
+
+
+def _updates(texts: int, training: TrainingConfig) -> str:
+    updates = -(-texts // training.update_size) * training.epochs
+    return (
+        f"{updates:,} of {plural(training.update_size, 'text')}, in {plural(training.epochs, 'epoch')}; "
+        f"{plural(training.validations, 'validation')}"
+    )
+
+
 def _counted(examples: Examples, task: Task) -> str:
     classes = ", ".join(f"{label} {count:,}" for label, count in task.counts(examples).items())
     return f"{len(examples):,} texts" + (f": {classes}" if classes else "")
@@ -65,11 +86,18 @@ def _counted(examples: Examples, task: Task) -> str:
 
 def _training(run: Run) -> dict[str, str]:
     training, counts = run.config.training, run.parameters
-    updates = -(-len(run.learnt) // training.update_size) * training.epochs
+    labels = len(run.learnt)
+    updates = {"updates": _updates(labels, training)}
+    if run.unlabelled is not None:
+        student = _updates(labels + run.unlabelled.rows.groups, student_config(run.config))
+        updates = {
+            "teacher's updates": f"{_updates(labels, training)}, on the labels",
+            "student's updates": f"{student}, on labels and soft labels",
+        }
     return {
         "encoder": f"{run.encoder.name} ({run.encoder.config['model_type']}, {run.encoder.blocks} blocks)",
         "method": f"{METHODS[run.config.adapter.method].phrase}, {counts['trained']:,} of {counts['total']:,} parameters",
-        "updates": f"{updates:,} of {training.update_size} texts, in {training.epochs} epochs; {training.validations} validations",
+        **updates,
         "device": f"{training.device}, {training.precision}",
     }
 
@@ -99,6 +127,10 @@ def _time(run: Run) -> str:
     predictions, validating = _rate(shuffled, rows.group_lengths, lambda batch: _predict(run, batch))
     seconds = len(rows.ids) * training.epochs / updating
     seconds += len(run.validation_tokens.rows.ids) * training.validations / validating
+    if run.unlabelled is not None:  # labelled by the teacher, then learnt by the student
+        unlabelled = len(run.unlabelled.tokens.rows.ids)
+        seconds += (len(rows.ids) + len(run.unlabelled.rows.ids)) * student_config(run.config).epochs / updating
+        seconds += (unlabelled + len(run.validation_tokens.rows.ids) * training.validations) / validating
     caches = run.network.computes_blocks and run.network.cut and training.epochs > 1
     text = f"{'at most ' if caches else ''}about {_clock(seconds)} of training and validation"
     return (
@@ -147,4 +179,4 @@ def _predict(run: Run, batch: NDArray[np.int64]) -> None:
 
 
 def _clock(seconds: float) -> str:
-    return f"{seconds / 60:,.1f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+    return f"{seconds / 60:,.1f} minutes" if seconds >= 90 else plural(round(seconds), "second")

@@ -17,6 +17,7 @@ from pathlib import Path
 from distilora.errors import ConfigError, OutputError
 from distilora.files.full_disk import writing
 from distilora.files.locks import LOCK, hold, is_held, let_go
+from distilora.files.output import check_creatable
 from distilora.progress import say
 from distilora.version import __version__
 
@@ -36,10 +37,9 @@ def check_output(folder: Path, overwrite: bool, resume: bool) -> None:
     if ours and not is_held(folder):
         hold(folder)  # raises if another process holds it
         let_go(folder)
+    check_creatable(folder)
     if resume or not folder.exists():
         return
-    if not folder.is_dir():
-        raise ConfigError(f"output: {folder} is a file; give another folder")
     if not any(path.name not in (LOCK, MARK) and not _is_temporary(path) for path in folder.iterdir()):
         return
     if overwrite:

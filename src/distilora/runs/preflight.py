@@ -7,13 +7,13 @@ split is only checked for records that can be read and labels that the model has
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distilora.config.schema import DataConfig, RunConfig
+from distilora.config.schema import CARVED, DataConfig, RunConfig
 from distilora.data.cleaning import cleaning
 from distilora.data.examples import group_and_order
-from distilora.data.parts import find_test
+from distilora.data.parts import find_test, settle
 from distilora.data.sources import Source, open_source
 from distilora.data.unlabelled import check_unlabelled
 from distilora.errors import DataError, OutputError
@@ -61,7 +61,8 @@ def check_run(config: RunConfig, task: Task | None = None, *, overwrite: bool = 
     encoder = find_encoder(config.encoder.name, config.encoder.revision)
     check_lengths(config, encoder)
     check_adapter(config, encoder)
-    task = check_data(config.data, find_task(config.task) if task is None else task)
+    data, task = check_data(config.data, find_task(config.task) if task is None else task)
+    config = replace(config, data=data)
     check_expert(config, task)
     check_fragments(config, task)
     needed = 4 * COPIES * trained_numbers(config, encoder, task)
@@ -69,13 +70,16 @@ def check_run(config: RunConfig, task: Task | None = None, *, overwrite: bool = 
     return Checked(config, encoder, task, needed)
 
 
-def check_data(config: DataConfig, task: Task | type[Task]) -> Task:
-    """Check the columns and labels of all splits; return the task, set up from the training split if given as a class.
+def check_data(config: DataConfig, task: Task | type[Task]) -> tuple[DataConfig, Task]:
+    """Check the columns and labels of all splits; return the settings with the names of the splits, and the task.
+
+    A task given as a class is set up from the training split.
 
     Only the first record is read of a split whose source declares its labels. Raises DataError or ConfigError naming the
     field and the record at fault.
     """
     source = open_source(config.path, config.name, config.revision, separator=config.separator)
+    config = settle(config, source)
     test_source, test_split = find_test(config, source)
     is_set_up = isinstance(task, Task)
     task = task if isinstance(task, Task) else task.from_source(config, source)
@@ -83,14 +87,14 @@ def check_data(config: DataConfig, task: Task | type[Task]) -> Task:
         _check_split(source, config.train_split, "data.train_split", task, config, divided=True)
     else:
         _check_first(source, config.train_split, "data.train_split", task, config)
-    if config.validation_split is not None:
+    if config.validation_split not in (None, CARVED):
         _check_split(source, config.validation_split, "data.validation_split", task, config)
     if test_source is not None:
         setting = "data.test_split" if config.test_path is None else "data.test_path"
         _check_split(test_source, test_split, setting, task, config)
     if config.unlabelled is not None:
         check_unlabelled(config, task)
-    return task
+    return config, task
 
 
 def trained_numbers(config: RunConfig, encoder: Encoder, task: Task) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from distilora import hardware
-from distilora.config.parse import parse, read_recipe
+from distilora.config.parse import parse, read_recorded
 from distilora.config.schema import RunConfig
 from distilora.errors import ConfigError, MissingExtra
 from distilora.hardware import Device
@@ -26,8 +26,11 @@ def resume_config(folder: str | Path, threads: int | None = None) -> RunConfig:
     if (folder / "metrics.json").is_file():
         raise ConfigError(f"--resume: {folder} is finished; see its report.html")
     if not (folder / "run.yaml").is_file():
-        raise ConfigError(f"--resume: {folder} holds no run; give the folder that the stopped run named")
-    config = dataclasses.replace(parse(RunConfig, (), read_recipe(folder / "run.yaml")), output=str(folder))
+        raise ConfigError(
+            f"--resume: {folder} holds no run; give the folder that the stopped run named, or, if it was stopped before "
+            "that had been written, start it again"
+        )
+    config = dataclasses.replace(parse(RunConfig, (), read_recorded(folder / "run.yaml")), output=str(folder))
     if threads is None:
         return config
     return dataclasses.replace(config, training=dataclasses.replace(config.training, threads=threads))

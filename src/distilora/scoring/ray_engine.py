@@ -1,7 +1,7 @@
 """Computes shards on Ray Data: a dataset of shard numbers, mapped by a pool of actors that each load the model.
 
 An actor computes a shard as the local engine does, so the files are identical. Only shard numbers and errors are sent back.
-The model's folder reaches the actors through Ray's object store; the encoder it names must be on every machine.
+On a cluster the model's folder reaches the actors through Ray's object store; the encoder it names must be on every machine.
 """
 
 import logging
@@ -23,7 +23,7 @@ from distilora.scoring.job import Scoring
 from distilora.scoring.shards import Shard, ShardPlan
 from distilora.tasks.file import use_task_file, used_task_file
 
-OBJECTS = 128 << 20  # bytes of a local cluster's object store, besides the model
+OBJECTS = 128 << 20  # bytes of a local cluster's object store
 UNREACHABLE = (ConnectionError, RuntimeError, ValueError, TimeoutError)  # raised by ray.init if no cluster answers
 
 
@@ -40,14 +40,18 @@ def score_shards(settings: Scoring, artifact: Artifact, plan: ShardPlan, pending
         import ray.data
     except ImportError as error:
         raise MissingExtra(error.name or "ray", "ray") from None
-    model = {name: (artifact.folder / name).read_bytes() for name in ["artifact.json", *artifact.files]}
-    with _cluster(ray, settings, sum(map(len, model.values()))):
+    model = (  # actors on this machine read the folder itself: a killed one leaves no copy of it behind
+        {name: (artifact.folder / name).read_bytes() for name in ["artifact.json", *artifact.files]}
+        if settings.address
+        else {}
+    )
+    with _cluster(ray, settings):
         threads = _threads(ray, settings)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False  # progress.Progress is shown instead
         job = {
-            "settings": settings, "plan": plan.tree(), "model": ray.put(model), "threads": threads, "folder": str(Path.cwd()),
-            "task_file": used_task_file(),
+            "settings": settings, "plan": plan.tree(), "model": ray.put(model) if model else None, "threads": threads,
+            "folder": str(Path.cwd()), "task_file": used_task_file(),
         }  # fmt: skip
         numbers = ray.data.from_items([shard.number for shard in pending], override_num_blocks=len(pending))
         results = numbers.map_batches(
@@ -105,7 +109,6 @@ class Worker:
         import ray
 
         from distilora.scoring.score import load_predictor
-        from distilora.scoring.scorer import Scorer
 
         quiet()
         if Path(self.job["folder"]).is_dir():  # relative paths refer to the folder of the command
@@ -114,6 +117,8 @@ class Worker:
         if self.job["task_file"]:
             use_task_file(self.job["task_file"])
         settings: Scoring = self.job["settings"]
+        if self.job["model"] is None:
+            return self._scorer(load_predictor(settings.run, settings))
         with tempfile.TemporaryDirectory(prefix="distilora-") as folder:
             for name, content in ray.get(self.job["model"]).items():
                 path = Path(folder) / name
@@ -121,11 +126,18 @@ class Worker:
                 path.write_bytes(content)
             # weights may stay mapped from their files; Linux and macOS keep deleted files while they are mapped
             predictor = load_predictor(folder, settings)
+            predictor.backend.open()
+        return self._scorer(predictor)
+
+    def _scorer(self, predictor: Any) -> Any:
+        from distilora.scoring.scorer import Scorer
+
+        settings: Scoring = self.job["settings"]
         return Scorer(predictor, ShardPlan.of(self.job["plan"]), Place(settings.output), settings.kind)
 
 
 @contextmanager
-def _cluster(ray: Any, settings: Scoring, size: int) -> Iterator[None]:
+def _cluster(ray: Any, settings: Scoring) -> Iterator[None]:
     """Connect to the cluster at the address or start a local one; at the end disconnect or stop it."""
     starting = not ray.is_initialized()
     try:
@@ -135,7 +147,7 @@ def _cluster(ray: Any, settings: Scoring, size: int) -> Iterator[None]:
         elif starting:
             ray.init(
                 address="local", num_cpus=settings.pool, include_dashboard=False, log_to_driver=False,
-                logging_level=logging.ERROR, object_store_memory=OBJECTS + 2 * size,
+                logging_level=logging.ERROR, object_store_memory=OBJECTS,
             )  # fmt: skip
     except UNREACHABLE as error:
         where = f"the cluster at {settings.address}" if settings.address else "a local cluster"

@@ -90,11 +90,14 @@ def choose_threshold(scored: Scored, rate: float) -> Threshold:
     """
     check_rate(rate)
     examples, needed = len(scored.scores), least_examples(rate, scored.choices)
-    advice = "give a higher rate, or a threshold with abstain_below"
+    advice = (
+        "train with more labelled rows or a larger data.validation_size (a fifth of the rows at most), export the run with "
+        "--held-out PATH, give a higher rate, or a threshold with abstain_below"
+    )
     if examples < needed:
         raise ConfigError(
             f"abstain_error: {rate:g} needs at least {needed:,} calibration texts, answered without a mistake, and this model has "
-            f"{examples:,}; train with a larger data.validation_size, {advice}"
+            f"{examples:,}; {advice}"
         )
     order = np.argsort(-scored.scores, kind="stable")
     descending, mistakes = scored.scores[order], np.cumsum(~scored.correct[order])
@@ -112,7 +115,7 @@ def choose_threshold(scored: Scored, rate: float) -> Threshold:
         wrong = int((~scored.correct).sum())
         raise ConfigError(
             f"abstain_error: no threshold keeps {rate:g} with {CONFIDENCE:.0%} confidence on these {examples:,} calibration texts "
-            f"({wrong:,} answered wrongly); {advice}, or train with a larger data.validation_size"
+            f"({wrong:,} answered wrongly); {advice}"
         )
     return chosen
 

@@ -17,7 +17,7 @@ from distilora.tasks import classes
 from distilora.tasks.base import Measurement, Outputs, Remeasured, States, Task
 from distilora.tasks.columns import LABEL_COLUMNS, TEXT_COLUMNS, check_columns, find_column, measured_columns
 from distilora.tasks.foreign import transformers_labels
-from distilora.tasks.labels import collect_names, label_name, order_labels, order_note, whole_number
+from distilora.tasks.labels import case_warning, collect_names, label_name, order_labels, order_note, whole_number
 from distilora.tasks.matching import match_labels
 from distilora.tasks.metrics.classification import SHOWN
 from distilora.tasks.registry import register
@@ -92,8 +92,11 @@ class Classification(Task):
                         f"{place}: data.labels: {name!r} is not in the list ({', '.join(task.labels)}); add it, or correct "
                         "the row"
                     ) from None
-        elif names is None and (note := order_note(task.labels)):
-            say(f"note: {note}")
+        elif names is None:
+            if warning := case_warning(task.labels):
+                say(f"warning: {warning}")
+            if note := order_note(task.labels):
+                say(f"note: {note}")
         return task
 
     @classmethod
@@ -206,7 +209,7 @@ class Classification(Task):
         return position
 
     def _by_name(self, name: str) -> int | None:
-        index = self._index.get(name)
+        index = self._index.get(name, self._index.get(name.strip()))
         number = whole_number(name) if index is None else None
         return index if number is None else self._numbers.get(number)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from distilora.config.schema import SourceConfig
 from distilora.data.sources import Source
 from distilora.errors import DataError
+from distilora.files.separators import SEPARATORS
 from distilora.progress import say
 
 if TYPE_CHECKING:
@@ -70,5 +71,9 @@ def find_column(columns: Iterable[str], name: str | None, usual_names: Sequence[
     column = None if name else next((lowered[usual] for usual in usual_names if usual in lowered), None)
     if column is None:
         missing = f"no column {name!r}" if name else f"no column called {', '.join(usual_names[:4])} or similar"
-        raise DataError(f"{field}: {missing} (columns: {', '.join(columns)}); name one with --{field}")
+        advice = f"name one with --{field}"
+        if len(columns) == 1 and any(separator in columns[0] for separator in SEPARATORS):
+            setting = "--separator" if field == "text-column" else "--data.separator"
+            advice = f"its cells seem to be separated otherwise: give another {setting}, or none to have it found"
+        raise DataError(f"{field}: {missing} (columns: {', '.join(columns)}); {advice}")
     return column

@@ -1,6 +1,7 @@
 """Names and orders the classes of a label column.
 
-A class is named after the value as it is written. Equal numbers are one class: 1 beside 1.0 is called 1.
+A class is named after the value as it is written, less white space around it. Equal numbers are one class: 1 beside 1.0 is
+called 1. Words that differ in case are two classes.
 """
 
 import json
@@ -64,7 +65,7 @@ def collect_names(records: Iterable[Record], column: str) -> dict[str, str]:
                 f"{record.place}: data.label_column: {column!r} holds {value!r}, but {kind} in {before}; write all labels in "
                 "one way"
             )
-        places.setdefault(name, record.place)
+        places.setdefault(name.strip(), record.place)
     if len(places) > MOST_CLASSES_OF_FEW and 2 * len(places) > rows:
         raise DataError(
             f"data.label_column: {column!r} holds {len(places):,} different values in {rows:,} rows, too many for classes; sort "
@@ -112,6 +113,17 @@ def order_note(labels: Sequence[str]) -> str:
         f"the labels look graded, but are kept in alphabetical order ({', '.join(labels)}); to keep them graded give "
         f"--data.labels {shlex.quote(json.dumps(order, ensure_ascii=False))}"
     )
+
+
+def case_warning(labels: Iterable[str]) -> str:
+    """Warn of labels that differ in case alone; return '' if there are none."""
+    spellings: dict[str, list[str]] = {}
+    for label in labels:
+        spellings.setdefault(label.casefold(), []).append(label)
+    alike = [" and ".join(map(repr, variants)) for variants in spellings.values() if len(variants) > 1]
+    if not alike:
+        return ""
+    return f"labels differ in case alone and are classes of their own: {'; '.join(alike)}; write in one way what means the same"
 
 
 def _natural(name: str) -> tuple[int, float, list[str | int], str]:

@@ -59,5 +59,6 @@ def not_finite(what: str, update: int | None = None) -> ConfigError:
     """Return the error for a loss, gradient or weights that are not finite; `update` is the number of updates made."""
     after = "" if update is None else f" after update {update:,}"
     return ConfigError(
-        f"training.learning_rate: the {what} not finite{after}; lower it, or set training.precision to fp32"
+        f"training.learning_rate: the {what} not finite{after}; lower it, or set training.precision to fp32, and add "
+        "--overwrite to start again in the same folder"
     )

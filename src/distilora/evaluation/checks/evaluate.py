@@ -15,11 +15,11 @@ from distilora.evaluation.checks.run import Answer, Probabilities, SuiteResult, 
 from distilora.evaluation.checks.showing import checks_section
 from distilora.evaluation.checks.suite import Suite, read_suite
 from distilora.evaluation.folder import (
+    check_output,
     choose_folder,
     evaluation_identity,
     evaluations_of,
     make_folder,
-    refuse_what_is_no_evaluation,
 )
 from distilora.files.atomic import atomic_text, write_json
 from distilora.files.full_disk import writing
@@ -38,13 +38,14 @@ def evaluate_checks(run: str | Path, config: MeasureConfig) -> tuple[dict[str, A
     from distilora.inference.predictor import load
 
     assert config.checks.suite is not None
-    if config.output:
-        refuse_what_is_no_evaluation(Path(config.output))
     suite = read_suite(config.checks.suite)
+    if config.output:
+        check_output(config)
     predictor = load(run, config.precision, config.device, config.encoder, config.base, lexicon=config.lexicon)
     artifact, precision = predictor.artifact, predictor.backend.precision
     if not config.output and not Path(run).expanduser().exists():
         raise ConfigError(f"output: nothing given, and {run} is no folder to write into; name a folder with --output")
+    check_output(config, artifact)
     identity = evaluation_identity(
         artifact, config, suite.name, "checks", checks_digest(suite, config.checks), precision
     )

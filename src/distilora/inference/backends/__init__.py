@@ -32,6 +32,10 @@ class Backend(Protocol):
     token_budget: int
     """Padded tokens per call of `run` that suit the machine."""
 
+    def open(self) -> None:
+        """Open everything that would be opened at first use; the model's files may be deleted afterwards."""
+        ...
+
     def run(self, rows: Rows) -> NDArray[np.float32]:
         """Compute the task's outputs for the G examples of one micro-batch, [G, ...]; it is not divided further."""
         ...

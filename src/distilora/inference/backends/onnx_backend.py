@@ -42,6 +42,10 @@ class OnnxBackend:
         """Session for a lane."""
         return self._session(1)
 
+    def open(self) -> None:
+        """Open both sessions, which need no file afterwards."""
+        _ = self.together, self.alone
+
     def run(self, rows: Rows) -> NDArray[np.float32]:
         """Compute the logits [G, C] of one micro-batch, padded to its longest row."""
         return _run(self.together, rows)

@@ -43,6 +43,9 @@ class TorchBackend:
         """Number of PyTorch threads in the calling thread; 1 on a GPU."""
         return torch.get_num_threads() if self.network.device.type == "cpu" else 1
 
+    def open(self) -> None:
+        """Do nothing: the network is open, its weights in memory or mapped from files that may be deleted."""
+
     def run(self, rows: Rows) -> NDArray[np.float32]:
         """Compute the outputs [G, ...] of one micro-batch."""
         return run_network(self.network, rows, self.precision)
