@@ -247,7 +247,12 @@ def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
 def docstrings() -> dict[str, str]:
     """Docstring of each setting of a run by its dotted name, from the source."""
     stages = {"data": "DataConfig", "encoder": "EncoderConfig", "adapter": "AdapterConfig"}
-    stages |= {"training": "TrainingConfig", "distillation": "DistillationConfig", "evaluation": "EvaluationConfig"}
+    stages |= {
+        "training": "TrainingConfig",
+        "distillation": "DistillationConfig",
+        "adaptation": "AdaptationConfig",
+        "evaluation": "EvaluationConfig",
+    }
     stages[""] = "RunConfig"
     classes = {node.name: node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ClassDef)}
     texts = {}

@@ -21,6 +21,7 @@ from distilora.files.tables import Record
 from distilora.model.adapters.methods import METHODS
 from distilora.model.encoders.find import Encoder, find_encoder, weight_shapes
 from distilora.progress import Progress, quiet
+from distilora.runs.adapt import check_adaptation
 from distilora.runs.expert import check_expert, check_fragments
 from distilora.runs.folder import FILES, check_output
 from distilora.runs.resolve import check_adapter, check_lengths, check_tracker, with_absolute_paths
@@ -65,6 +66,7 @@ def check_run(config: RunConfig, task: Task | None = None, *, overwrite: bool = 
     config = replace(config, data=data)
     check_expert(config, task)
     check_fragments(config, task)
+    check_adaptation(config)
     needed = 4 * COPIES * trained_numbers(config, encoder, task)
     _check_room(folder, needed, overwrite or resume)
     return Checked(config, encoder, task, needed)
