@@ -1,7 +1,7 @@
 """Continued pre-training: before a run looks at a label, its encoder learns to tell replaced words from original ones.
 
-The texts are the run's own, labelled and unlabelled; none of validation, held-out or test. What the method trains inside the encoder
-is adapted and then goes on to learn the labels, so that the model is as large as without. The head, and what it learnt, is dropped.
+The texts are the run's own, labelled and unlabelled; none of validation, held-out or test. What the method trains inside the
+encoder is adapted and then goes on to learn the labels, so that the model is as large as without. The head is dropped.
 `RUN/adaptation/` has the checkpoints until the run is finished.
 """
 
@@ -85,7 +85,7 @@ def adapt(fitting: Fitting, network: Network, texts: Sequence[Rows], tokenizer: 
     order = np.arange(len(rows))
     parts = [Labelled(rows.take(part), [targets[i] for i in part]) for part in (order[:-count], order[-count:])]
     say(
-        f"adaptation: {len(rows.ids):,} tokens in {len(rows):,} stretches of {corpus.groups:,} texts, {replaced.mean():.1%} replaced"
+        f"adaptation: {len(rows.ids):,} tokens in {len(rows):,} stretches of text, {replaced.mean():.1%} of them replaced"
     )
     detector = new_network(
         fitting.encoder, ReplacedTokens(length), config.adapter, precision=config.training.precision, device=network.device,

@@ -167,7 +167,7 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
         "round_trip": outcome.round_trip,
         "agreement": outcome.artifact.agreement,
         "evaluations": [{k: v for k, v in m.metrics.items() if k != "mistakes"} for m in outcome.measured],
-        **{name: dict(step) for name, step in steps.items() if step is not None},
+        **{name: step for name, step in steps.items() if step is not None},
         "notes": notes_for(config, outcome.parts),
         "costs": outcome.costs,
     }
