@@ -341,8 +341,8 @@ class Run:
         }
 
     def _learnt_from(self) -> Examples:
-        """Return the labelled examples that anything in the model was fitted on."""
-        return self.parts.train if self.expert is None else labelled(self.parts)
+        """Return the labelled examples that anything in the model was fitted on, with their labels or without."""
+        return self.parts.train if self.expert is None and self.adapted is None else labelled(self.parts)
 
     def _fit_baselines(self) -> list[NgramBaseline]:
         if not self.config.evaluation.baselines:
