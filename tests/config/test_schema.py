@@ -250,7 +250,6 @@ def docstrings() -> dict[str, str]:
     stages |= {
         "training": "TrainingConfig",
         "distillation": "DistillationConfig",
-        "adaptation": "AdaptationConfig",
         "evaluation": "EvaluationConfig",
     }
     stages[""] = "RunConfig"

@@ -133,14 +133,12 @@ def test_a_dry_run_says_what_the_run_would_do(
 
     texts = write_csv(tmp_path / "u.csv", [(text, "?") for text, _ in tiny_reviews(50, 9)])
     more = ["--data.unlabelled", str(texts), "--training.epochs", "1", "--training.validations", "1"]
-    more += ["--adaptation.tokens", "5000"]
     assert main(["--quiet", "train", recipe, "--dry-run", *more]) == 0
     lines = dict(row.strip().split("  ", 1) for row in capsys.readouterr().out.splitlines()[1:])
     assert lines["unlabelled"].strip() == f"50 of 50 texts of {texts}, train"
     assert lines["teacher's updates"].strip() == "15 of 16 texts, in 1 epoch; 1 validation, on the labels"
     assert lines["student's updates"].strip() == "18 of 16 texts, in 1 epoch; 1 validation, on labels and soft labels"
     assert "updates" not in lines
-    assert lines["adaptation"].strip() == "5,000 tokens, before the labels"
 
     assert (
         main(["--quiet", "train", recipe, "--dry-run", "--output", str(finished)]) == 2

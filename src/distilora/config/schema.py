@@ -169,7 +169,7 @@ class AdapterConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Training of the adapter and the head: AdamW, warm-up, decay, best checkpoint by validation loss."""
+    """Training of the adapter and the head: AdamW or Muon, warm-up, decay, best checkpoint by validation loss."""
 
     epochs: int = 3
     """Times every training example is seen."""
@@ -177,9 +177,12 @@ class TrainingConfig:
     """Examples per update of the weights; the loss is their mean."""
     token_budget: int | None = None
     """Padded tokens per forward pass, a matter of speed and memory only; null: 2,048 on a CPU, 32,768 on a GPU."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """Optimiser: adamw, or muon (Jordan et al. 2024) for the matrices inside the encoder and AdamW for the rest; where each text is
+    seen once or twice, low-rank updates learn more of it by muon."""
     learning_rate: float | None = None
     """Peak learning rate of what is trained inside the encoder; null: 5e-4 for lora and qlora, 5e-5 for full, 1e-3
-    for head."""
+    for head; by muon, 2.5e-3."""
     head_learning_rate: float | None = None
     """Peak learning rate of the head; null: the encoder's."""
     weight_decay: float = 0.01
@@ -233,25 +236,6 @@ class TrainingConfig:
         _check(self.dropout is None or 0 <= self.dropout < 1, "training.dropout", self.dropout,
                "a share from 0 to below 1, or null")  # fmt: skip
         _check(self.patience is None or self.patience >= 1, "training.patience", self.patience, "at least 1, or null")
-
-
-@dataclass(frozen=True)
-class AdaptationConfig:
-    """Continued pre-training, before the labels: the encoder learns to tell replaced words in the run's own texts, labelled and
-    unlabelled, from original ones (replaced-token detection, Clark et al. 2020)."""
-
-    tokens: int = 0
-    """Tokens to read, in stretches of 128; 0: none. 2,000,000 take some five minutes on 2 cores."""
-    replaced: float = 0.15
-    """Share of the tokens that are replaced, each by one that often follows the token before."""
-    rate: float = 0.5
-    """The learning rate, as a share of that of `training`."""
-
-    def __post_init__(self) -> None:
-        """Raise ConfigError if a field is out of range."""
-        _check(self.tokens >= 0, "adaptation.tokens", self.tokens, "0 or more")
-        _check(0 < self.replaced < 1, "adaptation.replaced", self.replaced, "a share between 0 and 1")
-        _check(0 < self.rate < 1e3, "adaptation.rate", self.rate, "a positive number, 1 or less is usual")
 
 
 @dataclass(frozen=True)
@@ -311,7 +295,6 @@ class RunConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 

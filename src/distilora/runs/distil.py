@@ -202,9 +202,7 @@ def load_teacher(folder: Path, identity: str, expert: FittedExpert) -> Teacher |
 def identity_of(config: RunConfig, encoder: str, labelled: Rows, unlabelled: Unlabelled) -> str:
     """Return the SHA-256 of what the teacher depends on: settings, encoder, labelled and unlabelled rows."""
     digest = hashlib.sha256(
-        json.dumps(
-            [encoder, repr(config.data), repr(config.training), repr(config.adapter), repr(config.adaptation)]
-        ).encode()
+        json.dumps([encoder, repr(config.data), repr(config.training), repr(config.adapter)]).encode()
     )
     for rows in (labelled, unlabelled.rows):
         digest.update(np.ascontiguousarray(rows.ids).data)

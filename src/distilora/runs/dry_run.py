@@ -86,8 +86,7 @@ def _counted(examples: Examples, task: Task) -> str:
 
 def _training(run: Run) -> dict[str, str]:
     training, counts = run.config.training, run.parameters
-    labels, tokens = len(run.learnt), run.config.adaptation.tokens
-    adaptation = {"adaptation": f"{tokens:,} tokens, before the labels"} if tokens else {}
+    labels = len(run.learnt)
     updates = {"updates": _updates(labels, training)}
     if run.unlabelled is not None:
         student = _updates(labels + run.unlabelled.rows.groups, student_config(run.config))
@@ -98,7 +97,6 @@ def _training(run: Run) -> dict[str, str]:
     return {
         "encoder": f"{run.encoder.name} ({run.encoder.config['model_type']}, {run.encoder.blocks} blocks)",
         "method": f"{METHODS[run.config.adapter.method].phrase}, {counts['trained']:,} of {counts['total']:,} parameters",
-        **adaptation,
         **updates,
         "device": f"{training.device}, {training.precision}",
     }
@@ -129,7 +127,6 @@ def _time(run: Run) -> str:
     predictions, validating = _rate(shuffled, rows.group_lengths, lambda batch: _predict(run, batch))
     seconds = len(rows.ids) * training.epochs / updating
     seconds += len(run.validation_tokens.rows.ids) * training.validations / validating
-    seconds += run.config.adaptation.tokens / updating
     if run.unlabelled is not None:  # labelled by the teacher, then learnt by the student
         unlabelled = len(run.unlabelled.tokens.rows.ids)
         seconds += (len(rows.ids) + len(run.unlabelled.rows.ids)) * student_config(run.config).epochs / updating

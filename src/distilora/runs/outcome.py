@@ -49,7 +49,6 @@ class Outcome:
     seen: NDArray[np.uint64]  # fingerprints of the texts trained and chosen on
     costs: dict[str, Any]
     unlabelled: Mapping[str, Any] | None  # counts of the unlabelled texts, of a run that was distilled
-    adaptation: Mapping[str, Any] | None  # what the encoder read before the labels, and learnt of it
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> dict[str, Any]:
@@ -133,7 +132,7 @@ def _caveat(data: DataConfig, source: str) -> str:
 
 def _summary(outcome: Outcome) -> dict[str, Any]:
     config, state = outcome.config, outcome.fitted.state
-    steps: dict[str, Any] = {"adaptation": outcome.adaptation, "distillation": outcome.unlabelled}
+    distillation: dict[str, Any] = {} if outcome.unlabelled is None else {"distillation": dict(outcome.unlabelled)}
     summary = {
         "distilora": __version__,
         "task": outcome.task.name,
@@ -167,7 +166,7 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
         "round_trip": outcome.round_trip,
         "agreement": outcome.artifact.agreement,
         "evaluations": [{k: v for k, v in m.metrics.items() if k != "mistakes"} for m in outcome.measured],
-        **{name: step for name, step in steps.items() if step is not None},
+        **distillation,
         "notes": notes_for(config, outcome.parts),
         "costs": outcome.costs,
     }
@@ -188,20 +187,12 @@ def _facts(outcome: Outcome, summary: dict[str, Any]) -> dict[str, str]:
         "best checkpoint": f"after update {outcome.fitted.state.best_update:,} of {outcome.fitted.updates:,}, by validation loss",
         "time": f"{costs['wall_s'] / 60:.1f} minutes ({costs['cpu_s'] / 60:.1f} CPU minutes), of which training and validation "
         f"{outcome.fitted.state.seconds / 60:.1f}",
-        **({} if outcome.adaptation is None else {"adaptation": _adaptation(outcome.adaptation)}),
         **({} if outcome.unlabelled is None else {"unlabelled texts": _unlabelled(outcome.unlabelled)}),
         **dict(memory_rows(costs)),
         "training memory": _memory(summary["memory"], training.device),
         "device and precision": f"{training.device}, {training.precision}",
         "round trip": f"{summary['round_trip']['texts']} texts reproduced by a fresh process",
     }
-
-
-def _adaptation(summary: Mapping[str, Any]) -> str:
-    return (
-        f"{summary['tokens']:,} tokens of {summary['texts']:,} texts in {summary['seconds'] / 60:.1f} minutes; of held-out tokens "
-        f"{summary['told_apart']:.1%} told right, original or replaced ({summary['original_share']:.1%} are original)"
-    )
 
 
 def _unlabelled(counts: Mapping[str, Any]) -> str:

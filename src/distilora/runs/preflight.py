@@ -21,10 +21,9 @@ from distilora.files.tables import Record
 from distilora.model.adapters.methods import METHODS
 from distilora.model.encoders.find import Encoder, find_encoder, weight_shapes
 from distilora.progress import Progress, quiet
-from distilora.runs.adapt import check_adaptation
 from distilora.runs.expert import check_expert, check_fragments
 from distilora.runs.folder import FILES, check_output
-from distilora.runs.resolve import check_adapter, check_lengths, check_tracker, with_absolute_paths
+from distilora.runs.resolve import check_adapter, check_lengths, check_method, check_tracker, with_absolute_paths
 from distilora.tasks.base import Task
 from distilora.tasks.file import check_task
 from distilora.tasks.registry import find_task
@@ -57,7 +56,7 @@ def check_run(config: RunConfig, task: Task | None = None, *, overwrite: bool = 
     if os.environ.get("RANK", "0") == "0":
         check_output(folder, overwrite, resume)
     config = with_absolute_paths(config)
-    METHODS[config.adapter.method].check(config.adapter)
+    check_method(config)
     check_tracker(config)
     encoder = find_encoder(config.encoder.name, config.encoder.revision)
     check_lengths(config, encoder)
@@ -66,7 +65,6 @@ def check_run(config: RunConfig, task: Task | None = None, *, overwrite: bool = 
     config = replace(config, data=data)
     check_expert(config, task)
     check_fragments(config, task)
-    check_adaptation(config)
     needed = 4 * COPIES * trained_numbers(config, encoder, task)
     _check_room(folder, needed, overwrite or resume)
     return Checked(config, encoder, task, needed)

@@ -16,6 +16,8 @@ from distilora.model.adapters.methods import METHODS
 from distilora.model.encoders.find import EMBEDDED, Encoder, weight_shapes
 from distilora.progress import say
 
+MUON_RATE = 2.5e-3  # its updates have the same size whatever the gradient's, so it does not depend on the method
+
 
 def resume_config(folder: str | Path, threads: int | None = None) -> RunConfig:
     """Read the settings of an unfinished run from its run.yaml, with another number of `threads` if given.
@@ -67,7 +69,7 @@ def resolve(config: RunConfig) -> RunConfig:
     attention = encoder.attention
     if attention == "auto":
         attention = "packed"
-    rate = training.learning_rate or METHODS[config.adapter.method].learning_rate
+    rate = training.learning_rate or usual_rate(config)
     training = dataclasses.replace(
         training,
         device=cast(Device, device.type),
@@ -86,6 +88,21 @@ def resolve(config: RunConfig) -> RunConfig:
     )
 
 
+def check_method(config: RunConfig) -> None:
+    """Raise ConfigError for settings that do not go with the run's method."""
+    method = METHODS[config.adapter.method]
+    method.check(config.adapter)
+    if config.training.optimizer == "muon" and method.arithmetic is None:
+        raise ConfigError(
+            f"training.optimizer: muon given, but it is for low-rank updates, which method {method.name} has none of; give adamw"
+        )
+
+
+def usual_rate(config: RunConfig) -> float:
+    """Return the peak learning rate that usually serves the method and the optimiser."""
+    return MUON_RATE if config.training.optimizer == "muon" else METHODS[config.adapter.method].learning_rate
+
+
 def check_given(config: RunConfig, flags: Collection[str], recipe: dict[str, Any]) -> None:
     """Raise ConfigError for a setting of `adapter` that the run's method does not read.
 
@@ -93,7 +110,7 @@ def check_given(config: RunConfig, flags: Collection[str], recipe: dict[str, Any
         flags: dotted names of the settings given as flags; an unused one is refused whatever its value.
         recipe: the recipe's settings; default values are accepted, so that a run.yaml can serve as a recipe.
     """
-    METHODS[config.adapter.method].check(config.adapter)
+    check_method(config)
     default = type(config.adapter)()
     stage = recipe.get("adapter") or {}
     for name in unused_settings(config):
@@ -183,8 +200,9 @@ def say_what_is_used(config: RunConfig, encoder: Encoder) -> None:
         names = ", ".join(f"adapter.{name}" for name in unused)
         say(f"warning: {names}: not used by method {method.name}")
     assert training.learning_rate is not None  # resolved
-    if training.learning_rate >= 10 * method.learning_rate:
+    usual = usual_rate(config)
+    if training.learning_rate >= 10 * usual:
         say(
-            f"warning: training.learning_rate {training.learning_rate:g} is high for {method.phrase}; {method.learning_rate:g} "
+            f"warning: training.learning_rate {training.learning_rate:g} is high for {method.phrase}; {usual:g} "
             "is usual"
         )

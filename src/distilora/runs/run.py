@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 
 from distilora import hardware
 from distilora.artifact.format import Artifact
-from distilora.batching.rows import Rows
 from distilora.batching.tokens import Tokenised, unknown_only, with_truncation
 from distilora.config.parse import to_tree
 from distilora.config.schema import RunConfig
@@ -52,8 +51,6 @@ from distilora.model.build import new_network
 from distilora.model.encoders.find import load_tokenizer
 from distilora.model.network import Network
 from distilora.progress import say
-from distilora.runs.adapt import FOLDER as ADAPTATION
-from distilora.runs.adapt import Adapted, adapt, restore
 from distilora.runs.clock import Clock
 from distilora.runs.distil import FOLDER as TEACHER
 from distilora.runs.distil import Teacher, Unlabelled, learn, measure_steps, read_texts, teach
@@ -132,7 +129,6 @@ class Run:
     validation_tokens: Tokenised
     expert: FittedExpert | None  # with `lexicon`, `expert_targets` or unlabelled texts
     unlabelled: Unlabelled | None
-    adapted: Adapted | None = None  # with `adaptation.tokens`, once that is done
     teacher: Teacher | None = None  # of a student, once it is trained
     network: Network
     parameters: dict[str, Any]  # counts: trained, total, share
@@ -242,9 +238,6 @@ class Run:
                 write_json(self.folder / "environment.json", environment())
             fitting = Fitting(self.config, self.encoder, self.folder, self._resume, self.processes, validation)
             with memory.Peak(self.device, self._above) as peak:
-                if self.config.adaptation.tokens:
-                    self.adapted = adapt(fitting, network, self._own_texts(), self.tokenizer)
-                    self._clock.mark("adaptation")
                 if self.unlabelled is None:
                     self.fitted = fitting.fit(network, train, self.config.training)
                 else:
@@ -253,8 +246,6 @@ class Run:
                     self._clock.mark("teacher")
                     if self.config.distillation.start == "encoder":
                         network = self.build()
-                        if self.adapted is not None:
-                            restore(self.adapted.weights, network)
                     self.fitted = learn(fitting, network, self.teacher, train, self.unlabelled)
         self.fitted.memory["peak_mb"] = peak.mb
         self._clock.mark("training")
@@ -316,21 +307,13 @@ class Run:
             len(self.train_tokens.rows.ids), self.parameters, self.fitted, self.round_trip, self.measured,
             fingerprints([" ".join(e.texts) for e in trained_on]), {**self._clock.costs(), **self._memory()},
             None if self.unlabelled is None else self.unlabelled.counts,
-            None if self.adapted is None else self.adapted.summary,
         )  # fmt: skip
         with writing_run(self.folder):
             summary = write_outcome(self.folder, outcome)
-        for checkpoints in ("checkpoints", TEACHER, ADAPTATION):
+        for checkpoints in ("checkpoints", TEACHER):
             shutil.rmtree(self.folder / checkpoints, ignore_errors=True)
         self.close()
         return summary
-
-    def _own_texts(self) -> list[Rows]:
-        """Return the rows of all texts that the run may learn from: training, what `train_size` leaves out, unlabelled."""
-        rows = [self.train_tokens.rows.take(np.arange(len(self.parts.train)))]
-        if len(self.parts.spare):
-            rows.append(self.task.tokenise(self.tokenizer, self.parts.spare.items, "tokenising spare texts").rows)
-        return rows if self.unlabelled is None else [*rows, self.unlabelled.tokens.rows]
 
     def _memory(self) -> dict[str, float]:
         """Collect the peak memory of this process; `peak_anonymous_mb` excludes mapped files such as the prefix cache."""
@@ -341,8 +324,8 @@ class Run:
         }
 
     def _learnt_from(self) -> Examples:
-        """Return the labelled examples that anything in the model was fitted on, with their labels or without."""
-        return self.parts.train if self.expert is None and self.adapted is None else labelled(self.parts)
+        """Return the labelled examples that anything in the model was fitted on."""
+        return self.parts.train if self.expert is None else labelled(self.parts)
 
     def _fit_baselines(self) -> list[NgramBaseline]:
         if not self.config.evaluation.baselines:

@@ -30,7 +30,7 @@ from distilora.signals import noting_signals
 from distilora.training.accelerating import accelerating
 from distilora.training.checkpoint import Best, State, load_checkpoint, save_checkpoint
 from distilora.training.memory import Meter
-from distilora.training.optimizer import learning_rate, parameter_groups
+from distilora.training.optimizer import learning_rate, new_optimizer
 from distilora.training.prefix_cache import PrefixCaches
 from distilora.training.processes import Processes
 from distilora.training.setup import Labelled, Setup
@@ -206,8 +206,9 @@ def _set_up(
         closing(PrefixCaches(network, train.rows, validation.rows, config, budget, run / CACHE, processes)) as caches,
     ):
         trained = network.trained()
-        optimizer = torch.optim.AdamW(parameter_groups(trained, network.architecture, config), lr=0.0)
-        optimizer = accelerator.prepare(optimizer)  # the network is shared by `processes`, not wrapped
+        optimizer = accelerator.prepare(
+            new_optimizer(trained, network.architecture, config)
+        )  # the network is shared by `processes`, not wrapped
         yield Setup(
             network, train, validation, config, run, run / checkpoints, budget, processes, accelerator, caches, trained,
             optimizer, Meter(network),

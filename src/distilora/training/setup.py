@@ -38,7 +38,7 @@ class Setup:
     accelerator: Any
     caches: PrefixCaches
     trained: dict[str, torch.nn.Parameter]  # by name
-    optimizer: Any  # AdamW, prepared by the accelerator
+    optimizer: Any  # prepared by the accelerator
     meter: Meter
 
     @property

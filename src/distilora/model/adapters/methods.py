@@ -43,8 +43,6 @@ class Method:
     """Settings of `adapter` that it reads, besides `last_blocks`."""
     check: Callable[[AdapterConfig], None] = lambda adapter: None
     """Raises ConfigError for settings that do not go with the method."""
-    in_encoder: bool = True
-    """Whether it trains anything below the head."""
     quantised: bool = False
     """Whether the blocks' weights are stored in 4 bits."""
 
@@ -110,7 +108,7 @@ METHODS = {
         ),
         Method(
             "head", "a trained head on the frozen encoder", _head_alone, lambda adapter, shape, targeted: 0, "delta", 1e-3,
-            check=_check_head, in_encoder=False,
+            check=_check_head,
         ),
     )
 }  # fmt: skip
