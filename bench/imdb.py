@@ -15,7 +15,6 @@ distilora out of seed 0's.
 import hashlib
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -26,15 +25,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.harness.claims import RESULTS, ROOT, Rows, commit, run_cells, timed
+from bench.harness.claims import RESULTS, Rows, commit, run_cells, timed
+from bench.harness.ship import ship
 from distilora.evaluation.views import STEPS, points
-from distilora.files.atomic import replacing_folder
 
 SEEDS = (0, 1, 2)
 RECIPE = "recipes/imdb-embedded-best.yaml"
 FOLDER = RESULTS / "imdb"
 READS = FOLDER / "reads.jsonl"
-SHIPPED = ROOT / "src" / "distilora" / "shipped" / "imdb"
 EXAMPLES = 25_000  # of the official test split
 DISTILORA = str(Path(sys.executable).parent / "distilora")
 SNIPPETS = ("--data.path", "embedded", "--data.name", "rotten_tomatoes", "--data.split", "train")
@@ -224,14 +222,6 @@ def by_stars(run: Path) -> Rows:
     return rows
 
 
-def ship(seed: int) -> None:
-    """Copy the model of a finished run into the package, with its card."""
-    run = FOLDER / "runs" / f"seed{seed}"
-    with replacing_folder(SHIPPED) as folder:
-        shutil.copytree(run / "model", folder, dirs_exist_ok=True)
-        shutil.copy(run / "README.md", folder)
-
-
 def table(rows: Rows) -> str:
     """results/imdb.md: accuracy of every view, the steps of each seed, accuracy by stars and by length."""
     seeds = [row for row in rows if row["cell"].startswith("seed")]
@@ -289,7 +279,7 @@ def draw(rows: Rows, path: Path) -> None:
 def main() -> None:
     """Cells, then the files; --ship instead copies seed 0's model into the package."""
     if "--ship" in sys.argv:
-        return ship(0)
+        return ship(FOLDER / "runs" / "seed0", "imdb")
     cells = {"rotten-tomatoes-first": run_first, "audit": run_audit}
     cells |= {f"seed{seed}": partial(run_seed, seed) for seed in SEEDS}
     run_cells("imdb", cells, compute, "make bench-imdb", __doc__ or "")

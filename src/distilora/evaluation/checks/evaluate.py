@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from distilora.artifact.shipped import is_shipped
 from distilora.config.schema import ChecksConfig, MeasureConfig
 from distilora.errors import ConfigError, MissingExtra
 from distilora.evaluation.checks.naming import name_labels
@@ -43,7 +44,7 @@ def evaluate_checks(run: str | Path, config: MeasureConfig) -> tuple[dict[str, A
         check_output(config)
     predictor = load(run, config.precision, config.device, config.encoder, config.base, lexicon=config.lexicon)
     artifact, precision = predictor.artifact, predictor.backend.precision
-    if not config.output and not Path(run).expanduser().exists():
+    if not config.output and not Path(run).expanduser().exists() and not is_shipped(artifact.folder):
         raise ConfigError(f"output: nothing given, and {run} is no folder to write into; name a folder with --output")
     check_output(config, artifact)
     identity = evaluation_identity(
