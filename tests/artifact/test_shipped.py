@@ -3,14 +3,19 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.tiny import tiny_reviews, write_csv
 
 from distilora.artifact import shipped
+from distilora.artifact.check import read_check
 from distilora.artifact.find import find_model
 from distilora.artifact.format import read_artifact
 from distilora.cli.main import main
 from distilora.errors import ArtifactError
+from distilora.evaluation.checks.run import make_cases
+from distilora.evaluation.checks.suite import read_suite
+from distilora.inference.lanes import run_rows
 from distilora.inference.predictor import load
 
 
@@ -52,3 +57,31 @@ def test_an_unknown_name_is_told_which_there_are(ready: Path) -> None:
         ArtifactError, match=r"no such run; train one with: .*, or give tiny, which comes with distilora"
     ):
         read_artifact("tinny")
+
+
+def test_imdb_comes_with_distilora(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    artifact = read_artifact("imdb")
+    assert artifact.encoder["name"] == "embedded"
+    assert artifact.lexicon["kind"] == "nbsvm"
+    assert sum(file.stat().st_size for file in artifact.folder.rglob("*")) < 8e6
+    assert "recipes/imdb-embedded-best.yaml" in (artifact.folder / "README.md").read_text("utf-8")
+    predictor, check = load("imdb", "fp32", "cpu"), read_check(artifact.folder)
+    rows = predictor.task.tokenise(predictor.tokenizer, check.examples).rows
+    np.testing.assert_allclose(
+        run_rows(rows, predictor.backend), check.outputs_fp32, atol=1e-4
+    )  # another processor may round
+    answers = predictor(
+        ["A slow start, but the last hour is superb.", "Two hours of my life that I will not get back."]
+    )
+    assert [answer["label"] for answer in answers] == ["positive", "negative"]
+
+
+def test_no_review_is_redistributed() -> None:
+    """A run's check texts are its validation texts; those of a shipped model are sentences of the behaviour checks."""
+    suite = read_suite("sentiment")
+    own = {case.text for check in suite.checks if not check.on_data for case in make_cases(check, suite, (), 0)}
+    for name in shipped.shipped_names():
+        texts = [example.texts[0] for example in read_check(shipped.FOLDER / name).examples]
+        assert texts
+        assert set(texts) <= own
