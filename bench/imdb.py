@@ -35,6 +35,8 @@ FOLDER = RESULTS / "imdb"
 READS = FOLDER / "reads.jsonl"
 EXAMPLES = 25_000  # of the official test split
 DISTILORA = str(Path(sys.executable).parent / "distilora")
+TRAINING = f"""{RECIPE}, training.seed 0, on IMDB's official training and unlabelled reviews (Maas et al., ACL 2011), which are not
+part of it: check.npz holds sentences of distilora's behaviour checks. The other seeds are in results/imdb.json."""
 SNIPPETS = ("--data.path", "embedded", "--data.name", "rotten_tomatoes", "--data.split", "train")
 
 
@@ -122,9 +124,9 @@ def run_seed(seed: int) -> dict[str, Any]:
         "cpu_s": before[1],
         "settings_sha256": hashlib.sha256(settings.replace(str(run), "RUN").encode()).hexdigest(),
         "validation_digest": metrics["data"]["validation_digest"],
-        "source": metrics["data"]["source"],
+        "source": named(metrics["data"]["source"]),
         "labels": metrics["data"]["train"],
-        "unlabelled": metrics["distillation"],
+        "unlabelled": {**metrics["distillation"], "source": named(metrics["distillation"]["source"])},
         "encoder_sha256": metrics["encoder"]["sha256"],
         "precision": metrics["training"]["precision"],
         "test": views(test),
@@ -199,6 +201,11 @@ def note_reading(cell: str, command: list[str]) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     with READS.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(row) + "\n")
+
+
+def named(source: str) -> str:
+    """The folder's name, without where it lies here."""
+    return Path(source).name if Path(source).exists() else source
 
 
 def reads() -> Rows:
@@ -279,7 +286,7 @@ def draw(rows: Rows, path: Path) -> None:
 def main() -> None:
     """Cells, then the files; --ship instead copies seed 0's model into the package."""
     if "--ship" in sys.argv:
-        return ship(FOLDER / "runs" / "seed0", "imdb")
+        return ship(FOLDER / "runs" / "seed0", "imdb", TRAINING)
     cells = {"rotten-tomatoes-first": run_first, "audit": run_audit}
     cells |= {f"seed{seed}": partial(run_seed, seed) for seed in SEEDS}
     run_cells("imdb", cells, compute, "make bench-imdb", __doc__ or "")

@@ -24,8 +24,8 @@ from distilora.tasks.registry import restore
 OWN = ("check.npz", "artifact.json")  # written anew
 
 
-def ship(run: Path, name: str) -> None:
-    """Write the package's folder of that name, with the run's model card, and check that it loads."""
+def ship(run: Path, name: str, training: str) -> None:
+    """Write the package's folder of that name and check that it loads; `training` stands in its card for the run's own account."""
     artifact = read_artifact(run)
     task = restore(artifact.task["name"], artifact.task["settings"])
     examples = check_examples([Example((text,)) for text in sentences()])
@@ -40,8 +40,15 @@ def ship(run: Path, name: str) -> None:
 
     def copy(folder: Path) -> None:
         shutil.copytree(artifact.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*OWN))
-        card = (run / "README.md").read_text("utf-8")
-        (folder / "README.md").write_text(card.replace(str(run), name), "utf-8")
+        card = (run / "README.md").read_text("utf-8").split("## Training")[0]
+        for old, new in (
+            (f"{run}/model/", ""),
+            (str(run), name),
+            (f"# {run.name}\n", f"# {name}\n"),
+            (" (model/lexicon)", ""),
+        ):
+            card = card.replace(old, new)
+        (folder / "README.md").write_text(f"{card}## Training\n\n{training}\n", "utf-8")
 
     write_artifact(FOLDER / name, dataclasses.replace(artifact, agreement={}), copy, check)
     compare(read_artifact(FOLDER / name), "cpu")
