@@ -124,7 +124,7 @@ KILLS = [  # the nth call of a function in its process, and how long it may take
     ("runs.run.write_model", 1, 0.3),
     ("runs.run.verified", 1, 1.0),
     ("runs.run.measure", 1, 0.3),
-    ("runs.run.write_outcome", 1, 0.3),
+    ("runs.run.write_outcome", 1, 0.1),
     ("training.prefix_cache._reserve", 1, 0.05),
     ("training.prefix_cache._reserve", 2, 0.1),
 ]
