@@ -1,58 +1,17 @@
-"""A source is divided into parts that share no copy and no group; the test split is read once, and last."""
+"""A source is divided into parts that share no copy and no group."""
 
-import json
 import random
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support.tiny import divided, tiny_reviews, write_csv
+from support.parts import parts_of, places, test_of, texts, words
+from support.tiny import tiny_reviews, write_csv
 
-from distilora.config.schema import DataConfig
 from distilora.data.examples import Example, Examples
 from distilora.data.overlap import shared_copies
-from distilora.data.parts import read_parts, settle
-from distilora.data.sources import open_source
-from distilora.errors import ConfigError, DataError
-from distilora.files.tables import write_table
-from distilora.runs.preflight import check_data
-from distilora.tasks.classification import Classification
-
-
-def parts_of(path: Path, **settings: Any) -> SimpleNamespace:
-    return divided(DataConfig(path=str(path), **settings))
-
-
-def test_of(parts: SimpleNamespace) -> Examples:
-    assert parts.read_test is not None
-    return parts.read_test()
-
-
-test_of.__test__ = False
-
-
-def places(examples: Examples) -> set[str]:
-    return {example.place for example in examples.items}
-
-
-def texts(examples: Examples) -> list[str]:
-    return [example.texts[0] for example in examples.items]
-
-
-def words(rng: random.Random, count: int = 40) -> list[str]:
-    return [f"w{rng.randrange(5000)}" for _ in range(count)]
-
-
-@pytest.fixture
-def splits(tmp_path: Path) -> Path:
-    """A folder with train.csv, val.csv and test.csv."""
-    folder = tmp_path / "splits"
-    folder.mkdir()
-    for seed, (name, count) in enumerate({"train": 100, "val": 20, "test": 30}.items()):
-        write_csv(folder / f"{name}.csv", tiny_reviews(count, seed))
-    return folder
+from distilora.errors import DataError
 
 
 def test_validation_and_test_are_carved(reviews: Path) -> None:
@@ -195,185 +154,6 @@ def test_groups_matter_only_where_parts_are_carved(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "r.csv", rows, ("text", "label", "film"))
     other = write_csv(tmp_path / "other.csv", tiny_reviews(20, 1))
     assert len(test_of(parts_of(path, group_column="film", test_path=str(other)))) == 20
-
-
-def test_given_splits_are_used_whole(splits: Path) -> None:
-    parts = parts_of(splits, validation_split="validation")
-    assert (len(parts.train), len(parts.validation), len(test_of(parts))) == (100, 20, 30)
-    assert parts.summary["test_split"] == test_of(parts).split == "test"
-    assert test_of(parts).items[0].place == f"{splits / 'test.csv'}: row 1"
-
-
-def test_a_split_called_validation_is_used(splits: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    parts = parts_of(splits)
-    assert (len(parts.train), texts(parts.validation)) == (100, [text for text, _ in tiny_reviews(20, 1)])
-    assert "20 to validate on (split validation), test split: test" in capsys.readouterr().err
-    carved = parts_of(splits, validation_split="carved")
-    assert (len(carved.train), len(carved.validation)) == (80, 20)
-    assert "20 to validate on (carved out of train), test split: test" in capsys.readouterr().err
-    assert settle(DataConfig(train_split="validation"), open_source(str(splits))).validation_split == "carved"
-
-
-@pytest.mark.parametrize("name", ["dev.csv", "test.csv"])
-def test_a_single_file_is_trained_on_whatever_its_name(name: str, tmp_path: Path) -> None:
-    path = write_csv(tmp_path / name, tiny_reviews(100))
-    config, task = check_data(DataConfig(path=str(path)), Classification)
-    assert (config.train_split, config.validation_split) == (open_source(str(path)).splits[0], "carved")
-    parts = read_parts(DataConfig(path=str(path)), task)
-    assert [len(parts.train), len(parts.validation), len(test_of(parts))] == [72, 18, 10]
-
-
-def test_test_split_auto(splits: Path, reviews: Path) -> None:
-    assert parts_of(splits).summary["test_split"] == "test"
-    assert parts_of(reviews).summary["test_split"] == "heldout"
-    assert parts_of(reviews, heldout=0.0).summary["test_split"] == "none"
-
-
-def test_test_split_auto_never_takes_what_is_trained_or_chosen_on(splits: Path) -> None:
-    trained = parts_of(splits, train_split="test")
-    assert trained.summary["test_split"] == "heldout"
-    assert not places(trained.train) & places(test_of(trained))
-    assert parts_of(splits, validation_split="test").summary["test_split"] == "heldout"
-
-
-def test_test_split_none_and_heldout(splits: Path) -> None:
-    none = parts_of(splits, test_split="none")
-    assert none.read_test is None
-    assert (len(none.train), len(none.validation)) == (100, 20)
-    heldout = parts_of(splits, test_split="heldout")
-    assert {place.split(":")[0] for place in places(test_of(heldout))} == {str(splits / "train.csv")}
-    assert len(test_of(heldout)) == 10
-
-
-def test_test_split_by_name(splits: Path) -> None:
-    parts = parts_of(splits, test_split="validation")
-    assert texts(test_of(parts)) == [text for text, _ in tiny_reviews(20, 1)]
-    assert test_of(parts).split == "test"  # another part is called validation
-    with pytest.raises(DataError, match=r"^data\.test_split: .* has no split 'final'; it has test, train, validation$"):
-        parts_of(splits, test_split="final")
-    for settings in ({"test_split": "train"}, {"test_split": "validation", "validation_split": "validation"}):
-        with pytest.raises(ConfigError, match="is also trained or chosen on"):
-            parts_of(splits, **settings)
-
-
-def test_another_source_for_the_test(splits: Path, reviews: Path, tmp_path: Path) -> None:
-    file = write_csv(tmp_path / "elsewhere.csv", tiny_reviews(25, 7))
-    parts = parts_of(reviews, test_path=str(file))
-    assert texts(test_of(parts)) == [text for text, _ in tiny_reviews(25, 7)]
-    assert test_of(parts).split == "test"
-    assert len(parts.train) + len(parts.validation) == 300
-    assert len(test_of(parts_of(reviews, test_path=str(splits)))) == 30
-    assert len(test_of(parts_of(reviews, test_path=str(splits), test_split="validation"))) == 20
-    with pytest.raises(DataError, match=r"^data\.test_split: .* has no split 'final'"):
-        parts_of(reviews, test_path=str(splits), test_split="final")
-    with pytest.raises(DataError, match=r"^data\.test_path: no such file or folder"):
-        parts_of(reviews, test_path=str(tmp_path / "nowhere.csv"))
-
-
-def test_the_test_split_is_not_read_before_it_is_asked_for(splits: Path, reviews: Path) -> None:
-    (splits / "test.csv").write_bytes(b"\xff not text, not a table")
-    for parts in (parts_of(splits), parts_of(reviews, test_path=str(splits))):
-        assert len(parts.train) > 50
-        with pytest.raises(DataError, match=r"test\.csv: line 1: byte 1 is not UTF-8"):
-            test_of(parts)
-
-
-def test_labels_given(tmp_path: Path) -> None:
-    path = write_csv(tmp_path / "r.csv", tiny_reviews(60))
-    parts = parts_of(path, labels=("pos", "neg"))
-    assert parts.task.labels == ("pos", "neg")
-    assert all(("pos", "neg")[e.target] == dict(tiny_reviews(60))[e.texts[0]] for e in parts.train.items)
-    message = r"row 1: data\.labels: 'neg' is not in the list \(pos, negative\); add it, or correct the row$"
-    with pytest.raises(DataError, match=message):
-        parts_of(path, labels=("pos", "negative"))
-    absent = parts_of(path, labels=("pos", "mixed", "neg"))
-    assert absent.task.labels == ("pos", "mixed", "neg")
-    assert "'mixed' has none in train, none in validation, none in heldout." in absent.notes[0]
-
-
-def test_labels_given_for_whole_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [(text, str(int(label == "pos"))) for text, label in tiny_reviews(60)]
-    parts = parts_of(write_csv(tmp_path / "r.csv", rows), labels=("negative", "positive"))
-    assert Counter(parts.train.targets) == {0: 22, 1: 22}
-    assert parts.notes == []
-    assert "place" not in capsys.readouterr().err
-
-
-def test_labels_of_the_source(tmp_path: Path) -> None:
-    for n, (text, label) in enumerate(tiny_reviews(60)):
-        (tmp_path / "train" / label).mkdir(parents=True, exist_ok=True)
-        (tmp_path / "train" / label / f"{n}_{8 if label == 'pos' else 2}.txt").write_text(text)
-    parts = parts_of(tmp_path)
-    assert parts.task.labels == ("neg", "pos")
-    truth = dict(tiny_reviews(60))
-    assert all(parts.task.labels[e.target] == truth[e.texts[0]] for e in parts.train.items)
-    assert parts_of(tmp_path, labels=("bad", "good")).task.labels == ("bad", "good")
-    with pytest.raises(DataError, match=r"^data\.labels: 3 given, but the source has neg, pos"):
-        parts_of(tmp_path, labels=("a", "b", "c"))
-
-
-def test_labels_found_are_sorted_numbers_by_value(tmp_path: Path) -> None:
-    rows = [(text, str((10, 9, 1)[n % 3])) for n, (text, _) in enumerate(tiny_reviews(90))]
-    parts = parts_of(write_csv(tmp_path / "r.csv", rows))
-    assert parts.task.labels == ("1", "9", "10")
-    write_table(tmp_path / "r.jsonl", [{"text": text, "stars": int(stars)} for text, stars in rows])
-    numbers = parts_of(tmp_path / "r.jsonl")
-    assert numbers.task.labels == ("1", "9", "10")
-    assert numbers.task.settings["label_column"] == "stars"
-    assert parts_of(write_csv(tmp_path / "w.csv", tiny_reviews(60)[::-1])).task.labels == ("neg", "pos")
-
-
-@pytest.mark.parametrize("blank", ["", "  "])
-def test_a_blank_label_is_no_class(blank: str, tmp_path: Path) -> None:
-    rows = [*tiny_reviews(60), ("no label", blank), ("nor this", blank)]
-    with pytest.raises(DataError, match=r"row 61: data\.label_column: 'label' is blank; fill it, or drop the row"):
-        parts_of(write_csv(tmp_path / "r.csv", rows))
-
-
-def test_a_null_label_is_no_class(tmp_path: Path) -> None:
-    rows = [{"text": text, "label": label} for text, label in tiny_reviews(60)]
-    (tmp_path / "r.jsonl").write_text("".join(json.dumps(r) + "\n" for r in [*rows, {"text": "x", "label": None}]))
-    with pytest.raises(DataError, match=r"row 61: data\.label_column: 'label' is blank"):
-        parts_of(tmp_path / "r.jsonl")
-
-
-def test_blank_texts_are_skipped_and_counted(tmp_path: Path) -> None:
-    rows = [*tiny_reviews(60), ("", "neg"), ("<br />", "pos")]
-    parts = parts_of(write_csv(tmp_path / "r.csv", rows))
-    assert (parts.summary["read"], parts.summary["blank_skipped"]) == (62, 2)
-    assert len(parts.train) + len(parts.validation) + len(test_of(parts)) == 60
-    with pytest.raises(DataError, match="row 61: the text is blank"):
-        parts_of(tmp_path / "r.csv", strict=True)
-
-
-def test_too_few_to_divide(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="only the class 'neg' found; two or more are needed"):
-        parts_of(write_csv(tmp_path / "same.csv", tiny_reviews(60)[::2]))
-    blank = [*tiny_reviews(60)[::2], ("", "pos")]
-    with pytest.raises(DataError, match=r"split train holds examples of 'neg' only; two classes or more are needed$"):
-        parts_of(write_csv(tmp_path / "blank.csv", blank))
-    rows = [(text, "abc"[n % 3]) for n, (text, _) in enumerate(tiny_reviews(90))]
-    path = write_csv(tmp_path / "three.csv", rows)
-    with pytest.raises(ConfigError, match=r"^data\.train_size: 2 given, but there are 3 classes .*; give 3 or more$"):
-        parts_of(path, train_size=2)
-    assert sorted(parts_of(path, train_size=3).train.targets) == [0, 1, 2]
-
-
-def test_columns_are_found_or_named(tmp_path: Path) -> None:
-    rows = [(f"{n}", label, text) for n, (text, label) in enumerate(tiny_reviews(60))]
-    path = write_csv(tmp_path / "r.csv", rows, ("id", "Sentiment", "Review"))
-    assert parts_of(path).task.settings == {
-        "labels": ["neg", "pos"], "text_column": "Review", "label_column": "Sentiment"
-    }  # fmt: skip
-    odd = write_csv(tmp_path / "odd.csv", rows, ("id", "verdict", "words"))
-    parts = parts_of(odd, text_column="words", label_column="verdict")
-    assert parts.task.settings["label_column"] == "verdict"
-    with pytest.raises(
-        DataError, match=r"^data\.text_column: no column called text, .* \(columns: id, verdict, words\)"
-    ):
-        parts_of(odd)
-    with pytest.raises(DataError, match=r"^data\.label_column: no column 'x' \(columns: .*; name one with --data"):
-        parts_of(odd, text_column="words", label_column="x")
 
 
 def test_shared_copies_are_counted() -> None:
