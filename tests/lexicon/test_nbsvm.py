@@ -1,14 +1,17 @@
 """The n-gram expert: what it learns, exact contributions, any number of classes, out of fold, stored and read again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from support.tiny import tiny_reviews
 
 from distilora.errors import ArtifactError, DataError
 from distilora.lexicon.format import FILE, compact, read_lexicon, write_lexicon
 from distilora.lexicon.nbsvm import as_logits, count_ngrams, fit_nbsvm
+from distilora.lexicon.ngrams import ngram_keys
 from distilora.lexicon.out_of_fold import assign_folds, out_of_fold
 
 ROWS = tiny_reviews(300)
@@ -54,6 +57,16 @@ def test_contributions_add_up_exactly(lexicon) -> None:
 def test_both_ways_to_the_logits_agree(counted, lexicon) -> None:
     rows = np.arange(0, 300, 7)
     np.testing.assert_allclose(lexicon.of_counted(counted, rows), lexicon.logits([TEXTS[i] for i in rows]), atol=1e-5)
+
+
+def test_a_long_text_is_scaled_down_and_a_short_one_is_not(counted, lexicon) -> None:
+    text = NEW[0][0]
+    sums = [lexicon.weights[lexicon.keys == key].sum() for key in ngram_keys(text)]
+    size = len(sums)
+    for mean_size in (size / 4, size, size * 9):
+        (logits,) = replace(lexicon, mean_size=mean_size).logits([text])
+        factor = (mean_size / size) ** 0.5 if mean_size < size else 1
+        np.testing.assert_allclose(logits[1] - logits[0], factor * sum(sums) + lexicon.bias[0], rtol=1e-4)
 
 
 def test_texts_do_not_depend_on_each_other(lexicon) -> None:
@@ -113,4 +126,11 @@ def test_a_damaged_file_is_named(tmp_path: Path, counted, lexicon) -> None:
     write_lexicon(compact(lexicon, counted), tmp_path)
     (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:50])
     with pytest.raises(ArtifactError, match=r"lexicon\.safetensors: damaged"):
+        read_lexicon(tmp_path)
+
+
+def test_an_expert_of_another_factor_is_refused(tmp_path: Path, counted, lexicon) -> None:
+    write_lexicon(compact(lexicon, counted), tmp_path)
+    save_file(load_file(tmp_path / FILE), tmp_path / FILE, {"classes": "2", "longest": "3"})
+    with pytest.raises(ArtifactError, match=r"of an earlier release.*--lexicon none"):
         read_lexicon(tmp_path)

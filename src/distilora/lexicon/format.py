@@ -4,7 +4,7 @@ keys       uint64 [V]     sorted
 weights    fp16 [V, D]
 bias       fp32 [D]
 mean_size  fp64 [1]
-metadata   classes, longest
+metadata   classes, longest, factor
 
 An n-gram matters by |weight| * sqrt(number of training texts that hold it), the root of what it adds to the variance of the
 logits. `distilora train` measures what pruning and rounding cost, and records it.
@@ -21,6 +21,7 @@ from distilora.lexicon.nbsvm import Counted, Lexicon
 
 FILE = "lexicon/lexicon.safetensors"
 MOST_BYTES = 2_000_000
+FACTOR = "sqrt(m / max(K, m))"  # what the logits are computed with (lexicon/nbsvm.py)
 
 
 def compact(lexicon: Lexicon, counted: Counted, most_bytes: int = MOST_BYTES) -> Lexicon:
@@ -47,19 +48,28 @@ def write_lexicon(lexicon: Lexicon, folder: Path) -> None:
         "bias": lexicon.bias,
         "mean_size": np.asarray([lexicon.mean_size]),
     }
-    path.write_bytes(save(tensors, {"classes": str(lexicon.classes), "longest": str(lexicon.longest)}))
+    path.write_bytes(save(tensors, {"classes": str(lexicon.classes), "longest": str(lexicon.longest), "factor": FACTOR}))
 
 
 def read_lexicon(folder: Path) -> Lexicon:
-    """Read the lexicon of a model's folder, whose checksum the artifact has verified. Raises ArtifactError if it is damaged."""
+    """Read the lexicon of a model's folder, whose checksum the artifact has verified.
+
+    Raises ArtifactError if it is damaged, or was fitted with a factor that this release does not compute.
+    """
     path = folder / FILE
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in ("keys", "weights", "bias", "mean_size")}
-        return Lexicon(
+        lexicon = Lexicon(
             int(metadata["classes"]), tensors["keys"], tensors["weights"].astype(np.float32), tensors["bias"],
             float(tensors["mean_size"][0]), int(metadata["longest"]),
         )  # fmt: skip
     except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
         raise ArtifactError(f"{path}: damaged ({error}); copy the model again") from None
+    if metadata.get("factor") != FACTOR:
+        raise ArtifactError(
+            f"{path}: of an earlier release, whose n-gram expert weighs short texts otherwise; train again, or leave the expert "
+            "out with --lexicon none"
+        )
+    return lexicon

@@ -1,13 +1,13 @@
 """NB-SVM (Wang & Manning, ACL 2012): a linear classifier of n-grams, each scaled by its log-count ratio.
 
-    x_j = 1 if n-gram j occurs, times sqrt(m / K) for a text of K n-grams, m the mean K of training
+    x_j = 1 if n-gram j occurs, times sqrt(m / max(K, m)) for a text of K n-grams, m the mean K of training
     r_j = log[(1 + n_j+) / sum_k (1 + n_k+)] - log[(1 + n_j-) / sum_k (1 + n_k-)]
     z   = sum over j of x_j r_j w_j + b
 
 n_j+ and n_j- count the training texts of the class, and of all others, that hold n-gram j. w and b are fitted by
 scikit-learn's logistic regression (L2, dual, C = 1): as accurate as the squared hinge loss of the paper, and its z serve as
-logits. The factor sqrt(m / K), which the paper lacks, keeps long texts from answering more surely than they are right
-(LOG.md: The n-gram expert). Two classes have one z, of the second; more have one each, against the rest.
+logits. The factor, which the paper lacks, keeps long texts from answering more surely than they are right (LOG.md: The n-gram
+expert); a short text, which tells little, gets no more than its sum (LOG.md: What the expert does to short sentences). Two classes have one z, of the second; more have one each, against the rest.
 """
 
 from collections.abc import Sequence
@@ -81,7 +81,7 @@ class Lexicon:
         return np.where(self.keys[places] == keys, places, -1)
 
     def _factor(self, sizes: NDArray[Any]) -> NDArray[np.float64]:
-        return np.asarray(np.sqrt(self.mean_size / np.maximum(sizes, 1)))
+        return _factor(sizes, self.mean_size)
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def fit_nbsvm(
         raise DataError("lexicon: the texts to fit on are all of one class; two classes or more are needed")
     sizes = counted.sizes[rows]
     mean_size = float(np.maximum(sizes, 1).mean())
-    scaled = presence.multiply(np.sqrt(mean_size / np.maximum(sizes, 1)).astype(np.float32)[:, None]).tocsr()
+    scaled = presence.multiply(_factor(sizes, mean_size).astype(np.float32)[:, None]).tocsr()
     weights, bias = [], []
     for positive in [1] if classes == 2 else range(classes):
         inside = labels == positive
@@ -166,6 +166,11 @@ def as_logits(sums: NDArray[Any], classes: int) -> Logits:
     """Turn sums [N, D] into logits [N, C]: one sum z of two classes becomes (-z / 2, z / 2)."""
     sums = np.concatenate([-sums / 2, sums / 2], axis=1) if classes == 2 else sums
     return np.asarray(sums, np.float32)
+
+
+def _factor(sizes: NDArray[Any], mean_size: float) -> NDArray[np.float64]:
+    """Compute sqrt(m / max(K, m)) of texts of K n-grams."""
+    return np.asarray(np.sqrt(mean_size / np.maximum(sizes, mean_size)))
 
 
 def _log_count_ratio(presence: Any, inside: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -83,7 +83,7 @@ class Teacher:
         current = {name: parameter.detach().clone() for name, parameter in trained.items()}
         _copy(self.weights, trained)
         try:
-            return run_rows(tokens.rows, TorchBackend(network, precision, budget), label=label)
+            return run_rows(tokens.rows, TorchBackend(network, precision, budget), label=label, lanes=True)
         finally:
             _copy(current, trained)
 

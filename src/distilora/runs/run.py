@@ -261,7 +261,7 @@ class Run:
     def outputs(self, tokens: Tokenised, label: str) -> NDArray[np.float32]:
         """Compute the network's outputs of tokenised examples, [G, ...], showing progress under `label`."""
         backend = TorchBackend(self.network, self.config.training.precision, _budget(self.config))
-        return run_rows(tokens.rows, backend, label=label)
+        return run_rows(tokens.rows, backend, label=label, lanes=True)
 
     def save(self) -> Artifact:
         """Fit the temperature and the weights of an n-gram expert, write model/ and verify it by a round trip."""
