@@ -52,8 +52,7 @@ def _explain(args: Namespace, text: str) -> int:
     if args.output:
         write_explanation(explanation, args.output)
         cut = f", {explanation.cut:,} of them cut off unread" if explanation.cut else ""
-        label = f"{explanation.label} {explanation.probability:.1%}"
-        print(f"{args.output}: {label}, {len(explanation.parts):,} {args.level}s{cut}")
+        print(f"{args.output}: {explanation.answered}, {len(explanation.parts):,} {args.level}s{cut}")
         return 0
     print(json.dumps(explanation.record(), ensure_ascii=False) if args.json else table(explanation))
     return 0

@@ -122,7 +122,7 @@ def model_card(
             snippet=snippet,
             otherwise=_OTHERWISE.format(max_length=artifact.max_length) if truncation_side == "middle" else "",
         )
-        if task.output_kind == "label"
+        if task.output_kind == "label" and not task.finished
         else ""
     )
     if artifact.lexicon:

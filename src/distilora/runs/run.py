@@ -193,6 +193,7 @@ class Run:
     def read(self, parts: Parts | None = None) -> Parts:
         """Read, clean and split the data, unless `parts` are given, and tokenise the training and validation texts."""
         self.parts = read_parts(self.config.data, self.task) if parts is None else parts
+        self.task = self.task.learnt_from(self.parts.train)
         data = self.config.data
         self.tokenizer = with_truncation(load_tokenizer(self.encoder), data.max_length, data.truncation_side)
         self.fragments = cut_fragments(self.parts.train, data.fragments, data.seed)
@@ -256,7 +257,9 @@ class Run:
         targets, outputs = self._validation_targets(), self.fitted.outputs
         fitted = self.expert if self.config.lexicon != "none" else None
         expert = None if fitted is None else fitted.combined(outputs, targets)
-        return Calibrator(self.task.fit_temperature(outputs, targets), expert)
+        calibrate = Calibrator(self.task.fit_temperature(outputs, targets), expert)
+        self.task = self.network.task = self.task.decided(calibrate(outputs, self.parts.validation.items), targets)
+        return calibrate
 
     def outputs(self, tokens: Tokenised, label: str) -> NDArray[np.float32]:
         """Compute the network's outputs of tokenised examples, [G, ...], showing progress under `label`."""

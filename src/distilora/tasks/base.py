@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from distilora.batching.rows import Rows
 
 Outputs = NDArray[np.float32]  # of G examples, [G, ...]
-OutputKind = Literal["label", "other"]
+OutputKind = Literal["label", "first", "other"]
 
 
 class States(Protocol):
@@ -92,9 +92,13 @@ class Task(ABC):
     transformers_class: ClassVar[str] = "AutoModelForSequenceClassification"
     """Transformers class whose head layers are trained; what is saved loads into it."""
     output_kind: ClassVar[OutputKind] = "other"
-    """label: outputs are logits [G, C] of the Transformers class's own head on each example's first row, and their softmax is
-    the probability of one label among C. Such a model can be exported to ONNX, run in a Transformers pipeline and be
-    explained by gradients."""
+    """first: outputs [G, ...] are `finish` of what the Transformers class's own head computes of each example's first row. Such a
+    model can be exported to ONNX. label: their softmax is besides the probability of one label among C, [G, C]; such a model can be
+    put to behaviour checks and explained by gradients."""
+    finished: ClassVar[bool] = False
+    """Whether `finish` changes anything. Where it does, the Transformers class alone does not give the task's outputs."""
+    problem_type: ClassVar[str | None] = None
+    """Transformers' `problem_type` in the config of what is saved, by which its pipeline knows how to read the logits."""
     pipeline_tag: ClassVar[str] = "other"
     """Hub's `pipeline_tag` of such a model, for the model card."""
     calibrated: ClassVar[bool] = False
@@ -228,6 +232,14 @@ class Task(ABC):
     def head(self, states: States, rows: "Rows") -> "Tensor":
         """Compute the outputs of G examples, [G, ...], from the hidden states of their rows."""
 
+    def finish(self, raw: "Tensor") -> "Tensor":
+        """Turn what the Transformers class's head computes of G rows, [G, outputs], into the task's outputs, [G, ...]."""
+        return raw
+
+    def learnt_from(self, train: Examples) -> "Task":
+        """Return the task with the constants that it takes from the training examples, such as the mean of a number to predict."""
+        return self
+
     @abstractmethod
     def loss(self, outputs: "Tensor", targets: Sequence[Any]) -> "Tensor":
         """Compute the loss of each example, [G]; a training step minimises the mean over the update."""
@@ -235,6 +247,14 @@ class Task(ABC):
     def fit_temperature(self, outputs: Outputs, targets: Sequence[Any]) -> float:
         """Fit the temperature, by which outputs are divided from then on, on validation outputs; 1 for none."""
         return 1.0
+
+    def decided(self, outputs: Outputs, targets: Sequence[Any]) -> "Task":
+        """Return the task with what decoding needs and validation decides, such as thresholds.
+
+        Args:
+            outputs: of the validation examples, calibrated.
+        """
+        return self
 
     # From outputs to answers
 
@@ -249,6 +269,25 @@ class Task(ABC):
     def agreement(self, ours: Outputs, theirs: Outputs) -> float | None:
         """Compute the share of examples with the same answer; None if outputs are not classes and can only be close."""
         return float(np.mean(ours.argmax(1) == theirs.argmax(1))) if self.labels and ours.ndim == 2 else None
+
+    def hits(self, outputs: Outputs, targets: Sequence[Any]) -> NDArray[np.bool_]:
+        """Tell which of N examples with outputs [N, C] are answered correctly, [N]; for tasks with `ngram_classes`."""
+        return np.asarray(outputs.argmax(axis=1) == np.asarray(targets, np.int64))
+
+    def explained_answer(self, answer: Mapping[str, Any], label: str | None) -> tuple[str, str]:
+        """Return what an explanation of an answer is about, and the answer's key whose number it explains.
+
+        By default a label, the answer's own unless `label` names one, and its probability. Raises DataError for a task whose answers
+        hold no such number, or without such a label.
+        """
+        if "label" not in answer:
+            raise DataError(
+                f"explain: task {self.name} gives no probability of a label; give a run whose answers have one"
+            )
+        if label is not None and label not in self.labels:
+            raise DataError(f"explain.label: there is no label {label!r}; there are {', '.join(self.labels)}")
+        label = label or str(answer["label"])
+        return label, f"p_{label}"
 
     def explained(self, outputs: "Tensor", label: int) -> "Tensor":
         """Compute the quantity that a gradient method explains, [N], from outputs [N, ...] divided by the temperature.

@@ -10,14 +10,14 @@ from distilora.files.separators import SEPARATORS
 from distilora.progress import say
 
 if TYPE_CHECKING:
-    from distilora.tasks.classification import Classification
+    from distilora.tasks.text import TextTask
 
 TEXT_COLUMNS = ("text", "review", "review_text", "reviewtext", "sentence", "content", "comment", "document", "body")
 LABEL_COLUMNS = ("label", "labels", "sentiment", "class", "category", "target", "rating", "stars")
 
 
 def measured_columns(
-    task: "Classification", source: Source, columns: Iterable[str], settings: SourceConfig
+    task: "TextTask", source: Source, columns: Iterable[str], settings: SourceConfig
 ) -> tuple[str, str]:
     """Find the text column and the label column of labelled data: by the settings, else those of training.
 

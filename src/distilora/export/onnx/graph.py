@@ -2,7 +2,8 @@
 
     input_ids       int64 [batch, sequence]   from the folder's tokenizer.json, padded with any id
     attention_mask  int64 [batch, sequence]   1 where there is a token, 0 where there is padding
-    logits          fp32  [batch, labels]     already divided by the temperature: their softmax is calibrated
+    logits          fp32  [batch, labels]     outputs of the task; where nothing follows the Transformers class's head, already
+                                              divided by the temperature: of a classifier their softmax is calibrated
 
 Post-norm families (model/encoders/families.py) are written block by block, the last one for the first token alone, as in
 model/packed/attention.py; other families are traced through Transformers' own forward pass.
@@ -37,7 +38,7 @@ def write_onnx(network: Network, path: Path) -> None:
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(package, "export")
-    if network.task.output_kind != "label":
+    if network.task.output_kind == "other":
         raise ArtifactError(
             f"--to: task {network.task.name} has a head of its own, which onnx does not support; use merged"
         )
@@ -76,12 +77,12 @@ class _WholeGraph(nn.Module):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        self.model = network.model
+        self.model, self.finish = network.model, network.task.finish
         self.model.set_attn_implementation("eager")
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Compute logits [batch, labels]."""
-        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits  # type: ignore[no-any-return]
+        return self.finish(self.model(input_ids=input_ids, attention_mask=attention_mask).logits)
 
 
 class _BlockGraph(nn.Module):
@@ -89,7 +90,7 @@ class _BlockGraph(nn.Module):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        self.model, self.architecture = network.model, network.architecture
+        self.model, self.architecture, self.finish = network.model, network.architecture, network.task.finish
         base = network.model.base_model
         self.embeddings = base.get_submodule(network.architecture.embeddings)
         self.project = getattr(base, "embeddings_project", None)  # ELECTRA's
@@ -108,7 +109,7 @@ class _BlockGraph(nn.Module):
         padding = (1 - attention_mask.to(x.dtype))[:, None, None] * HIDDEN  # [batch, 1, 1, sequence]
         for block in self.blocks:
             x = block(x, padding)
-        return self.architecture.head(self.model, x)
+        return self.finish(self.architecture.head(self.model, x))
 
 
 class _Block(nn.Module):
