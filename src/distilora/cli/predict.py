@@ -143,10 +143,13 @@ def answer_line(answer: dict[str, Any]) -> str:
     """Format an answer for the terminal: its label, and the probability of each; a blank text has none."""
     if all(part is None for part in answer.values()):
         return "(blank: no answer)"
-    if "label" not in answer:
-        return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in answer.items())
     shares = sorted(((p, n[2:]) for n, p in answer.items() if n.startswith("p_")), reverse=True)
-    line = f"{answer['label']}  " + "  ".join(f"{name} {p:.1%}" for p, name in shares[:MOST_SHOWN])
+    if "label" in answer or "labels" in answer:
+        line = f"{answer.get('label', answer.get('labels')) or '(no label)'}  "
+    else:
+        parts = {k: v for k, v in answer.items() if not k.startswith("p_") and k not in ("truncated", "abstain")}
+        line = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in parts.items())
+    line += "  ".join(f"{name} {p:.1%}" for p, name in shares[:MOST_SHOWN])
     line += f"  and {len(shares) - MOST_SHOWN:,} more" if len(shares) > MOST_SHOWN else ""
     line += "  (abstains)" if answer["abstain"] else ""
     return line + ("  (longer than the model reads: cut)" if answer["truncated"] else "")

@@ -1,5 +1,6 @@
 """The command `distilora train`: trains from a recipe and settings, or resumes a run, and prints where its results are."""
 
+import re
 import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,7 @@ def _new(words: list[str]) -> "RunConfig":
     from distilora.runs.resolve import check_given
 
     recipe = {}
+    words = [re.sub(r"^--init-from(?==|$)", "--init_from", word) for word in words]
     if words and not words[0].startswith("-"):
         recipe = read_recipe(words[0])
         words = words[1:]

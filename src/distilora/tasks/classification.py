@@ -15,7 +15,7 @@ from distilora.files.tables import Record
 from distilora.progress import say
 from distilora.tasks import classes
 from distilora.tasks.base import Measurement, Outputs, Remeasured
-from distilora.tasks.columns import LABEL_COLUMNS, TEXT_COLUMNS, check_columns, find_column
+from distilora.tasks.columns import LABEL_COLUMNS, TEXT_COLUMNS, check_columns, find_column, refuse_label_columns
 from distilora.tasks.foreign import transformers_labels
 from distilora.tasks.labels import case_warning, collect_names, label_name, order_labels, order_note, whole_number
 from distilora.tasks.matching import match_labels
@@ -72,6 +72,7 @@ class Classification(TextTask):
 
         Raises DataError naming the field and row at fault.
         """
+        refuse_label_columns(config, cls.name)
         first = next(iter(source.records(config.train_split, "data.train_split")), None)
         if first is None:
             raise DataError(f"data.train_split: {source.name} {config.train_split} has no records; give another")

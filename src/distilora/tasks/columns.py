@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from distilora.config.schema import SourceConfig
+from distilora.config.schema import DataConfig, SourceConfig
 from distilora.data.sources import Source
-from distilora.errors import DataError
+from distilora.errors import ConfigError, DataError
 from distilora.files.separators import SEPARATORS
 from distilora.progress import say
 
@@ -57,6 +57,12 @@ def check_columns(text: str, label: str) -> None:
             f"data.label_column: {label!r} is the column of the text; name another with --data.label_column, or the text's "
             "with --data.text_column"
         )
+
+
+def refuse_label_columns(config: DataConfig, task: str) -> None:
+    """Raise ConfigError if `data.label_columns` is given for a task whose target is in one column."""
+    if config.label_columns is not None:
+        raise ConfigError(f"data.label_columns: given, but task {task} has one target a text, in data.label_column; give that")
 
 
 def find_column(columns: Iterable[str], name: str | None, usual_names: Sequence[str], field: str) -> str:

@@ -17,7 +17,7 @@ from distilora.data.sources import Source
 from distilora.errors import DataError
 from distilora.progress import say
 from distilora.tasks.base import Measurement, Outputs, Remeasured, Task
-from distilora.tasks.columns import TEXT_COLUMNS, check_columns, find_column
+from distilora.tasks.columns import TEXT_COLUMNS, check_columns, find_column, refuse_label_columns
 from distilora.tasks.registry import register
 from distilora.tasks.showing import Points, Shown, Table
 from distilora.tasks.text import TextTask
@@ -69,6 +69,7 @@ class Regression(TextTask):
         """Create the task with the columns of the training split. Raises DataError naming the field at fault."""
         if config.labels is not None:
             raise DataError("data.labels: given, but task regression predicts a number; drop it")
+        refuse_label_columns(config, cls.name)
         first = next(iter(source.records(config.train_split, "data.train_split")), None)
         if first is None:
             raise DataError(f"data.train_split: {source.name} {config.train_split} has no records; give another")
