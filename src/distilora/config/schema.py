@@ -242,7 +242,12 @@ class TrainingConfig:
             _check(rate is None or rate < 1e30, f"training.{name}", rate, "far below 1 (0.0005 is usual for LoRA)")
         _check(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or more")
         _check(0 <= self.expert_targets <= 1, "training.expert_targets", self.expert_targets, "a share from 0 to 1")
-        _check(0 <= self.logit_adjustment < 1e3, "training.logit_adjustment", self.logit_adjustment, "0 or more, 1 is usual")
+        _check(
+            0 <= self.logit_adjustment < 1e3,
+            "training.logit_adjustment",
+            self.logit_adjustment,
+            "0 or more, 1 is usual",
+        )
         _check(0 <= self.warmup <= 1, "training.warmup", self.warmup, "a share from 0 to 1")
         _check(self.dropout is None or 0 <= self.dropout < 1, "training.dropout", self.dropout,
                "a share from 0 to below 1, or null")  # fmt: skip

@@ -6,9 +6,6 @@ Each view has figures of its own, under its own name, calibrated by itself; none
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from distilora.data.examples import Examples
 from distilora.inference.calibrate import Calibrator, Outputs
 from distilora.tasks.base import Task

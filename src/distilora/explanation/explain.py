@@ -227,7 +227,7 @@ def _gradients(
     # of the encoder's part in the combined logits, if there is an expert
     temperature = predictor.artifact.temperature if expert is None else 1 / max(expert.weights.encoder, 1e-6)
     attribution = attribute(
-        backend.network, rows_of([[encoding.ids]]), special, predictor.task.labels.index(label) if predictor.task.labels else 0,
+        backend.network, rows_of([[encoding.ids]]), special, 0 if _numeric(predictor) else predictor.task.labels.index(label),
         temperature, steps, backend.token_budget, backend.precision,
     )  # fmt: skip
     (answer,) = predictor.task.decode(

@@ -122,7 +122,9 @@ def _caveats(explanation: Explanation) -> list[str]:
     whole = "value" if explanation.numeric else "log-odds"
     differ = "differs" if explanation.numeric else "differ"
     if explanation.completeness_error is None:
-        sentences = [f"A weight is what the {explanation.measure}{'' if explanation.numeric else f' of {label}'} loses without the {level}."]
+        sentences = [
+            f"A weight is what the {explanation.measure}{'' if explanation.numeric else f' of {label}'} loses without the {level}."
+        ]
         if not explanation.numeric and all(abs(part.weight or 0.0) < NOTHING for part in explanation.parts):
             sentences.append(
                 f"The answer is so sure that no single {level} changes it. Its log-odds do change: --method integrated-gradients "

@@ -225,7 +225,13 @@ def _write_merged(
 
 
 def _write_onnx(
-    artifact: Artifact, to: Form, merged: Network, plain: Path, encoder: str | None, calibration: Any, temperature: float
+    artifact: Artifact,
+    to: Form,
+    merged: Network,
+    plain: Path,
+    encoder: str | None,
+    calibration: Any,
+    temperature: float,
 ) -> Candidates:
     from distilora.export.onnx.attention import fuse_attention
     from distilora.export.onnx.graph import write_onnx

@@ -7,7 +7,8 @@
 n_j+ and n_j- count the training texts of the class, and of all others, that hold n-gram j. w and b are fitted by
 scikit-learn's logistic regression (L2, dual, C = 1): as accurate as the squared hinge loss of the paper, and its z serve as
 logits. The factor, which the paper lacks, keeps long texts from answering more surely than they are right (LOG.md: The n-gram
-expert); a short text, which tells little, gets no more than its sum (LOG.md: What the expert does to short sentences). Two classes have one z, of the second; more have one each, against the rest.
+expert); a short text, which tells little, gets no more than its sum (LOG.md: What the expert does to short sentences). Two
+classes have one z, of the second; more have one each, against the rest.
 """
 
 from collections.abc import Sequence

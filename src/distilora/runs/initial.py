@@ -1,7 +1,7 @@
 """Starts a run from the trained weights of a former one (`init_from`): an adapter of the same shape, a head that may have grown.
 
-The head's last layer is copied label by label, so classes may be new, gone or in another order; a new one has fresh weights. Where no
-label is the same, as after intermediate training on another task, the last layer is fresh. The frozen encoder is the same one.
+The head's last layer is copied label by label, so classes may be new, gone or in another order; a new one has fresh weights.
+Where no label is the same, as after intermediate training on another task, the last layer is fresh.
 """
 
 from collections.abc import Sequence
@@ -32,8 +32,8 @@ def check_initial(config: RunConfig, encoder: Encoder) -> Artifact | None:
     method = METHODS[config.adapter.method]
     if artifact.weights != method.saved:
         raise ConfigError(
-            f"init_from: {config.init_from} holds {artifact.weights} weights, method {method.name} trains {method.saved} ones; give "
-            "the run itself, of the same method, not an export"
+            f"init_from: {config.init_from} holds {artifact.weights} weights, method {method.name} trains {method.saved} "
+            "ones; give the run itself, of the same method, not an export"
         )
     if not same_encoder(encoder, artifact.encoder):
         raise ConfigError(
@@ -70,14 +70,19 @@ def start_from(network: "Network", artifact: Artifact) -> dict[str, Any]:
                 parameter.copy_(source)
             else:
                 raise ConfigError(
-                    f"init_from: {name} has the shape {tuple(source.shape)} in {artifact.folder}, here {tuple(parameter.shape)}; give "
-                    "the settings of `adapter` that it was trained with"
+                    f"init_from: {name} has the shape {tuple(source.shape)} in {artifact.folder}, here {tuple(parameter.shape)}; "
+                    "give the settings of `adapter` that it was trained with"
                 )
     fresh = [label for label in new.labels if label not in old.labels]
     if fresh:
         say(f"starting from {artifact.folder}: fresh weights for the labels {', '.join(fresh)}")
     run = artifact.folder.parent.name
-    return {"run": run, "weights_sha256": artifact.files[SAVED_FORMS[artifact.weights].file], "labels_kept": kept, "labels_new": fresh}
+    return {
+        "run": run,
+        "weights_sha256": artifact.files[SAVED_FORMS[artifact.weights].file],
+        "labels_kept": kept,
+        "labels_new": fresh,
+    }
 
 
 def _of_outputs(parameter: Any, outputs: int) -> bool:
@@ -89,7 +94,9 @@ def former_texts(artifact: Artifact, measured: Sequence[Examples]) -> list[str]:
     """Say, as sentences for the report, how many of the examples measured here the former run was trained or chosen on."""
     hashes = seen_file(artifact.folder)
     if hashes is None:
-        return ["The run that this one started from does not record its texts: some of them may be among those measured here."]
+        return [
+            "The run that this one started from does not record its texts: some of them may be among those measured here."
+        ]
     notes = []
     for part in measured:
         seen = int(seen_among(part, hashes).sum())

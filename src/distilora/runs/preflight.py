@@ -81,7 +81,9 @@ def check_balance(config: RunConfig, task: Task) -> None:
         if value == getattr(default, name):
             continue
         if task.ngram_classes is None:
-            raise ConfigError(f"training.{name}: {value} given, but task {task.name} has no classes to balance; drop it")
+            raise ConfigError(
+                f"training.{name}: {value} given, but task {task.name} has no classes to balance; drop it"
+            )
         if config.data.unlabelled is not None:
             raise ConfigError(
                 f"training.{name}: {value} given, but the texts of data.unlabelled have no labels to balance; drop one of the two"

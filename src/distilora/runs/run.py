@@ -63,8 +63,8 @@ from distilora.runs.outcome import Outcome, write_outcome
 from distilora.runs.preflight import Checked, check_run
 from distilora.runs.resolve import resolve, say_if_on_other_threads, say_what_is_used
 from distilora.tasks.base import Task
-from distilora.training.imbalance import Balance, balance_of
 from distilora.training import memory
+from distilora.training.imbalance import Balance, balance_of
 from distilora.training.loop import Fitted
 from distilora.training.processes import from_environment, local_index
 from distilora.training.setup import Labelled

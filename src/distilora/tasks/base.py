@@ -277,8 +277,8 @@ class Task(ABC):
     def explained_answer(self, answer: Mapping[str, Any], label: str | None) -> tuple[str, str]:
         """Return what an explanation of an answer is about, and the answer's key whose number it explains.
 
-        By default a label, the answer's own unless `label` names one, and its probability. Raises DataError for a task whose answers
-        hold no such number, or without such a label.
+        By default a label, the answer's own unless `label` names one, and its probability. Raises DataError for a task whose
+        answers hold no such number, or without such a label.
         """
         if "label" not in answer:
             raise DataError(

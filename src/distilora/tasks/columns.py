@@ -62,7 +62,9 @@ def check_columns(text: str, label: str) -> None:
 def refuse_label_columns(config: DataConfig, task: str) -> None:
     """Raise ConfigError if `data.label_columns` is given for a task whose target is in one column."""
     if config.label_columns is not None:
-        raise ConfigError(f"data.label_columns: given, but task {task} has one target a text, in data.label_column; give that")
+        raise ConfigError(
+            f"data.label_columns: given, but task {task} has one target a text, in data.label_column; give that"
+        )
 
 
 def find_column(columns: Iterable[str], name: str | None, usual_names: Sequence[str], field: str) -> str:

@@ -111,7 +111,9 @@ class MultiLabel(TextTask):
                 raise DataError(f"{record.place}: {error}") from None
         for name, place in places.items():
             if JOINED in name:
-                raise DataError(f"{place}: data.label_column: {name!r} holds {JOINED!r}, which separates labels; rename it")
+                raise DataError(
+                    f"{place}: data.label_column: {name!r} holds {JOINED!r}, which separates labels; rename it"
+                )
         return cls(order_labels(places, source.label_names.get(label), None), text, label)
 
     def with_columns(self, text: str, label: str | None) -> Self:
@@ -312,7 +314,9 @@ class MultiLabel(TextTask):
         tables = [Table("Each label", columns, rows)]
         if split.get("mistakes"):
             mistakes = [(row["target"], row["labels"], row["text"]) for row in split["mistakes"]]
-            tables.append(Table("The answers with the most wrong labels", ("true", "answered", "text"), mistakes, text=("text",)))
+            tables.append(
+                Table("The answers with the most wrong labels", ("true", "answered", "text"), mistakes, text=("text",))
+            )
         return Shown((), (), tables)
 
     @classmethod
@@ -365,7 +369,9 @@ def _names(value: Any) -> list[str]:
 def _mark(values: Mapping[str, Any], column: str) -> bool:
     """Read a column of 0 and 1. Raises DataError for anything else."""
     if column not in values:
-        raise DataError(f"data.label_columns: no column {column!r} (columns: {', '.join(map(str, values))}); name others")
+        raise DataError(
+            f"data.label_columns: no column {column!r} (columns: {', '.join(map(str, values))}); name others"
+        )
     value = values[column]
     word = "" if value is None or value != value else str(value).strip().lower()
     if word in _YES or word in _NO:

@@ -99,4 +99,7 @@ class Ordinal(Classification):
     @classmethod
     def card(cls, splits: Sequence[Mapping[str, Any]]) -> list[str]:
         """Say how the answer is chosen, and how often the constant answer would be right."""
-        return ["The answer is the median of the predicted distribution over the ordered classes.", *classes.constant_answer(splits)]
+        return [
+            "The answer is the median of the predicted distribution over the ordered classes.",
+            *classes.constant_answer(splits),
+        ]

@@ -159,7 +159,7 @@ class Regression(TextTask):
     def findings(self, measurement: Measurement) -> dict[str, Any]:
         """Compute the error of always answering the training mean, and list the largest errors."""
         goal = np.asarray(measurement.examples.targets, np.float64)
-        mean, scale = self._constants()
+        mean, _ = self._constants()
         errors = _finite(measurement.outputs) - goal
         worst = np.argsort(-np.abs(errors), kind="stable")[: measurement.max_mistakes]
         items = measurement.examples.items
@@ -199,7 +199,13 @@ class Regression(TextTask):
     def report(cls, split: Mapping[str, Any]) -> Shown:
         """Show predicted against true values, the constant answer's errors, and the largest errors."""
         points, rows = split["figures"].get("points"), split.get("mistakes", [])
-        pictures = [] if not points else [Points("Predicted against true value", points["true"], points["predicted"], "true value", "predicted")]
+        pictures = (
+            []
+            if not points
+            else [
+                Points("Predicted against true value", points["true"], points["predicted"], "true value", "predicted")
+            ]
+        )
         tables = []
         if rows:
             cells = [(f"{row['target']:.4g}", f"{row['value']:.4g}", row["text"]) for row in rows]

@@ -1,9 +1,9 @@
 """Counters class imbalance, of C classes with n_c of N training examples each, by any of three means.
 
     class_weights balanced     loss of an example times w_c = N / (C n_c)
-    class_weights effective    w_c proportional to (1 - b) / (1 - b^n_c), b = 0.999, mean over examples 1   (Cui et al., CVPR 2019)
-    sampling balanced          an epoch has as many examples as before, N / C of each class: of a large class a part, another in
-                               each epoch, of a small one every example several times
+    class_weights effective    w_c proportional to (1 - b) / (1 - b^n_c), b = 0.999, their mean 1   (Cui et al., CVPR 2019)
+    sampling balanced          an epoch has N / C examples of each class: of a large one a part, another in each epoch, of a
+                               small one every example several times
     logit_adjustment t         loss of logits + t log(n_c / N), in training alone                           (Menon et al., ICLR 2021)
 
 Validation is left as it is. A model trained by any of them answers rare classes more often than they occur: its probabilities are
@@ -43,6 +43,9 @@ class Balance:
             rounds = [rng.permutation(members) for _ in range(-(-int(count) // len(members)))]
             drawn.append(np.concatenate(rounds)[:count])
         return np.sort(np.concatenate(drawn))
+
+
+NONE = Balance()
 
 
 def balance_of(targets: Sequence[int], classes: int, config: TrainingConfig) -> Balance:

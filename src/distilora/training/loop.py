@@ -28,8 +28,8 @@ from distilora.model.seeds import seeded
 from distilora.progress import Progress, say
 from distilora.signals import noting_signals
 from distilora.training.accelerating import accelerating
-from distilora.training.imbalance import Balance
 from distilora.training.checkpoint import Best, State, load_checkpoint, save_checkpoint
+from distilora.training.imbalance import Balance
 from distilora.training.memory import Meter
 from distilora.training.optimizer import learning_rate, new_optimizer
 from distilora.training.prefix_cache import PrefixCaches

@@ -10,7 +10,7 @@ import torch
 from distilora.batching.rows import Rows
 from distilora.config.schema import TrainingConfig
 from distilora.model.network import Network
-from distilora.training.imbalance import Balance
+from distilora.training.imbalance import NONE, Balance
 from distilora.training.memory import Meter
 from distilora.training.prefix_cache import PrefixCaches
 from distilora.training.processes import Processes
@@ -22,7 +22,7 @@ class Labelled:
 
     rows: Rows
     targets: Sequence[Any]
-    balance: Balance = Balance()
+    balance: Balance = NONE
 
 
 @dataclass(frozen=True)

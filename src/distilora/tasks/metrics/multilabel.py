@@ -23,7 +23,9 @@ Marks = NDArray[np.bool_]
 Values = NDArray[np.float64]
 
 
-def multilabel_metrics(probabilities: Probabilities, answered: Marks, true: Marks, resamples: int = 0) -> dict[str, Any]:
+def multilabel_metrics(
+    probabilities: Probabilities, answered: Marks, true: Marks, resamples: int = 0
+) -> dict[str, Any]:
     """Compute all metrics, micro F1 first; one that is undefined is None."""
     values = _values(probabilities, answered, true, np.ones((len(true), 1)))
     of_resamples = resampled_decisions(probabilities, answered, true, resamples) if resamples else {}
