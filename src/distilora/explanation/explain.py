@@ -244,7 +244,8 @@ def _gradients(
     )
     return Explanation(
         text, method, level, label, float(answer[key]), parts, steps, attribution.difference,
-        math.fsum(attribution.tokens[special]), abs(math.fsum(attribution.tokens) - attribution.difference), numeric=_numeric(predictor),
+        math.fsum(attribution.tokens[special]), abs(math.fsum(attribution.tokens) - attribution.difference),
+        numeric=_numeric(predictor),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@
     class_weights effective    w_c proportional to (1 - b) / (1 - b^n_c), b = 0.999, their mean 1   (Cui et al., CVPR 2019)
     sampling balanced          an epoch has N / C examples of each class: of a large one a part, another in each epoch, of a
                                small one every example several times
-    logit_adjustment t         loss of logits + t log(n_c / N), in training alone                           (Menon et al., ICLR 2021)
+    logit_adjustment t         loss of logits + t log(n_c / N), in training alone                  (Menon et al., ICLR 2021)
 
 Validation is left as it is. A model trained by any of them answers rare classes more often than they occur: its probabilities are
 those of other shares of the classes.
