@@ -75,7 +75,8 @@ def test_answers_of_every_form_agree(trained: Any, tmp_path: Path) -> None:
     run = str(base / "run")
     test = write(tmp_path / "test.csv", 60, 2)
     assert main(["evaluate", run, "--data.path", test]) == 0
-    texts = [row["text"] for row in csv.DictReader(open(test, encoding="utf-8"))]
+    with open(test, encoding="utf-8") as stream:
+        texts = [row["text"] for row in csv.DictReader(stream)]
     own = load(run, "fp32")(texts)
     assert kind.answer in own[0]
     for form in ("merged", "onnx"):
