@@ -28,7 +28,7 @@ def check_export(run: str | Path, to: Form, output: str | Path) -> Artifact:
     if artifact.weights == "onnx" or (artifact.weights == "merged" and to == "merged"):
         raise ArtifactError(f"{run}: is exported already; copy it, or export the run that it came from")
     task = restore(artifact.task["name"], artifact.task["settings"])
-    if to == "transformersjs" and task.finished:
+    if to == "transformersjs" and (task.finished or task.output_kind == "tokens"):
         raise ArtifactError(
             f"--to: Transformers.js answers with a softmax of the logits, which the answers of task {task.name} are not; use onnx"
         )

@@ -7,7 +7,7 @@ Everything but `head`, `loss` and `explained` must work without torch, so that s
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from distilora.batching.tokens import Tokenised, tokenise
 from distilora.config.schema import DataConfig, SourceConfig
+from distilora.data.cleaning import Cleaning
 from distilora.data.examples import Example, Examples
 from distilora.data.sources import Source
 from distilora.errors import DataError
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from distilora.batching.rows import Rows
 
 Outputs = NDArray[np.float32]  # of G examples, [G, ...]
-OutputKind = Literal["label", "first", "other"]
+OutputKind = Literal["label", "first", "tokens", "other"]
 
 
 class States(Protocol):
@@ -93,7 +94,7 @@ class Task(ABC):
     """Transformers class whose head layers are trained; what is saved loads into it."""
     output_kind: ClassVar[OutputKind] = "other"
     """first: outputs [G, ...] are `finish` of what the Transformers class's own head computes of each example's first row. Such a
-    model can be exported to ONNX. label: their softmax is besides the probability of one label among C, [G, C]; such a model can be
+    model can be exported to ONNX. tokens: of every token (tasks/token_outputs.py). label: their softmax is besides the probability of one label among C, [G, C]; such a model can be
     put to behaviour checks and explained by gradients."""
     finished: ClassVar[bool] = False
     """Whether `finish` changes anything. Where it does, the Transformers class alone does not give the task's outputs."""
@@ -152,6 +153,10 @@ class Task(ABC):
 
         Raises DataError (without the place, which the caller adds) for an invalid value.
         """
+
+    def cleaned(self, example: Example, cleaning: Cleaning) -> Example:
+        """Clean the texts of an example; a task whose answers are spans of a text keeps its alignment with the original."""
+        return replace(example, texts=tuple(cleaning.clean(text) for text in example.texts))
 
     def read_text(self, text: str) -> Example:
         """Read an example without a target from a single text. Raises DataError if the task reads something else."""
@@ -231,6 +236,10 @@ class Task(ABC):
     @abstractmethod
     def head(self, states: States, rows: "Rows") -> "Tensor":
         """Compute the outputs of G examples, [G, ...], from the hidden states of their rows."""
+
+    def collect(self, tokens: Outputs, rows: "Rows") -> Outputs:
+        """Collect the outputs [G, ...] from what the Transformers class's head computes of all tokens, [T, outputs]; for tokens."""
+        raise NotImplementedError
 
     def finish(self, raw: "Tensor") -> "Tensor":
         """Turn what the Transformers class's head computes of G rows, [G, outputs], into the task's outputs, [G, ...]."""

@@ -8,7 +8,8 @@ from distilora.errors import ArtifactError, ConfigError
 from distilora.tasks.base import Task
 
 BUILTIN = {
-    name: f"distilora.tasks.{name}" for name in ("classification", "ordinal", "regression", "multilabel")
+    name: f"distilora.tasks.{name}"
+    for name in ("classification", "ordinal", "regression", "multilabel", "question_answering")
 }  # imported on first use
 _REGISTRY: dict[str, type[Task]] = {}
 

@@ -2,7 +2,7 @@
 
     input_ids       int64 [batch, sequence]   from the folder's tokenizer.json, padded with any id
     attention_mask  int64 [batch, sequence]   1 where there is a token, 0 where there is padding
-    logits          fp32  [batch, labels]     outputs of the task; where nothing follows the Transformers class's head, already
+    logits          fp32  [batch, labels]     or [batch, sequence, labels], of every token; outputs of the task; where nothing follows the Transformers class's head, already
                                               divided by the temperature: of a classifier their softmax is calibrated
 
 Post-norm families (model/encoders/families.py) are written block by block, the last one for the first token alone, as in
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distilora.errors import ArtifactError, MissingExtra
-from distilora.model.encoders.families import head_count
+from distilora.model.encoders.families import Architecture, head_count
 from distilora.model.network import Network
 
 OPSET = 20
@@ -77,12 +77,16 @@ class _WholeGraph(nn.Module):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        self.model, self.finish = network.model, network.task.finish
+        self.model, self.architecture, self.finish = network.model, network.architecture, network.task.finish
+        self.tokens = network.task.output_kind == "tokens"
         self.model.set_attn_implementation("eager")
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Compute logits [batch, labels]."""
-        return self.finish(self.model(input_ids=input_ids, attention_mask=attention_mask).logits)
+        if not self.tokens:
+            return self.finish(self.model(input_ids=input_ids, attention_mask=attention_mask).logits)
+        hidden = self.model.base_model(input_ids=input_ids, attention_mask=attention_mask)[0]
+        return _of_tokens(self.architecture, self.model, hidden)
 
 
 class _BlockGraph(nn.Module):
@@ -91,6 +95,7 @@ class _BlockGraph(nn.Module):
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.model, self.architecture, self.finish = network.model, network.architecture, network.task.finish
+        self.tokens = network.task.output_kind == "tokens"
         base = network.model.base_model
         self.embeddings = base.get_submodule(network.architecture.embeddings)
         self.project = getattr(base, "embeddings_project", None)  # ELECTRA's
@@ -98,7 +103,8 @@ class _BlockGraph(nn.Module):
         parts = network.architecture.parts
         blocks = list(base.get_submodule(network.architecture.blocks))
         self.blocks = nn.ModuleList(
-            _Block(block, parts, head_count(network.model.config), block is blocks[-1]) for block in blocks
+            _Block(block, parts, head_count(network.model.config), block is blocks[-1] and not self.tokens)
+            for block in blocks
         )
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -109,7 +115,16 @@ class _BlockGraph(nn.Module):
         padding = (1 - attention_mask.to(x.dtype))[:, None, None] * HIDDEN  # [batch, 1, 1, sequence]
         for block in self.blocks:
             x = block(x, padding)
-        return self.finish(self.architecture.head(self.model, x))
+        return (
+            _of_tokens(self.architecture, self.model, x)
+            if self.tokens
+            else self.finish(self.architecture.head(self.model, x))
+        )
+
+
+def _of_tokens(architecture: Architecture, model: Any, states: Tensor) -> Tensor:
+    """Apply the head to every token: [batch, sequence, D] -> [batch, sequence, outputs]."""
+    return architecture.head(model, states.flatten(0, 1)).unflatten(0, states.shape[:2])
 
 
 class _Block(nn.Module):
