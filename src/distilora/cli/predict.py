@@ -39,6 +39,10 @@ def predict_command(words: Sequence[str]) -> int:
     parser.add_argument(
         "--output-format", choices=["csv", "tsv", "jsonl"], help="format of standard output (default: jsonl)"
     )
+    parser.add_argument(
+        "--question", metavar="TEXT", action="append", help="question to answer from the --context; repeatable"
+    )
+    parser.add_argument("--context", metavar="FILE", help="text file that holds the answer; - is standard input")
     parser.add_argument("--overwrite", action="store_true", help="replace the output file")
     parser.add_argument("--text-column", metavar="NAME", help="column of the text (default: found by its name)")
     parser.add_argument(
@@ -63,6 +67,13 @@ def _predict(args: Namespace) -> int:
         args.run, args.precision, args.device, args.encoder, args.base, args.abstain_below, args.backend,
         lexicon=args.lexicon, abstain_error=args.abstain_error,
     )  # fmt: skip
+    if args.question:
+        context = _context(args.context)
+        records = [{"question": question, "context": context} for question in args.question]
+        for record, answer in zip(records, predictor(records, strict=True), strict=True):
+            shown = {"question": record["question"], **answer}
+            print(json.dumps(shown, ensure_ascii=False) if args.json else answer_line(answer))
+        return 0
     if args.texts:
         texts = args.texts[: args.limit]
         for text, answer in zip(texts, predictor(texts, strict=args.strict), strict=True):
@@ -89,6 +100,13 @@ def _predict(args: Namespace) -> int:
 
 def _settle(args: Namespace) -> None:
     """Settle where texts come from and answers go. Raises ConfigError if arguments contradict each other."""
+    if bool(args.question) != bool(args.context):
+        given, missing = ("--question", "--context FILE") if args.question else ("--context", "--question TEXT")
+        raise ConfigError(f"{given}: given without {missing}; give both")
+    if args.question:
+        if args.texts or args.input or args.output:
+            raise ConfigError("--question: goes with --context alone; a table of questions is an --input")
+        return
     if not args.texts and args.input is None and _is_piped():
         args.input = "-"
     if bool(args.texts) == bool(args.input):
@@ -109,6 +127,15 @@ def _settle(args: Namespace) -> None:
         args.separator = separator_from(args.separator, "--separator")
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit: {args.limit} given, at least 1 wanted")
+
+
+def _context(name: str) -> str:
+    """Read the context of --question. Raises ConfigError if it cannot be read."""
+    try:
+        return sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise ConfigError(f"--context: {name} cannot be read ({reason}); give a text file") from None
 
 
 def _is_piped() -> bool:

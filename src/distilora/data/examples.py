@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from distilora.config.schema import DataConfig
-from distilora.data.alignment import Alignment
 from distilora.data.cleaning import Cleaning
 from distilora.data.sources import Source
 from distilora.errors import DataError
@@ -26,7 +25,7 @@ class Example:
     group: Hashable = None  # value of data.group_column
     digest: str = ""  # `text_digest` of the texts before cleaning
     order: float | None = None  # value of data.order_column
-    alignment: Alignment | None = None  # of the text that an answer is a span of, for tasks that need it
+    origin: Any = None  # what a task needs to place its answer in the texts as they were given
 
 
 @dataclass

@@ -9,7 +9,7 @@ the last ones are computed, and a repeated text is computed once.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -104,10 +104,12 @@ class Predictor:
     def __call__(self, texts: str | Iterable[Any], *, strict: bool | None = None) -> Any:
         """Answer a text with a dict, a sequence with a list, any other iterable with an iterator (see `stream`).
 
+        A record, {"question": ..., "context": ...}, may stand for a text where a task reads more than one.
+
         A list, a pandas Series or a NumPy array is a sequence, and is checked completely before anything is computed.
         Raises DataError, naming the position, for what is not text and, with `strict` (None: as loaded), for a blank one.
         """
-        if isinstance(texts, str):
+        if isinstance(texts, str | Mapping):
             return self([texts], strict=strict)[0]
         if not is_sequence(texts):
             return self.stream(texts, strict)
@@ -221,6 +223,8 @@ class Predictor:
 
     def _cleaned(self, text: Any, place: str) -> Example | None:
         """Return a text's cleaned example, None if it is blank. Raises DataError, naming `place`, if it is not text."""
+        if isinstance(text, Mapping):
+            return self._cleaned_record(text, place)
         if not isinstance(text, str):
             raise DataError(f"{place}: {type(text).__name__} given, text wanted")
         try:
@@ -228,6 +232,15 @@ class Predictor:
         except UnicodeEncodeError as error:
             raise DataError(f"{place}: character {error.start + 1} is not UTF-8; correct the text") from None
         example = self.task.read_text(str(text))  # NumPy's str_ becomes a plain str
+        cleaned = self.task.cleaned(replace(example, place=place), self.cleaning)
+        return cleaned if any(part.strip() for part in cleaned.texts) else None
+
+    def _cleaned_record(self, values: Mapping[str, Any], place: str) -> Example | None:
+        """Return the cleaned example of a record, such as {"question": ..., "context": ...}; None if it is blank."""
+        try:
+            example = self.task.for_prediction(list(values)).read(values)
+        except DataError as error:
+            raise DataError(f"{place}: {error}") from None
         cleaned = self.task.cleaned(replace(example, place=place), self.cleaning)
         return cleaned if any(part.strip() for part in cleaned.texts) else None
 

@@ -93,9 +93,9 @@ class Task(ABC):
     transformers_class: ClassVar[str] = "AutoModelForSequenceClassification"
     """Transformers class whose head layers are trained; what is saved loads into it."""
     output_kind: ClassVar[OutputKind] = "other"
-    """first: outputs [G, ...] are `finish` of what the Transformers class's own head computes of each example's first row. Such a
-    model can be exported to ONNX. tokens: of every token (tasks/token_outputs.py). label: their softmax is besides the probability of one label among C, [G, C]; such a model can be
-    put to behaviour checks and explained by gradients."""
+    """What outputs [G, ...] are. first: `finish` of what the Transformers class's own head computes of each example's first row;
+    tokens: `collect` of what it computes of every token (tasks/token_outputs.py). Both can be exported to ONNX. label: as first,
+    and their softmax is the probability of one label among C, [G, C], so that behaviour checks can be run on the model."""
     finished: ClassVar[bool] = False
     """Whether `finish` changes anything. Where it does, the Transformers class alone does not give the task's outputs."""
     problem_type: ClassVar[str | None] = None

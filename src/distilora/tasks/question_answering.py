@@ -174,7 +174,7 @@ class QuestionAnswering(TokenTask):
         if target is not None:
             moved = (Truth(text, *alignment.in_cleaned(start, end)) for text, start, end in target)
             target = tuple(truth for truth in moved if truth.start < truth.end)
-        return replace(example, texts=texts, target=target, alignment=alignment)
+        return replace(example, texts=texts, target=target, origin=alignment)
 
     def aligned_to(
         self, source: Source, split: str, columns: SourceConfig, notes: list[str]
@@ -313,10 +313,10 @@ class QuestionAnswering(TokenTask):
             if best.margin > self.threshold or best.start == best.end:
                 answers.append({"answer": "", "start": -1, "end": -1, "score": best.p_nothing, "no_answer": share})
                 continue
-            start, end, text = best.start, best.end, example.texts[1]
-            if example.alignment is not None:
-                start, end = example.alignment.in_original(start, end)
-                text = example.alignment.original
+            start, end, text = best.start, best.end, example.texts[-1]
+            if example.origin is not None:
+                start, end = example.origin.in_original(start, end)
+                text = example.origin.original
             answers.append({"answer": text[start:end], "start": start, "end": end, "score": best.p, "no_answer": share})
         return answers
 
@@ -467,7 +467,7 @@ def _by_share(
 
 
 def _pairs(examples: Sequence[Example]) -> list[tuple[str, str]]:
-    return [(example.texts[0], example.texts[1]) for example in examples]
+    return [(example.texts[0], example.texts[-1]) for example in examples]
 
 
 def _goal(example: Example, encoded: Encoded) -> Goal:

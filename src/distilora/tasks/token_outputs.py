@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Places(NamedTuple):
-    """Tokens that a task reads, [n], with the example of each and its number within that: where its outputs go in [G, longest, D]."""
+    """Tokens that a task reads, [n], the example of each and its number there: its outputs go to [group, number]."""
 
     token: NDArray[np.int64]
     group: NDArray[np.int64]

@@ -2,8 +2,9 @@
 
     input_ids       int64 [batch, sequence]   from the folder's tokenizer.json, padded with any id
     attention_mask  int64 [batch, sequence]   1 where there is a token, 0 where there is padding
-    logits          fp32  [batch, labels]     or [batch, sequence, labels], of every token; outputs of the task; where nothing follows the Transformers class's head, already
-                                              divided by the temperature: of a classifier their softmax is calibrated
+    logits          fp32  [batch, labels], or [batch, sequence, labels] for a task that reads every token
+
+Where nothing follows the Transformers class's head, they are divided by the temperature: the softmax of a classifier is calibrated.
 
 Post-norm families (model/encoders/families.py) are written block by block, the last one for the first token alone, as in
 model/packed/attention.py; other families are traced through Transformers' own forward pass.
