@@ -69,7 +69,7 @@ def test_answers_move_with_cleaning_and_back() -> None:
 
 
 def test_the_loss_is_one_softmax_over_all_windows() -> None:
-    context = " ".join(PLAIN + ["superb"] + PLAIN)
+    context = " ".join([*PLAIN, "superb", *PLAIN])
     example = read(context, answers(("superb", context.index("superb"))))
     (goal,) = TASK.targets([example], tokenizer())
     assert len(goal.encoded.firsts) > 2
@@ -115,7 +115,7 @@ def test_the_threshold_is_that_of_the_best_f1() -> None:
 
 
 def test_a_context_in_windows_is_answered_once() -> None:
-    context = " ".join(PLAIN + ["superb"] + PLAIN)
+    context = " ".join([*PLAIN, "superb", *PLAIN])
     example = read(context)
     (goal,) = TASK.targets([example], tokenizer())
     logits = np.full((1, len(goal.encoded.window), 2), -5, np.float32)

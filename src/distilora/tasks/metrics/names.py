@@ -20,6 +20,13 @@ METRICS = {
     "micro_f1": ("Micro F1", "{:.2%}"),
     "mean_average_precision": ("Mean average precision", "{:.2%}"),
     "exact_match": ("Exact match", "{:.2%}"),
+    "f1": ("F1", "{:.2%}"),
+    "f1_answerable": ("F1 of the answerable questions", "{:.2%}"),
+    "no_answer_accuracy": ("Accuracy on the unanswerable questions", "{:.2%}"),
+    "rouge1": ("ROUGE-1", "{:.2%}"),
+    "rouge2": ("ROUGE-2", "{:.2%}"),
+    "rougeL": ("ROUGE-L", "{:.2%}"),
+    "rougeLsum": ("ROUGE-Lsum", "{:.2%}"),
     "hamming_loss": ("Hamming loss", "{:.4f}"),
 }
 LOWER_IS_BETTER = ("log_loss", "brier", "ece", "mae", "rmse", "hamming_loss")
