@@ -308,7 +308,7 @@ class Summarization(TokenTask):
         )
 
     def metrics(self, outputs: Outputs, targets: Sequence[Any], resamples: int = 0) -> dict[str, Any]:
-        """Compute ROUGE-1, 2, L and Lsum of the summaries, the best of the references for each."""
+        """Compute ROUGE-1, 2, L and Lsum of the summaries, against the reference with the best ROUGE-1."""
         return rouge_metrics(
             [self._rouge(logits, goal) for logits, goal in zip(outputs, targets, strict=True)], resamples
         )

@@ -1,7 +1,7 @@
 """ROUGE of summaries against references, by the rouge-score package; and the greedy choice of sentences that it is learnt from.
 
-rouge1, rouge2, rougeL and rougeLsum are F-measures with stemming; of several references each measure takes its best one, as
-SciTLDR's authors do (Cachola et al., Findings of EMNLP 2020). Newlines separate the sentences of a summary for rougeLsum.
+rouge1, rouge2, rougeL and rougeLsum are F-measures with stemming; of several references all of them are of the one with the best
+ROUGE-1, as SciTLDR's authors do (Cachola et al., Findings of EMNLP 2020). Newlines separate sentences for rougeLsum.
 
 The greedy oracle (Nallapati et al. 2017; Liu 2019) adds, one by one, the sentence that raises ROUGE-1 + ROUGE-2 of all that are
 chosen most, counted over the sets of their words and pairs, and stops where none does.
@@ -29,9 +29,10 @@ def _scorer() -> Any:
 
 
 def rouge(summary: str, references: Sequence[str]) -> dict[str, float]:
-    """Compute the four measures of a summary, each of its best reference. Raises MissingExtra without rouge-score."""
+    """Compute the four measures of a summary against its best reference. Raises MissingExtra without rouge-score."""
     scores = [_scorer().score(reference, summary) for reference in references]
-    return {name: max(float(score[name].fmeasure) for score in scores) for name in MEASURES}
+    best = max(scores, key=lambda score: score["rouge1"].fmeasure)
+    return {name: float(best[name].fmeasure) for name in MEASURES}
 
 
 def oracle(sentences: Sequence[str], reference: str, most: int = 5) -> list[int]:
