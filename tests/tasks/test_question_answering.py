@@ -167,3 +167,8 @@ def test_from_training_to_scoring(encoder: Path, tmp_path: Path, capsys: pytest.
     words = ["--question", rows[0]["question"], "--context", str(tmp_path / "context.txt")]
     assert main(["predict", run, *words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["answer"] == own[0]["answer"]
+    words = ["--question", rows[0]["question"], rows[0]["context"], "--json"]
+    assert main(["explain", run, *words]) == 0
+    assert len(json.loads(capsys.readouterr().out)["parts"]) == len(rows[0]["context"].split())
+    assert main(["explain", run, *words, "--method", "integrated-gradients"]) == 2
+    assert "leave-one-out" in capsys.readouterr().err

@@ -11,7 +11,7 @@ methods need the torch backend; only they import it.
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -125,7 +125,7 @@ class Explanation:
 
 def explain(
     predictor: Predictor,
-    text: str,
+    text: str | Mapping[str, Any],
     method: Method = "leave-one-out",
     level: Level = "word",
     label: str | None = None,
@@ -149,11 +149,17 @@ def explain(
     """
     check_choice(method, level, steps)
     example = predictor.example(text, "text 1")
-    if len(example.texts) != 1:
+    by_token = predictor.task.output_kind == "tokens"
+    if len(example.texts) != 1 and not by_token:
         raise DataError(
             f"explain: task {predictor.artifact.task['name']} reads a text in pieces; predict them one by one"
         )
-    spans = _spans(example.texts[0], level)
+    spans = _spans(example.texts[-1], level)
+    if by_token and method != "leave-one-out":
+        raise ConfigError(
+            f"explain.method: {method} explains answers to a whole text, which those of task {predictor.task.name} are not; use "
+            "leave-one-out"
+        )
     if method == "leave-one-out":
         explanation = _leave_one_out(predictor, example, level, label, spans)
     else:
@@ -194,15 +200,16 @@ def check_choice(method: str, level: str, steps: int | None) -> None:
 def _leave_one_out(
     predictor: Predictor, example: Example, level: Level, label: str | None, spans: Sequence[tuple[int, int]]
 ) -> Explanation:
-    (text,) = example.texts
+    *before, text = example.texts  # a question stays; words of its context are left out
     if len(spans) < 2:
         raise DataError(f"explain: one {level} cannot be left out of a text of fewer than two; give a longer text")
     (answer,) = predictor.answer([example])
     label, key = predictor.task.explained_answer(answer, label)
-    stretches = stretches_read(predictor.tokenizer.encode(text), text)
+    in_windows = predictor.task.output_kind == "tokens"  # of which nothing is cut
+    stretches = [(0, len(text))] if in_windows else stretches_read(predictor.tokenizer.encode(text), text)
     left_out = [span for span in spans if _is_read(span, stretches)]
     # Examples, not texts: the text is clean already, and cleaning it twice would turn &amp;lt; into a tag's <.
-    shorter = [Example((text[:start] + text[end:],)) for start, end in left_out]
+    shorter = [Example((*before, text[:start] + text[end:])) for start, end in left_out]
     value = float(answer[key])
     chunks = (shorter[at : at + STREAM] for at in range(0, len(shorter), STREAM))
     without = [float(answer[key]) for answers in predictor.answers(chunks) for answer in answers]
