@@ -50,8 +50,8 @@ def _print(described: dict[str, Any]) -> None:
     rows = [
         (
             "read",
-            f"{described['read']:,} records, {described['blank_skipped']:,} blank, {described['exact_copies_dropped']:,} exact copies "
-            f"dropped, {described['near_copies_kept_together']:,} pairs of near copies kept together",
+            f"{described['read']:,} records, {described['blank_skipped']:,} blank, "
+            f"{described['exact_copies_dropped']:,} exact copies dropped, {described['near_copies_kept_together']:,} pairs of near copies kept together",
         )
     ]
     for part in described["parts"]:

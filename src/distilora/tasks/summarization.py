@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor
 
-DOCUMENTS = ("sentences", "document", "article", "abstract", "text", "body", "review", "content")
+DOCUMENTS = ("sentences", "document", "source", "article", "abstract", "text", "body", "review", "content")
 SUMMARIES = ("summaries", "summary", "highlights", "target", "tldr")
 BATCH = 256  # documents per call of the tokenizer
 EXCERPT = 600  # characters of a document in the report
