@@ -51,7 +51,8 @@ def _print(described: dict[str, Any]) -> None:
         (
             "read",
             f"{described['read']:,} records, {described['blank_skipped']:,} blank, "
-            f"{described['exact_copies_dropped']:,} exact copies dropped, {described['near_copies_kept_together']:,} pairs of near copies kept together",
+            f"{described['exact_copies_dropped']:,} exact copies dropped, "
+            f"{described['near_copies_kept_together']:,} pairs of near copies kept together",
         )
     ]
     for part in described["parts"]:
