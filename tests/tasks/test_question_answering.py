@@ -48,10 +48,16 @@ def test_a_question_may_have_no_answer(value: Any) -> None:
     assert read(value=value).target == ()
 
 
-@pytest.mark.parametrize("value", [answers(("superb", 13)), {"text": ["a"]}, "{", [{"text": "superb"}], 7])
+@pytest.mark.parametrize(
+    "value", [answers(("the", 1)), answers(("boring", 4)), {"text": ["a"]}, "{", [{"text": "superb"}], 7]
+)
 def test_an_answer_that_is_not_there_is_refused(value: Any) -> None:
     with pytest.raises(DataError, match=r"data\.label_column: "):
         read(value=value)
+
+
+def test_an_offset_that_is_wrong_is_mended_where_only_one_can_be_right() -> None:
+    assert [tuple(truth) for truth in read(value=answers(("superb", 3))).target] == [("superb", 14, 20)]
 
 
 def test_answers_move_with_cleaning_and_back() -> None:

@@ -506,13 +506,21 @@ def _truths(value: Any, context: str, column: str) -> tuple[Truth, ...]:
         raise DataError(
             f"data.label_column: {column!r} holds {value!r:.60}; lists `text` and `answer_start` of equal length are wanted"
         ) from None
-    for truth in truths:
-        if context[truth.start : truth.end] != truth.text:
-            raise DataError(
-                f"data.label_column: the answer {truth.text!r:.60} does not stand at character {truth.start} of the context; "
-                "correct it"
-            )
-    return tuple(truth for truth in truths if truth.text.strip())
+    return tuple(_placed(truth, context) for truth in truths if truth.text.strip())
+
+
+def _placed(truth: Truth, context: str) -> Truth:
+    """Return an answer where it stands: at its offset, else where the context holds it once. Raises DataError elsewhere."""
+    if context[truth.start : truth.end] == truth.text:
+        return truth
+    start = context.find(truth.text)
+    if start < 0 or context.find(truth.text, start + 1) >= 0:
+        times = "nowhere" if start < 0 else "in several places"
+        raise DataError(
+            f"data.label_column: the answer {truth.text!r:.60} does not stand at character {truth.start} of the context, but "
+            f"{times}; correct it"
+        )
+    return Truth(truth.text, start, start + len(truth.text))
 
 
 def _never(split: Mapping[str, Any]) -> list[str]:
