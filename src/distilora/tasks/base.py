@@ -82,7 +82,7 @@ class Remeasured:
 
 
 class Task(ABC):
-    """Base class of tasks, with five abstract members; a subclass is final.
+    """Base class of tasks, with five abstract members.
 
     `settings` are JSON values, stored in the artifact. The constructor takes them as keywords and must accept whatever the
     property returned.
