@@ -149,7 +149,7 @@ def test_from_training_to_scoring(encoder: Path, tmp_path: Path, capsys: pytest.
     texts = [json.loads(line)["text"] for line in Path(test).read_text().splitlines()]
     own = load(run, "fp32")(texts)
     for text, answer in zip(texts, own, strict=True):
-        assert " ".join(text[start:end] for start, end in json.loads(answer["spans"])) == answer["summary"]
+        assert "\n".join(text[start:end] for start, end in json.loads(answer["spans"])) == answer["summary"]
     for form in ("merged", "onnx"):
         assert main(["export", run, "--to", form, "--output", f"{run}-{form}"]) == 0
         exported = load(f"{run}-{form}", "fp32")(texts)
@@ -158,3 +158,7 @@ def test_from_training_to_scoring(encoder: Path, tmp_path: Path, capsys: pytest.
     capsys.readouterr()
     assert main(["predict", run, texts[0], "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["summary"] == own[0]["summary"]
+    (tmp_path / "long.txt").write_text(texts[0])
+    assert main(["predict", run, "--input", str(tmp_path / "long.txt")]) == 0
+    places, sentence = capsys.readouterr().out.strip().split("  ", 1)
+    assert texts[0][slice(*map(int, places.split("-")))] == sentence

@@ -74,6 +74,8 @@ def _predict(args: Namespace) -> int:
             shown = {"question": record["question"], **answer}
             print(json.dumps(shown, ensure_ascii=False) if args.json else answer_line(answer))
         return 0
+    if predictor.task.reads_documents and args.input and not args.output:
+        args.texts = [_context(args.input)]
     if args.texts:
         texts = args.texts[: args.limit]
         for text, answer in zip(texts, predictor(texts, strict=args.strict), strict=True):
@@ -119,7 +121,7 @@ def _settle(args: Namespace) -> None:
         raise ConfigError(f"--json: given with --output-format {args.output_format}; give one of them")
     if args.json and args.input:
         args.output = "-"
-    if args.input not in (None, "-") and not args.output:
+    if args.input not in (None, "-") and not args.output and not args.input.endswith(".txt"):
         raise ConfigError("predict: --input and --output go together; give both (--output - is standard output)")
     if args.output_format and args.output != "-":
         raise ConfigError("--output-format: goes with --output -; a file's name tells its format")
@@ -130,12 +132,12 @@ def _settle(args: Namespace) -> None:
 
 
 def _context(name: str) -> str:
-    """Read the context of --question. Raises ConfigError if it cannot be read."""
+    """Read a text file, or standard input. Raises ConfigError if it cannot be read."""
     try:
         return sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise ConfigError(f"--context: {name} cannot be read ({reason}); give a text file") from None
+        raise ConfigError(f"{name}: cannot be read ({reason}); give a text file in UTF-8") from None
 
 
 def _is_piped() -> bool:
@@ -170,6 +172,9 @@ def answer_line(answer: dict[str, Any]) -> str:
     """Format an answer for the terminal: its label, and the probability of each; a blank text has none."""
     if all(part is None for part in answer.values()):
         return "(blank: no answer)"
+    if "spans" in answer:
+        places, sentences = json.loads(answer["spans"]), answer["summary"].split("\n")
+        return "\n".join(f"{start}-{end}  {text}" for (start, end), text in zip(places, sentences, strict=True))
     shares = sorted(((p, n[2:]) for n, p in answer.items() if n.startswith("p_")), reverse=True)
     if "label" in answer or "labels" in answer:
         line = f"{answer.get('label', answer.get('labels')) or '(no label)'}  "

@@ -88,6 +88,7 @@ def _print_summary(config: "RunConfig", summary: dict[str, Any]) -> None:
     """Print the test metrics and costs of a finished run, and the commands to continue with."""
     from distilora.cli.console import print_evaluation
     from distilora.runs.outcome import memory_rows
+    from distilora.tasks.registry import find_task
 
     folder, test = config.output, summary["evaluations"][0]
     costs, parameters = summary["costs"], summary["parameters"]
@@ -104,7 +105,7 @@ def _print_summary(config: "RunConfig", summary: dict[str, Any]) -> None:
         print(f"note: {note}")
     print(f"\nThe report: {folder}/report.html\nNext:")
     folder = shlex.quote(folder)
-    print(f'  distilora predict {folder} "A slow start, but the last hour is superb."')
+    print(f"  distilora predict {folder} {find_task(summary['task']).example}")
     print(f"  distilora predict {folder} --input reviews.csv --output scored.parquet")
     print(f"  distilora evaluate {folder} --data.path DIR_OR_FILE --data.split test")
     form = "merged" if config.lexicon == "none" else "onnx-int8"  # which has room for the n-gram expert

@@ -29,7 +29,7 @@ _TEMPLATE = """---
 
 With distilora:
 
-    distilora predict {run} "A text to judge."
+    distilora predict {run} {example}
 {plain}
 ## Training
 
@@ -137,6 +137,7 @@ def model_card(
         figures="\n\n".join([*_verdict(splits[0]), _table(splits), *_views(splits), *task.card(splits)]),
         notes="\n".join(f"- {note}" for note in notes),
         run=run,
+        example=task.example,
         plain=plain,
         source=data["source"],
         train=data["train"],

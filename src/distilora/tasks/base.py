@@ -104,6 +104,10 @@ class Task(ABC):
     """Hub's `pipeline_tag` of such a model, for the model card."""
     calibrated: ClassVar[bool] = False
     """Whether outputs are logits that a temperature fitted on validation may divide (`fit_temperature`)."""
+    example: ClassVar[str] = '"A slow start, but the last hour is superb."'
+    """What `distilora predict RUN` can be tried with, as words on a command line."""
+    reads_documents: ClassVar[bool] = False
+    """Whether a .txt file is one text, not one a line."""
     headlines: ClassVar[tuple[str, ...]] = ()
     """Metrics that the terminal shows; () for all of them."""
     outputs: int

@@ -90,6 +90,7 @@ class QuestionAnswering(TokenTask):
     name = "question_answering"
     outputs = 2
     pipeline_tag = "question-answering"
+    example = '--question "How is the ending?" --context review.txt'
     headlines = ("f1", "exact_match", "f1_answerable")
 
     def __init__(
@@ -134,7 +135,7 @@ class QuestionAnswering(TokenTask):
         first = next(iter(source.records(config.train_split, "data.train_split")), None)
         if first is None:
             raise DataError(f"data.train_split: {source.name} {config.train_split} has no records; give another")
-        question = find_column(first.values, None, QUESTIONS, "data.question_column")
+        question = _question(first.values)
         context = find_column(
             [name for name in first.values if name != question], config.text_column, CONTEXTS, "data.text_column"
         )
@@ -184,9 +185,7 @@ class QuestionAnswering(TokenTask):
         if first is None:
             raise DataError(f"data.path: {source.name} {split} has no records; give another split")
         names = list(map(str, first.values))
-        question = find_column(
-            names, self.question_column if self.question_column in names else None, QUESTIONS, "data.path"
-        )
+        question = self.question_column if self.question_column in names else _question(names)
         known = self.context_column if self.context_column in names else None
         context = find_column(names, columns.text_column or known, CONTEXTS, "data.text_column")
         known = self.answers_column if self.answers_column in names else None
@@ -197,9 +196,7 @@ class QuestionAnswering(TokenTask):
     def for_prediction(self, columns: Collection[str], text_column: str | None = None) -> Task:
         """Adapt the task to records without answers; `text_column` is that of the context."""
         names = list(map(str, columns))
-        question = find_column(
-            names, self.question_column if self.question_column in names else None, QUESTIONS, "input"
-        )
+        question = self.question_column if self.question_column in names else _question(names)
         known = text_column or (self.context_column if self.context_column in names else None)
         return self._with(
             question_column=question,
@@ -464,6 +461,16 @@ def _by_share(
     values = np.concatenate([[0.0], np.cumsum(answered - unanswered)]) + unanswered.sum()
     places = np.unique(np.linspace(0, len(order), 101).round().astype(int))
     return {"share": (places / len(order)).tolist(), "f1": (values[places] / len(order)).tolist()}
+
+
+def _question(columns: Collection[str]) -> str:
+    """Find the question's column by a usual name. Raises DataError without one."""
+    found = next((column for column in map(str, columns) if column.lower().strip() in QUESTIONS), None)
+    if found is None:
+        raise DataError(
+            f"question: no column called {' or '.join(QUESTIONS)} (columns: {', '.join(map(str, columns))}); rename the question's"
+        )
+    return found
 
 
 def _pairs(examples: Sequence[Example]) -> list[tuple[str, str]]:

@@ -62,6 +62,8 @@ class Summarization(TokenTask):
     name = "summarization"
     outputs = 1
     pipeline_tag = "summarization"
+    example = "--input long_review.txt"
+    reads_documents = True
     headlines = ("rouge1", "rouge2", "rougeL")
 
     def __init__(
@@ -283,14 +285,14 @@ class Summarization(TokenTask):
         return sorted(chosen)
 
     def decode(self, outputs: Outputs, examples: Sequence[Example], tokenizer: "Tokenizer") -> list[dict[str, Any]]:
-        """Decode logits into `summary`, its sentences' numbers from 0, `sentences`, and their `spans`, both lists in JSON."""
+        """Decode logits into `summary`, a sentence a line, their numbers from 0, `sentences`, and `spans`, both lists in JSON."""
         answers = []
         for logits, example in zip(outputs, examples, strict=True):
             chosen = self.choose(logits, example.texts)
             spans = example.origin or _joined(example.texts)
             answers.append(
                 {
-                    "summary": " ".join(example.texts[number] for number in chosen),
+                    "summary": "\n".join(example.texts[number] for number in chosen),
                     "sentences": json.dumps(chosen),
                     "spans": json.dumps([list(spans[number]) for number in chosen]),
                 }

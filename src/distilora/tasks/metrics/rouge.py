@@ -9,7 +9,7 @@ chosen most, counted over the sets of their words and pairs, and stops where non
 
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -30,6 +30,11 @@ def _scorer() -> Any:
 
 def rouge(summary: str, references: Sequence[str]) -> dict[str, float]:
     """Compute the four measures of a summary against its best reference. Raises MissingExtra without rouge-score."""
+    return dict(_rouge(summary, tuple(references)))
+
+
+@lru_cache(maxsize=10_000)  # a split is measured whole and in slices
+def _rouge(summary: str, references: tuple[str, ...]) -> dict[str, float]:
     scores = [_scorer().score(reference, summary) for reference in references]
     best = max(scores, key=lambda score: score["rouge1"].fmeasure)
     return {name: float(best[name].fmeasure) for name in MEASURES}
