@@ -137,33 +137,31 @@ class Summarization(TokenTask):
         return self._document(text)
 
     def _document(self, value: Any) -> Example:
-        """Return a document's sentences with their spans as `origin`."""
+        """Return a text as it is, or a list of sentences with their spans as `origin`."""
         if isinstance(value, str) and value.lstrip().startswith("["):
             with suppress(ValueError):  # else a text that begins with a bracket
                 value = json.loads(value)
         if value is None or isinstance(value, str):
-            text = value or ""
-            starts = sentence_starts(text)
-            spans = list(zip(starts, [*starts[1:], len(text)], strict=True))
-            return Example(tuple(text[start:end] for start, end in spans), origin=tuple(spans))
+            return Example((value or "",))
         if not isinstance(value, list | tuple) or not all(isinstance(sentence, str) for sentence in value):
             raise DataError(
                 f"data.text_column: {self.document_column!r} holds {type(value).__name__}; a text or a list of sentences is wanted"
             )
-        ends = np.cumsum([len(sentence) + 1 for sentence in value]).tolist()
-        return Example(
-            tuple(value), origin=tuple((end - 1 - len(s), end - 1) for s, end in zip(value, ends, strict=True))
-        )
+        return Example(tuple(value), origin=_joined(value))
 
     def cleaned(self, example: Example, cleaning: Cleaning) -> Example:
-        """Clean the sentences, drop blank ones, and narrow their spans to what is left of them."""
+        """Clean the text and cut it into sentences, or clean those that are given; keep their spans, and drop blank ones."""
         texts, spans = [], []
-        for sentence, (start, _) in zip(example.texts, example.origin or _joined(example.texts), strict=True):
-            aligned = align(sentence, cleaning)
-            if aligned.text.strip():
-                first, last = aligned.in_original(0, len(aligned.text))
-                texts.append(aligned.text)
-                spans.append((start + first, start + last))
+        for part, (start, _) in zip(example.texts, example.origin or ((0, 0),), strict=True):
+            aligned = align(part, cleaning)
+            cuts = sentence_starts(aligned.text) if example.origin is None else [0]
+            for first, last in zip(cuts, [*cuts[1:], len(aligned.text)], strict=True):
+                sentence = aligned.text[first:last].strip()
+                if sentence:
+                    begin = first + aligned.text[first:last].index(sentence)
+                    own = aligned.in_original(begin, begin + len(sentence))
+                    texts.append(sentence)
+                    spans.append((start + own[0], start + own[1]))
         return replace(example, texts=tuple(texts or [""]), origin=tuple(spans or [(0, 0)]))
 
     def aligned_to(
@@ -289,7 +287,7 @@ class Summarization(TokenTask):
         answers = []
         for logits, example in zip(outputs, examples, strict=True):
             chosen = self.choose(logits, example.texts)
-            spans = example.origin or _joined(example.texts)
+            spans = example.origin or _joined(example.texts)  # without cleaning, as in a check
             answers.append(
                 {
                     "summary": "\n".join(example.texts[number] for number in chosen),
