@@ -52,7 +52,7 @@ def test_it_begins_where_the_former_run_ended(tmp_path: Path, finished: Path, en
     data = other_labels(tmp_path / "data.csv", {"pos": "pos", "neg": "neg"}, 200)
     config = tiny_config(tmp_path / "run", data, encoder, training__epochs=1, training__learning_rate=1e-9)
     summary = train(dataclasses.replace(config, init_from=str(finished)))
-    assert summary["evaluations"][0]["metrics"]["accuracy"]["value"] > 0.9
+    assert summary["evaluations"][0]["metrics"]["accuracy"]["value"] > 0.8
     assert summary["init_from"]["labels_kept"] == ["neg", "pos"]
 
 

@@ -70,7 +70,7 @@ def _print(described: dict[str, Any]) -> None:
             )
     print_table(f"{described['source']}: task {described['task']['name']}", rows)
     if described["odd"]:
-        print(f"\n{len(described['odd']):,} training texts look odd, such as:")
+        print(f"\n{len(described['odd']):,} texts look odd, such as:")
         for row in described["odd"][:SHOWN]:
             print(f"  {row['place']}: {row['what']}: {row['text']}")
     for note in described["notes"]:

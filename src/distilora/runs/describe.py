@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distilora.config.schema import RunConfig
-from distilora.data.examples import Examples
+from distilora.data.examples import Example
 from distilora.data.oddities import find_oddities
 from distilora.data.parts import read_parts
 from distilora.errors import EncoderError
@@ -32,6 +32,7 @@ def describe(config: RunConfig) -> dict[str, Any]:
     parts = read_parts(data, task)
     task = task.learnt_from(parts.train)
     labelled = [parts.train, *([parts.spare] if len(parts.spare) else []), parts.validation]
+    items = [item for part in labelled for item in part.items]
     summary = parts.summary
     return {
         "source": summary["source"],
@@ -42,11 +43,11 @@ def describe(config: RunConfig) -> dict[str, Any]:
         "near_copies_kept_together": summary["near_copies_kept_together"],
         "test_split": summary["test_split"],
         "parts": [{"part": part.split, "examples": len(part), "classes": task.counts(part)} for part in labelled],
-        "words": _quantiles([sum(len(text.split()) for text in item.texts) for item in parts.train.items]),
-        "tokens": _tokens(config, task, parts.train),
+        "words": _quantiles([sum(len(text.split()) for text in item.texts) for item in items]),
+        "tokens": _tokens(config, task, items),
         "odd": [
-            {"place": parts.train.items[i].place, "what": what, "text": " ".join(parts.train.items[i].texts)[:EXCERPT]}
-            for i, what in find_oddities([" ".join(item.texts) for item in parts.train.items])
+            {"place": items[i].place, "what": what, "text": " ".join(items[i].texts)[:EXCERPT]}
+            for i, what in find_oddities([" ".join(item.texts) for item in items])
         ],
         "notes": [*parts.notes, *imbalance(task.counts(parts.train))],
     }
@@ -67,14 +68,14 @@ def imbalance(counts: dict[str, int]) -> list[str]:
     ]
 
 
-def _tokens(config: RunConfig, task: Task, train: Examples) -> dict[str, Any] | None:
-    """Count the tokens of the training texts as the encoder would read them; None where it is not at hand."""
+def _tokens(config: RunConfig, task: Task, items: Sequence[Example]) -> dict[str, Any] | None:
+    """Count the tokens of the texts as the encoder would read them; None where it is not at hand."""
     try:
         tokenizer = load_tokenizer(find_encoder(config.encoder.name, config.encoder.revision))
     except EncoderError:
         return None
     tokenizer.no_truncation()
-    lengths = task.tokenise(tokenizer, train.items, "tokenising").rows.group_lengths
+    lengths = task.tokenise(tokenizer, items, "tokenising").rows.group_lengths
     return {**_quantiles(lengths.tolist()), "longer": int((lengths > config.data.max_length).sum())}
 
 

@@ -206,10 +206,6 @@ class Classification(TextTask):
         """Tell which answers are correct, [N]."""
         return np.asarray(self.chosen(softmax(outputs)) == np.asarray(targets, np.int64))
 
-    def agreement(self, ours: Outputs, theirs: Outputs) -> float | None:
-        """Compute the share of examples with the same answer."""
-        return float(np.mean(self.chosen(softmax(ours)) == self.chosen(softmax(theirs))))
-
     def decode(self, outputs: Outputs, examples: Sequence[Example], tokenizer: "Tokenizer") -> list[dict[str, Any]]:
         """Decode logits into `label`, `score` (its probability) and `p_LABEL` for every label."""
         probabilities = softmax(outputs)

@@ -76,6 +76,10 @@ class Ordinal(Classification):
         """Choose the median class, [N]."""
         return np.asarray((np.cumsum(probabilities, axis=1) < 0.5 - 1e-9).sum(axis=1).clip(max=self.outputs - 1))
 
+    def agreement(self, ours: Outputs, theirs: Outputs) -> float | None:
+        """Compute the share of examples with the same answer."""
+        return float(np.mean(self.chosen(softmax(ours)) == self.chosen(softmax(theirs))))
+
     def metrics(self, outputs: Outputs, targets: Sequence[Any], resamples: int = 0) -> dict[str, Any]:
         """Compute those of a classification, the mean absolute error in classes, and quadratic kappa (metrics/ordinal.py)."""
         measured = super().metrics(outputs, targets, resamples)
