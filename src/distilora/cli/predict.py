@@ -69,8 +69,8 @@ def _predict(args: Namespace) -> int:
     )  # fmt: skip
     if args.question:
         context = _context(args.context)
-        records = [{"question": question, "context": context} for question in args.question]
-        for record, answer in zip(records, predictor(records, strict=True), strict=True):
+        asked = [{"question": question, "context": context} for question in args.question]
+        for record, answer in zip(asked, predictor(asked, strict=True), strict=True):
             shown = {"question": record["question"], **answer}
             print(json.dumps(shown, ensure_ascii=False) if args.json else answer_line(answer))
         return 0

@@ -5,7 +5,7 @@ Where no label is the same, as after intermediate training on another task, the 
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from distilora.artifact.format import Artifact, read_artifact
 from distilora.config.schema import RunConfig
@@ -13,7 +13,7 @@ from distilora.data.examples import Examples
 from distilora.data.overlap import seen_among, seen_file
 from distilora.errors import ConfigError, DistiloraError
 from distilora.model.adapters.methods import METHODS
-from distilora.model.adapters.saved import SAVED_FORMS
+from distilora.model.adapters.saved import SAVED_FORMS, Saved
 from distilora.model.encoders.find import Encoder, same_encoder
 from distilora.progress import say
 
@@ -79,7 +79,7 @@ def start_from(network: "Network", artifact: Artifact) -> dict[str, Any]:
     run = artifact.folder.parent.name
     return {
         "run": run,
-        "weights_sha256": artifact.files[SAVED_FORMS[artifact.weights].file],
+        "weights_sha256": artifact.files[SAVED_FORMS[cast(Saved, artifact.weights)].file],
         "labels_kept": kept,
         "labels_new": fresh,
     }

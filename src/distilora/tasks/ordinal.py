@@ -47,7 +47,7 @@ class Ordinal(Classification):
         Raises DataError if the order of the labels is not known and `data.labels` does not give it.
         """
         task = super().from_source(config, source)
-        declared = config.labels is not None or source.label_names.get(task.label_column) is not None
+        declared = config.labels is not None or task.label_column in source.label_names
         if declared or len(task.labels) == 2 or len(task._numbers) == len(task.labels):
             return task
         order = graded_order(task.labels)

@@ -48,7 +48,7 @@ class TextTask(Task):
 
     def value_in(self, values: Mapping[str, Any]) -> Any:
         """Return a record's target as it is written. Raises DataError without the column."""
-        if self.label_column not in values:
+        if self.label_column is None or self.label_column not in values:
             raise DataError(
                 f"data.label_column: no column {self.label_column!r} (columns: {', '.join(map(str, values))}); name one"
             )

@@ -52,12 +52,13 @@ def balance_of(targets: Sequence[int], classes: int, config: TrainingConfig) -> 
     """Make the balance that the settings ask for; targets are class numbers of the training examples, [G]."""
     indices = np.asarray(targets, np.int64)
     counts = np.bincount(indices, minlength=classes)
-    weights = shift = None
+    weights: NDArray[np.float32] | None = None
+    shift: NDArray[np.float32] | None = None
     if config.class_weights != "none":
         present = np.maximum(counts, 1)
         of_class = 1 / present if config.class_weights == "balanced" else (1 - BETA) / (1 - BETA**present)
-        weights = of_class[indices]
-        weights = (weights / weights.mean()).astype(np.float32)
+        of_example = of_class[indices]
+        weights = (of_example / of_example.mean()).astype(np.float32)
     if config.logit_adjustment:
         shares = np.maximum(counts, 0.5) / len(indices)
         shift = (config.logit_adjustment * np.log(shares)).astype(np.float32)

@@ -125,7 +125,8 @@ class _BlockGraph(nn.Module):
 
 def _of_tokens(architecture: Architecture, model: Any, states: Tensor) -> Tensor:
     """Apply the head to every token: [batch, sequence, D] -> [batch, sequence, outputs]."""
-    return architecture.head(model, states.flatten(0, 1)).unflatten(0, states.shape[:2])
+    logits = architecture.head(model, states.flatten(0, 1))
+    return logits.view(*states.shape[:2], logits.shape[1])
 
 
 class _Block(nn.Module):

@@ -129,6 +129,5 @@ def _mean_of_defined(values: Values) -> Values:
     """Compute the mean over labels, [R], of those that are defined; NaN without any."""
     defined = ~np.isnan(values)
     number = defined.sum(axis=0)
-    return np.divide(
-        np.where(defined, values, 0).sum(axis=0), number, out=np.full(values.shape[1], np.nan), where=number > 0
-    )
+    total = np.where(defined, values, 0).sum(axis=0)
+    return np.asarray(np.divide(total, number, out=np.full(values.shape[1], np.nan), where=number > 0))
