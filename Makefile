@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: setup train test test-slow check check-format check-lint check-types check-claims format bench-main bench-first-answer bench-qlora bench-kill-resume bench-notebook bench-speed bench-inference bench-score-memory bench-audit bench-curve bench-imdb docs clean
+.PHONY: setup train test test-slow check check-format check-lint check-types check-claims format bench-main bench-first-answer bench-qlora bench-kill-resume bench-notebook bench-speed bench-inference bench-score-memory bench-audit bench-curve bench-imdb bench-tasks docs clean
 
 setup: $(VENV)/.check
 
@@ -84,6 +84,10 @@ bench-curve: $(VENV)/.test
 # three seeds of an hour each; IMDB_DATA names a folder with splits train, test and unsupervised, else the Hub's
 bench-imdb: $(VENV)/.test
 	$(BIN)/python -m bench.imdb $(ARGS)
+
+# TASKS_DATA names a folder with imdb, sst5, subjqa, xquad_en and scitldr, as parquet files
+bench-tasks: $(VENV)/.test
+	$(BIN)/python -m bench.tasks $(ARGS)
 
 # the reference page from the config classes, then the site in site/, warnings as errors
 docs: $(VENV)/.docs

@@ -33,7 +33,7 @@ WITHOUT_TORCH = ("errors", "progress", "version", "hardware", "signals", "fresh_
                  "tasks", "lexicon", "artifact", "inference", "scoring", "cli", "__init__")  # fmt: skip
 WITH_TORCH = ("inference/backends/torch_backend.py",)  # the one module of these rooms that may import it
 TORCH = ("torch", "transformers", "peft", "accelerate", "safetensors.torch")
-IN_A_TASK = ("head", "loss", "explained")  # methods of a task that run where torch is
+IN_A_TASK = ("finish", "head", "loss", "explained")  # methods of a task that run where torch is
 
 
 def room(module: str) -> str:

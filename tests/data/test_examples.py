@@ -1,6 +1,7 @@
 """Records become examples: read by the task, cleaned, blank ones skipped and counted."""
 
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ TASK = Classification(["neg", "pos"], "text", "label")
 def from_rows(rows: Iterable[dict[str, Any]], **settings: Any) -> Examples:
     records = (Record(f"f.csv: row {n}", row) for n, row in enumerate(rows, 1))
     options: dict[str, Any] = {"split": "train", "strict": False, **settings}
-    return read_examples(records, TASK.read, cleaning("html").clean, **options)
+    return read_examples(records, TASK, cleaning("html"), **options)
 
 
 def test_read_cleaned_and_placed() -> None:
@@ -49,9 +50,8 @@ def test_a_blank_text_is_skipped_and_counted(blank: str | None, capsys: pytest.C
 
 
 def test_one_part_with_words_is_enough() -> None:
-    examples = read_examples(
-        [Record("r", {})], lambda _: Example(("", "words")), cleaning("none").clean, "train", strict=True
-    )
+    task = SimpleNamespace(read=lambda _: Example(("", "words")), cleaned=lambda example, _: example)
+    examples = read_examples([Record("r", {})], task, cleaning("none"), "train", strict=True)
     assert examples.items[0].texts == ("", "words")
 
 

@@ -1,7 +1,6 @@
 """Words left out: the one that decides weighs most, places are the text's own, what cannot be explained is refused."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ import distilora
 from distilora.errors import ConfigError, DataError
 from distilora.explanation.explain import Weight, _spans, explain
 from distilora.inference.predictor import Predictor, load
+from distilora.tasks.base import Task
 
 METHODS = ("leave-one-out", "integrated-gradients", "gradient-x-input")
 
@@ -78,7 +78,7 @@ def test_two_labels_are_each_other_s_opposite(predictor: Predictor) -> None:
 
 
 def test_places_index_the_cleaned_text(counting: Predictor) -> None:
-    text = counting.clean("  The süße film,<br />was\u00a0was\nsuperb!  ")
+    text = counting.cleaning.clean("  The süße film,<br />was\u00a0was\nsuperb!  ")
     weights = leave_one_out(counting, "  The süße film,<br />was\u00a0was\nsuperb!  ")
     assert [weight.word for weight in weights] == ["The", "süße", "film,", "was", "was", "superb!"]
     assert all(text[weight.start : weight.end] == weight.word for weight in weights)
@@ -190,7 +190,9 @@ def test_what_cannot_be_explained(predictor: Predictor, monkeypatch: pytest.Monk
     ):
         with pytest.raises(ConfigError, match=f"^{said}"):
             explain(predictor, "superb film", **choice)
-    monkeypatch.setattr(predictor, "task", SimpleNamespace(output_kind="other"))
+    monkeypatch.setattr(
+        predictor.task, "explained_answer", lambda answer, label: Task.explained_answer(predictor.task, {}, label)
+    )
     with pytest.raises(DataError, match=r"^explain: task classification gives no probability of a label; give a run"):
         leave_one_out(predictor, "superb film")
 

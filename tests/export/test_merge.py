@@ -305,7 +305,7 @@ def test_export(runs: dict[str, Path], tmp_path: Path, capsys: Captured) -> None
     parity = read_artifact(output).parity
     assert out[0] == f"{output}: {parity['held_out']}, 40 texts"
     assert out[1].split()[:2] == ["torch", "fp32"]
-    assert "100.00% of the labels as in fp32" in out[1]
+    assert "100.00% of the answers as in fp32" in out[1]
     assert sum("(default)" in line for line in out) == 1
     assert out[-1].startswith(f"{output}: loads with distilora, and with Transformers")
     assert main(["predict", str(output), "superb"]) == 0

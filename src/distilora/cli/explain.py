@@ -21,6 +21,7 @@ def explain_command(words: Sequence[str]) -> int:
     parser.add_argument("--output", metavar="FILE", help=".html or .json; written whole or not at all")
     parser.add_argument("--overwrite", action="store_true", help="replace the output file")
     parser.add_argument("--json", action="store_true", help="print JSON, with all words")
+    parser.add_argument("--question", metavar="TEXT", help="the question, of which TEXT is the context")
     add_loading(parser)
     args = parser.parse_intermixed_args(words)
     text, *more = args.texts
@@ -48,12 +49,12 @@ def _explain(args: Namespace, text: str) -> int:
     predictor = load(
         args.run, args.precision, args.device, args.encoder, args.base, backend=args.backend, lexicon=args.lexicon
     )
-    explanation = explain(predictor, text, args.method, args.level, args.label, args.steps)
+    record = text if args.question is None else {"question": args.question, "context": text}
+    explanation = explain(predictor, record, args.method, args.level, args.label, args.steps)
     if args.output:
         write_explanation(explanation, args.output)
         cut = f", {explanation.cut:,} of them cut off unread" if explanation.cut else ""
-        label = f"{explanation.label} {explanation.probability:.1%}"
-        print(f"{args.output}: {label}, {len(explanation.parts):,} {args.level}s{cut}")
+        print(f"{args.output}: {explanation.answered}, {len(explanation.parts):,} {args.level}s{cut}")
         return 0
     print(json.dumps(explanation.record(), ensure_ascii=False) if args.json else table(explanation))
     return 0

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from distilora.cli.arguments import Parser, add_run, require_train_extra
+from distilora.tasks.metrics.names import metric_text
+from distilora.tasks.registry import restore
 
 LOADERS = {
     "merged": "distilora, and with Transformers: from_pretrained, pipeline(..., truncation=True)",
@@ -12,6 +14,7 @@ LOADERS = {
     "onnx-int8": "distilora, and with ONNX Runtime: input_ids, attention_mask -> logits",
     "transformersjs": "distilora, and with Transformers.js: pipeline('text-classification', DIR, {dtype: 'q8'})",
 }
+FINISHED = "distilora; Transformers' from_pretrained loads it, too, but its logits are not yet the answers of this task"
 
 
 def export_command(words: Sequence[str]) -> int:
@@ -41,18 +44,20 @@ def export_command(words: Sequence[str]) -> int:
         f"{args.output}: {artifact.parity['held_out']}, {artifact.parity['texts']:,} texts",
         _parity_rows(artifact.parity),
     )
-    print(f"\n{args.output}: loads with {LOADERS[args.to]}")
+    task = restore(artifact.task["name"], artifact.task["settings"])
+    print(f"\n{args.output}: loads with {FINISHED if args.to == 'merged' and task.finished else LOADERS[args.to]}")
     return 0
 
 
 def _parity_rows(parity: dict[str, Any]) -> list[tuple[str, str]]:
     """List the candidates of an export as pairs (name, its speed and its agreement with fp32)."""
-    rows = []
+    rows, metric = [], parity["metric"]
     for name, candidate in parity["candidates"].items():
         agreement = candidate["agreement"]
         row = f"{candidate['texts_per_s']:,.1f} texts/s"
-        row += "" if agreement is None else f", {agreement:.2%} of the labels as in fp32"
-        row += f", {parity['metric']} {candidate[parity['metric']]:.2%} (fp32 {parity['fp32']:.2%})"
+        row += "" if agreement is None else f", {agreement:.2%} of the answers as in fp32"
+        ours, original = (metric_text(metric, {"value": value}) for value in (candidate[metric], parity["fp32"]))
+        row += f", {metric} {ours} (fp32 {original})"
         row += "" if candidate["passed"] else ": does not pass"
         rows.append((f"{name} (default)" if name == parity["default"] else name, row))
     return rows

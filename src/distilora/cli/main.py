@@ -17,6 +17,7 @@ from distilora.version import __version__
 
 COMMANDS = (
     "train",
+    "data",
     "baseline",
     "curve",
     "audit",
@@ -36,6 +37,9 @@ commands:
   train [RECIPE.yaml] [--STAGE.FIELD VALUE ...] [--overwrite]   train, evaluate, report into a run's folder
   train --resume RUN                                            go on with a run that was stopped
   train ... --dry-run                                           check everything, say what would be trained and for how long
+  train ... --task TASK                                         classification, ordinal, regression, multilabel, question_answering,
+                                                                summarization
+  data [RECIPE.yaml] [--data.FIELD VALUE ...]                   what a run would train on: classes, lengths, what is odd
   baseline [RECIPE.yaml] [--data.FIELD VALUE ...]               what n-gram models reach on these data, in seconds
   curve [RECIPE.yaml] [--sizes 100,300,1000] --output DIR       which method for how many labels; whether more would help
   audit DATA [--output DIR]                                     labels that look wrong, copies, leaks, blank and odd rows
@@ -45,6 +49,7 @@ commands:
   compare RUN RUN ... [--split SPLIT] [--output FILE.html]      paired differences of runs on the same examples
   predict RUN TEXT [TEXT ...] [--json]                          answer texts
   predict RUN --input FILE --output FILE                        answer a csv, jsonl, parquet, xlsx ... file; - is a pipe
+  predict RUN --question TEXT --context FILE                    answer a question from a text
   predict RUN [--json] < FILE                                   answer a text a line
   explain RUN TEXT [--method METHOD] [--output FILE.html]       which words, or sentences, an answer comes from
   score RUN INPUT --output DIR                                  answer tables of any size, resumably, on one machine or many

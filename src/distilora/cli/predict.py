@@ -39,6 +39,10 @@ def predict_command(words: Sequence[str]) -> int:
     parser.add_argument(
         "--output-format", choices=["csv", "tsv", "jsonl"], help="format of standard output (default: jsonl)"
     )
+    parser.add_argument(
+        "--question", metavar="TEXT", action="append", help="question to answer from the --context; repeatable"
+    )
+    parser.add_argument("--context", metavar="FILE", help="text file that holds the answer; - is standard input")
     parser.add_argument("--overwrite", action="store_true", help="replace the output file")
     parser.add_argument("--text-column", metavar="NAME", help="column of the text (default: found by its name)")
     parser.add_argument(
@@ -63,6 +67,15 @@ def _predict(args: Namespace) -> int:
         args.run, args.precision, args.device, args.encoder, args.base, args.abstain_below, args.backend,
         lexicon=args.lexicon, abstain_error=args.abstain_error,
     )  # fmt: skip
+    if args.question:
+        context = _context(args.context)
+        asked = [{"question": question, "context": context} for question in args.question]
+        for record, answer in zip(asked, predictor(asked, strict=True), strict=True):
+            shown = {"question": record["question"], **answer}
+            print(json.dumps(shown, ensure_ascii=False) if args.json else answer_line(answer))
+        return 0
+    if predictor.task.reads_documents and args.input and not args.output:
+        args.texts = [_context(args.input)]
     if args.texts:
         texts = args.texts[: args.limit]
         for text, answer in zip(texts, predictor(texts, strict=args.strict), strict=True):
@@ -89,6 +102,13 @@ def _predict(args: Namespace) -> int:
 
 def _settle(args: Namespace) -> None:
     """Settle where texts come from and answers go. Raises ConfigError if arguments contradict each other."""
+    if bool(args.question) != bool(args.context):
+        given, missing = ("--question", "--context FILE") if args.question else ("--context", "--question TEXT")
+        raise ConfigError(f"{given}: given without {missing}; give both")
+    if args.question:
+        if args.texts or args.input or args.output:
+            raise ConfigError("--question: goes with --context alone; a table of questions is an --input")
+        return
     if not args.texts and args.input is None and _is_piped():
         args.input = "-"
     if bool(args.texts) == bool(args.input):
@@ -101,7 +121,7 @@ def _settle(args: Namespace) -> None:
         raise ConfigError(f"--json: given with --output-format {args.output_format}; give one of them")
     if args.json and args.input:
         args.output = "-"
-    if args.input not in (None, "-") and not args.output:
+    if args.input not in (None, "-") and not args.output and not args.input.endswith(".txt"):
         raise ConfigError("predict: --input and --output go together; give both (--output - is standard output)")
     if args.output_format and args.output != "-":
         raise ConfigError("--output-format: goes with --output -; a file's name tells its format")
@@ -109,6 +129,15 @@ def _settle(args: Namespace) -> None:
         args.separator = separator_from(args.separator, "--separator")
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit: {args.limit} given, at least 1 wanted")
+
+
+def _context(name: str) -> str:
+    """Read a text file, or standard input. Raises ConfigError if it cannot be read."""
+    try:
+        return sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise ConfigError(f"{name}: cannot be read ({reason}); give a text file in UTF-8") from None
 
 
 def _is_piped() -> bool:
@@ -143,10 +172,16 @@ def answer_line(answer: dict[str, Any]) -> str:
     """Format an answer for the terminal: its label, and the probability of each; a blank text has none."""
     if all(part is None for part in answer.values()):
         return "(blank: no answer)"
-    if "label" not in answer:
-        return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in answer.items())
+    if "spans" in answer:
+        places, sentences = json.loads(answer["spans"]), answer["summary"].split("\n")
+        return "\n".join(f"{start}-{end}  {text}" for (start, end), text in zip(places, sentences, strict=True))
     shares = sorted(((p, n[2:]) for n, p in answer.items() if n.startswith("p_")), reverse=True)
-    line = f"{answer['label']}  " + "  ".join(f"{name} {p:.1%}" for p, name in shares[:MOST_SHOWN])
+    if "label" in answer or "labels" in answer:
+        line = f"{answer.get('label', answer.get('labels')) or '(no label)'}  "
+    else:
+        parts = {k: v for k, v in answer.items() if not k.startswith("p_") and k not in ("truncated", "abstain")}
+        line = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in parts.items())
+    line += "  ".join(f"{name} {p:.1%}" for p, name in shares[:MOST_SHOWN])
     line += f"  and {len(shares) - MOST_SHOWN:,} more" if len(shares) > MOST_SHOWN else ""
     line += "  (abstains)" if answer["abstain"] else ""
     return line + ("  (longer than the model reads: cut)" if answer["truncated"] else "")

@@ -1,5 +1,6 @@
 """The command `distilora train`: trains from a recipe and settings, or resumes a run, and prints where its results are."""
 
+import re
 import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,7 @@ def _new(words: list[str]) -> "RunConfig":
     from distilora.runs.resolve import check_given
 
     recipe = {}
+    words = [re.sub(r"^--init-from(?==|$)", "--init_from", word) for word in words]
     if words and not words[0].startswith("-"):
         recipe = read_recipe(words[0])
         words = words[1:]
@@ -86,6 +88,7 @@ def _print_summary(config: "RunConfig", summary: dict[str, Any]) -> None:
     """Print the test metrics and costs of a finished run, and the commands to continue with."""
     from distilora.cli.console import print_evaluation
     from distilora.runs.outcome import memory_rows
+    from distilora.tasks.registry import find_task
 
     folder, test = config.output, summary["evaluations"][0]
     costs, parameters = summary["costs"], summary["parameters"]
@@ -102,7 +105,7 @@ def _print_summary(config: "RunConfig", summary: dict[str, Any]) -> None:
         print(f"note: {note}")
     print(f"\nThe report: {folder}/report.html\nNext:")
     folder = shlex.quote(folder)
-    print(f'  distilora predict {folder} "A slow start, but the last hour is superb."')
+    print(f"  distilora predict {folder} {find_task(summary['task']).example}")
     print(f"  distilora predict {folder} --input reviews.csv --output scored.parquet")
     print(f"  distilora evaluate {folder} --data.path DIR_OR_FILE --data.split test")
     form = "merged" if config.lexicon == "none" else "onnx-int8"  # which has room for the n-gram expert

@@ -70,6 +70,8 @@ class DataConfig:
     """Column of the text; null: found by name (text, review, sentence, ...)."""
     label_column: str | None = None
     """Column of the label; null: found by name (label, sentiment, class, ...)."""
+    label_columns: tuple[str, ...] | None = None
+    """Columns of 0 and 1, one for each label (task multilabel); null: the labels are in `label_column`."""
     separator: str | None = None
     """Separator of the cells of csv and tsv files, such as ';' or tab; null: detected (comma, semicolon, tab, bar)."""
     group_column: str | None = None
@@ -192,6 +194,14 @@ class TrainingConfig:
     expert_targets: float = 0.0
     """Share of the n-gram expert's probabilities in the targets of training; the rest is the label. Those of a text come
     from an expert that was fitted without it (out of fold), so that they tell how clear a case it is."""
+    class_weights: Literal["none", "balanced", "effective"] = "none"
+    """Weights of the classes in the loss: balanced, the inverse of how often a class occurs, or effective, by its effective number
+    of examples (Cui et al. 2019), which is milder."""
+    sampling: Literal["uniform", "balanced"] = "uniform"
+    """Examples of an epoch: every one once, or balanced, as many of each class: those of rare classes several times."""
+    logit_adjustment: float = 0.0
+    """Share t of t log(share of the class) that is added to the logits in training (Menon et al. 2021), so that rare classes are
+    answered more often; 0: none, 1 is usual."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """Decay of the learning rate after the warm-up."""
     max_grad_norm: float = 1.0
@@ -232,6 +242,12 @@ class TrainingConfig:
             _check(rate is None or rate < 1e30, f"training.{name}", rate, "far below 1 (0.0005 is usual for LoRA)")
         _check(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or more")
         _check(0 <= self.expert_targets <= 1, "training.expert_targets", self.expert_targets, "a share from 0 to 1")
+        _check(
+            0 <= self.logit_adjustment < 1e3,
+            "training.logit_adjustment",
+            self.logit_adjustment,
+            "0 or more, 1 is usual",
+        )
         _check(0 <= self.warmup <= 1, "training.warmup", self.warmup, "a share from 0 to 1")
         _check(self.dropout is None or 0 <= self.dropout < 1, "training.dropout", self.dropout,
                "a share from 0 to below 1, or null")  # fmt: skip
@@ -291,6 +307,9 @@ class RunConfig:
     """N-gram expert whose logits are added to the encoder's, by weights fitted on validation; nbsvm: a linear model of
     words, pairs and triples, fitted in seconds on every labelled example that the other parts leave, those beyond
     `data.train_size` included."""
+    init_from: str | None = None
+    """Finished run whose adapter and head training starts from, on the same encoder; labels may be new, gone or in another order.
+    null: from the encoder alone. --init-from RUN for short."""
     data: DataConfig = field(default_factory=DataConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)

@@ -6,7 +6,7 @@ raises its version. A step takes time linear in the text's length, whatever the 
 
 import html
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from distilora.errors import ArtifactError
@@ -21,33 +21,40 @@ _TAGS = (
 _MARKUP = re.compile(
     rf"<!--|</?(?:{_TAGS})(?:\s+[a-z:-]+\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'<>]+))*\s*/?>", re.IGNORECASE
 )
-_LONG_REFERENCE = re.compile(r"&#([0-9]{10,})")
-_SPACE = re.compile(r"\s+")
+LONG_REFERENCE = re.compile(r"&#([0-9]{10,})")
+SPACE = re.compile(r"\s+")
 
 
 def _html(text: str) -> str:
-    return _SPACE.sub(" ", html.unescape(_LONG_REFERENCE.sub(_shortened, _without_markup(text)))).strip()
+    return SPACE.sub(" ", html.unescape(LONG_REFERENCE.sub(shortened, _without_markup(text)))).strip()
 
 
 def _without_markup(text: str) -> str:
     """Replace each tag and each closed comment by a space."""
     pieces: list[str] = []
-    copied = position = 0
+    copied = 0
+    for start, end in markup(text):
+        pieces.append(text[copied:start])
+        copied = end
+    return " ".join([*pieces, text[copied:]])
+
+
+def markup(text: str) -> Iterator[tuple[int, int]]:
+    """Yield start and end of each tag and each closed comment."""
+    position = 0
     closed = True  # after an unclosed comment, none is closed
-    while markup := _MARKUP.search(text, position):
-        position = markup.end()
-        if markup[0] == "<!--":
+    while found := _MARKUP.search(text, position):
+        position = found.end()
+        if found[0] == "<!--":
             end = text.find("-->", position) if closed else -1
             closed = end >= 0
             if not closed:
                 continue
             position = end + len("-->")
-        pieces.append(text[copied : markup.start()])
-        copied = position
-    return " ".join([*pieces, text[copied:]])
+        yield found.start(), position
 
 
-def _shortened(reference: re.Match[str]) -> str:
+def shortened(reference: re.Match[str]) -> str:
     """Shorten a reference to a number that Python converts (4,300 digits at most); it means the same character, or still none."""
     return "&#" + (reference[1].lstrip("0")[:8] or "0")
 

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from distilora.config.schema import DataConfig
+from distilora.data.cleaning import Cleaning
 from distilora.data.sources import Source
 from distilora.errors import DataError
 from distilora.files.tables import Record
@@ -24,6 +25,7 @@ class Example:
     group: Hashable = None  # value of data.group_column
     digest: str = ""  # `text_digest` of the texts before cleaning
     order: float | None = None  # value of data.order_column
+    origin: Any = None  # what a task needs to place its answer in the texts as they were given
 
 
 @dataclass
@@ -53,6 +55,10 @@ class Reader(Protocol):
 
     def read(self, values: Mapping[str, Any]) -> Example:
         """Make an example of a record's values."""
+        ...
+
+    def cleaned(self, example: Example, cleaning: Cleaning) -> Example:
+        """Clean the texts of an example."""
         ...
 
     def records(
@@ -85,15 +91,15 @@ def text_digest(texts: Sequence[str]) -> str:
 
 def read_examples(
     records: Iterable[Record],
-    read: Callable[[Any], Example],
-    clean: Callable[[str], str],
+    task: Reader,
+    cleaning: Cleaning,
     split: str,
     strict: bool,
     columns: DataConfig | None = None,
 ) -> Examples:
     """Read, clean and check all records of a split; `columns` names those of its groups and order, if it is to be divided.
 
-    `read` is a task's; its DataError is prefixed with the record's place. A record whose texts are all null or blank is
+    A DataError of the task is prefixed with the record's place. A record whose texts are all null or blank is
     skipped and counted, or a DataError under `strict`. Raises DataError if no example is left.
     """
     examples = Examples(split)
@@ -101,12 +107,12 @@ def read_examples(
         for record in records:
             bar.add(1)
             try:
-                example = read(record.values)
+                example = task.read(record.values)
                 group, order = (None, None) if columns is None else group_and_order(record.values, columns)
             except DataError as error:
                 raise DataError(f"{record.place}: {error}") from None
-            texts = tuple(clean(text) for text in example.texts)
-            if not any(text.strip() for text in texts):
+            cleaned = task.cleaned(example, cleaning)
+            if not any(text.strip() for text in cleaned.texts):
                 if strict:
                     raise DataError(
                         f"{record.place}: the text is blank; fill it, or drop --data.strict to skip such rows"
@@ -114,9 +120,7 @@ def read_examples(
                 examples.skipped += 1
                 continue
             digest = text_digest(example.texts)
-            examples.items.append(
-                replace(example, texts=texts, place=record.place, group=group, order=order, digest=digest)
-            )
+            examples.items.append(replace(cleaned, place=record.place, group=group, order=order, digest=digest))
     if not examples.items:
         raise DataError(f"{split}: no example with a text; check data.text_column")
     if examples.skipped:

@@ -116,7 +116,7 @@ class _SplitReader:
         """Read a split as the part `name` (None: the split's own name); `field` names it in errors."""
         training = self.config if source is self.source else None
         records = self.task.records(source, split, field, self.notes, training)
-        return read_examples(records, self.task.read, self.cleaning.clean, name or split, self.config.strict, columns)
+        return read_examples(records, self.task, self.cleaning, name or split, self.config.strict, columns)
 
 
 class _Pool:

@@ -128,7 +128,7 @@ def _read_texts(
 ) -> Examples:
     reader = _reader(source, split, setting, task)
     try:
-        return read_examples(reader.records(source, split, setting, []), reader.read, cleaning.clean, name, strict)
+        return read_examples(reader.records(source, split, setting, []), reader, cleaning, name, strict)
     except DataError as error:
         raise _naming(setting, error) from None
 

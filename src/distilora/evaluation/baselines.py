@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from distilora.data.examples import Example, Examples
 from distilora.errors import MissingExtra
-from distilora.evaluation.views import hits, points
+from distilora.evaluation.views import points
 from distilora.lexicon.nbsvm import as_logits, count_ngrams, fit_nbsvm
 from distilora.progress import say
 from distilora.tasks.base import Task
@@ -103,7 +103,7 @@ def beside_baselines(
     its own, paired, with McNemar's test.
     """
     texts = [text_of(example) for example in examples.items]
-    correct = hits(outputs, targets)
+    correct = task.hits(outputs, targets)
     rows = []
     for baseline in baselines:
         started = time.monotonic()
@@ -116,7 +116,7 @@ def beside_baselines(
             "fitted_on": baseline.fitted_on,
             "seconds": round(baseline.seconds + time.monotonic() - started, 2),
         }
-        of_baseline = hits(logits, targets)
+        of_baseline = task.hits(logits, targets)
         row["difference"] = paired_difference(correct, of_baseline, resamples)
         row["mcnemar"] = mcnemar(correct, of_baseline)
         rows.append(row)

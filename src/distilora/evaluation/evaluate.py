@@ -55,7 +55,7 @@ def evaluate(run: str | Path, config: MeasureConfig) -> tuple[dict[str, Any], Pa
     )
     notes = [source.note] if source.note else []
     task, records = predictor.task.aligned_to(source, split, config.data, notes)
-    examples = read_examples(records, task.read, predictor.clean, name, config.data.strict)
+    examples = read_examples(records, task, predictor.cleaning, name, config.data.strict)
     precision = predictor.backend.precision
     digest = examples_digest(examples, task.target_name)
     identity = evaluation_identity(artifact, config, source.name, name, digest, precision)

@@ -29,7 +29,7 @@ _TEMPLATE = """---
 
 With distilora:
 
-    distilora predict {run} "A text to judge."
+    distilora predict {run} {example}
 {plain}
 ## Training
 
@@ -122,7 +122,7 @@ def model_card(
             snippet=snippet,
             otherwise=_OTHERWISE.format(max_length=artifact.max_length) if truncation_side == "middle" else "",
         )
-        if task.output_kind == "label"
+        if task.output_kind == "label" and not task.finished
         else ""
     )
     if artifact.lexicon:
@@ -137,6 +137,7 @@ def model_card(
         figures="\n\n".join([*_verdict(splits[0]), _table(splits), *_views(splits), *task.card(splits)]),
         notes="\n".join(f"- {note}" for note in notes),
         run=run,
+        example=task.example,
         plain=plain,
         source=data["source"],
         train=data["train"],

@@ -40,6 +40,8 @@ def draw(picture: showing.Picture) -> Picture:
         return Picture(picture.caption, _curves(picture))
     if isinstance(picture, showing.Coverage):
         return Picture(picture.caption, _coverage(picture))
+    if isinstance(picture, showing.Points):
+        return Picture(picture.caption, _points(picture))
     return Picture(picture.caption, _histogram(picture))
 
 
@@ -176,6 +178,15 @@ def _coverage(picture: showing.Coverage) -> str:
         xlim=(0, 1.02),
         ylim=(low - 0.05 * (1 - low) - 0.005, 1.005),
     )
+    return _svg(figure)
+
+
+def _points(picture: showing.Points) -> str:
+    figure, axes = _figure()
+    ends = [min(*picture.x, *picture.y), max(*picture.x, *picture.y)]
+    axes.plot(ends, ends, color=SOFT, linewidth=1, zorder=0)
+    axes.scatter(picture.x, picture.y, s=8, color=ACCENT, alpha=0.4, linewidths=0)
+    axes.set(xlabel=picture.x_name, ylabel=picture.y_name)
     return _svg(figure)
 
 

@@ -6,9 +6,6 @@ Each view has figures of its own, under its own name, calibrated by itself; none
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from distilora.data.examples import Examples
 from distilora.inference.calibrate import Calibrator, Outputs
 from distilora.tasks.base import Task
@@ -52,17 +49,12 @@ def measure_views(
         metrics[name] = task.metrics(view, targets, resamples)
         metrics[name].pop("figures", None)
     gain = {}
-    correct = hits(combined, targets)
+    correct = task.hits(combined, targets)
     for name in metrics:
         if name != "combined":
-            of_view = hits(views[name], targets)
+            of_view = task.hits(views[name], targets)
             gain[name] = {**paired_difference(correct, of_view, resamples), "mcnemar": mcnemar(correct, of_view)}
     return {"metrics": metrics, "gain": gain}
-
-
-def hits(logits: Outputs, targets: Sequence[int]) -> NDArray[np.bool_]:
-    """Tell which examples have the highest of their logits [N, C] in the class of their target, [N]."""
-    return np.asarray(logits.argmax(axis=1) == np.asarray(targets, np.int64))
 
 
 def views_table(views: Mapping[str, Any]) -> Table:

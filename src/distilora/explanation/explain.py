@@ -11,7 +11,7 @@ methods need the torch backend; only they import it.
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -70,7 +70,7 @@ class Explanation:
     level: Level
     label: str
     probability: float
-    """The label's calibrated probability."""
+    """The label's calibrated probability, or the value of a task that predicts a number."""
     parts: tuple[Weight, ...]
     """Words or sentences in the order of the text."""
     steps: int | None = None
@@ -84,10 +84,20 @@ class Explanation:
     ngrams: tuple[NgramWeight, ...] | None = None
     """N-grams of the expert, heaviest first: their exact contributions, of the whole text; None for a model without expert."""
 
+    numeric: bool = False
+    """Whether a number is explained, instead of a label; `label` is then its name."""
+
     @property
     def measure(self) -> str:
-        """The quantity that weights are differences of: 'probability' or 'log-odds'."""
+        """The quantity that weights are differences of: 'probability' or 'log-odds', or the name of a number."""
+        if self.numeric:
+            return self.label
         return "probability" if self.method == "leave-one-out" else "log-odds"
+
+    @property
+    def answered(self) -> str:
+        """The answer that is explained, as 'pos 97.1%' or 'value 7.31'."""
+        return f"{self.label} {self.probability:.4g}" if self.numeric else f"{self.label} {self.probability:.1%}"
 
     @property
     def cut(self) -> int:
@@ -101,7 +111,7 @@ class Explanation:
             "method": self.method,
             "level": self.level,
             "label": self.label,
-            "probability": self.probability,
+            self.label if self.numeric else "probability": self.probability,
             "measure": self.measure,
             "steps": self.steps,
             "difference": self.difference,
@@ -115,7 +125,7 @@ class Explanation:
 
 def explain(
     predictor: Predictor,
-    text: str,
+    text: str | Mapping[str, Any],
     method: Method = "leave-one-out",
     level: Level = "word",
     label: str | None = None,
@@ -138,19 +148,18 @@ def explain(
     other thread may use the predictor.
     """
     check_choice(method, level, steps)
-    if predictor.task.output_kind != "label":
-        raise DataError(
-            f"explain: task {predictor.artifact.task['name']} gives no probability of a label; give a run whose answers have one"
-        )
     example = predictor.example(text, "text 1")
-    if len(example.texts) != 1:
+    by_token = predictor.task.output_kind == "tokens"
+    if len(example.texts) != 1 and not by_token:
         raise DataError(
             f"explain: task {predictor.artifact.task['name']} reads a text in pieces; predict them one by one"
         )
-    labels = predictor.task.labels
-    if label is not None and label not in labels:
-        raise DataError(f"explain.label: there is no label {label!r}; there are {', '.join(labels)}")
-    spans = _spans(example.texts[0], level)
+    spans = _spans(example.texts[-1], level)
+    if by_token and method != "leave-one-out":
+        raise ConfigError(
+            f"explain.method: {method} explains answers to a whole text, which those of task {predictor.task.name} are not; use "
+            "leave-one-out"
+        )
     if method == "leave-one-out":
         explanation = _leave_one_out(predictor, example, level, label, spans)
     else:
@@ -191,21 +200,22 @@ def check_choice(method: str, level: str, steps: int | None) -> None:
 def _leave_one_out(
     predictor: Predictor, example: Example, level: Level, label: str | None, spans: Sequence[tuple[int, int]]
 ) -> Explanation:
-    (text,) = example.texts
+    *before, text = example.texts  # a question stays; words of its context are left out
     if len(spans) < 2:
         raise DataError(f"explain: one {level} cannot be left out of a text of fewer than two; give a longer text")
     (answer,) = predictor.answer([example])
-    label = label or str(answer["label"])
-    stretches = stretches_read(predictor.tokenizer.encode(text), text)
+    label, key = predictor.task.explained_answer(answer, label)
+    in_windows = predictor.task.output_kind == "tokens"  # of which nothing is cut
+    stretches = [(0, len(text))] if in_windows else stretches_read(predictor.tokenizer.encode(text), text)
     left_out = [span for span in spans if _is_read(span, stretches)]
     # Examples, not texts: the text is clean already, and cleaning it twice would turn &amp;lt; into a tag's <.
-    shorter = [Example((text[:start] + text[end:],)) for start, end in left_out]
-    probability = float(answer[f"p_{label}"])
+    shorter = [Example((*before, text[:start] + text[end:])) for start, end in left_out]
+    value = float(answer[key])
     chunks = (shorter[at : at + STREAM] for at in range(0, len(shorter), STREAM))
-    without = [float(answer[f"p_{label}"]) for answers in predictor.answers(chunks) for answer in answers]
-    weights = dict(zip(left_out, (probability - reduced for reduced in without), strict=True))
+    without = [float(answer[key]) for answers in predictor.answers(chunks) for answer in answers]
+    weights = dict(zip(left_out, (value - reduced for reduced in without), strict=True))
     parts = tuple(Weight(text[start:end], start, end, weights.get((start, end))) for start, end in spans)
-    return Explanation(text, "leave-one-out", level, label, probability, parts)
+    return Explanation(text, "leave-one-out", level, label, value, parts, numeric=_numeric(predictor))
 
 
 def _gradients(
@@ -220,18 +230,16 @@ def _gradients(
     steps = None if method == "gradient-x-input" else steps or STEPS[backend.precision]
     special = np.asarray(encoding.special_tokens_mask, bool)
     expert = predictor.calibrate.expert
-    if expert is not None and label is None:  # the combined answer's, which may not be the encoder's
-        label = str(predictor.answer([example])[0]["label"])
+    label, key = predictor.task.explained_answer(predictor.answer([example])[0], label)
     # of the encoder's part in the combined logits, if there is an expert
     temperature = predictor.artifact.temperature if expert is None else 1 / max(expert.weights.encoder, 1e-6)
     attribution = attribute(
-        backend.network, rows_of([[encoding.ids]]), special, None if label is None else predictor.task.labels.index(label),
+        backend.network, rows_of([[encoding.ids]]), special, 0 if _numeric(predictor) else predictor.task.labels.index(label),
         temperature, steps, backend.token_budget, backend.precision,
     )  # fmt: skip
     (answer,) = predictor.task.decode(
         predictor.calibrate(attribution.logits, [example]), [example], predictor.tokenizer
     )
-    label = predictor.task.labels[attribution.label]
     stretches = stretches_read(encoding, text)
     starts, weights = [start for start, _ in spans], [0.0] * len(spans)
     for (_, end), value, is_special in zip(encoding.offsets, attribution.tokens.tolist(), special, strict=True):
@@ -242,9 +250,14 @@ def _gradients(
         for (start, end), weight in zip(spans, weights, strict=True)
     )
     return Explanation(
-        text, method, level, label, float(answer[f"p_{label}"]), parts, steps, attribution.difference,
+        text, method, level, label, float(answer[key]), parts, steps, attribution.difference,
         math.fsum(attribution.tokens[special]), abs(math.fsum(attribution.tokens) - attribution.difference),
+        numeric=_numeric(predictor),
     )  # fmt: skip
+
+
+def _numeric(predictor: Predictor) -> bool:
+    return not predictor.task.labels
 
 
 def _torch_backend(predictor: Predictor, method: Method) -> Any:

@@ -29,7 +29,6 @@ from distilora.model.precision import computing_in
 class Attribution(NamedTuple):
     """Attribution of a label's log-odds to the T tokens of a text."""
 
-    label: int
     logits: NDArray[np.float32]  # [1, C], before the temperature
     tokens: NDArray[np.float64]  # [T]
     difference: float  # log-odds of the text minus those of the baseline
@@ -39,13 +38,13 @@ def attribute(
     network: Network,
     rows: Rows,
     special: NDArray[np.bool_],
-    label: int | None,
+    label: int,
     temperature: float,
     steps: int | None,
     token_budget: int,
     precision: str = "fp32",
 ) -> Attribution:
-    """Attribute the log-odds of a label (None: the predicted one) to the tokens of one text.
+    """Attribute the log-odds of a label, or what else the task explains, to the tokens of one text.
 
     Args:
         rows: one row, T tokens.
@@ -62,7 +61,6 @@ def attribute(
     with torch.inference_mode(False), _frozen(network), computing_in(precision, network.device):
         with torch.no_grad():
             logits, embedded = network.through_embeddings(rows)
-            chosen = int(logits[0].argmax()) if label is None else label
             if steps is None:
                 baseline = torch.zeros_like(embedded)
                 at_baseline, _ = network.through_embeddings(rows, baseline)
@@ -73,7 +71,7 @@ def attribute(
         def explained(points: Tensor) -> Tensor:
             """Compute f at embeddings [N, T, E]: [N]."""
             outputs, _ = network.through_embeddings(rows.take([0] * len(points)), points.flatten(0, 1))
-            return _explained(network, outputs, chosen, temperature)
+            return _explained(network, outputs, label, temperature)
 
         inputs = embedded[None].float().requires_grad_()  # bf16 would round the intermediate points and their sum
         if steps is None:
@@ -83,11 +81,11 @@ def attribute(
             attributions = IntegratedGradients(explained).attribute(
                 inputs, baseline[None].float(), n_steps=steps, internal_batch_size=batch_size
             )
-        log_odds = _explained(network, torch.cat((logits, at_baseline)).cpu().double(), chosen, temperature)
+        log_odds = _explained(network, torch.cat((logits, at_baseline)).cpu().double(), label, temperature)
     tokens = attributions[0].detach().cpu().double().sum(1)
     if not torch.isfinite(tokens).all() or not torch.isfinite(log_odds).all():
         raise ArtifactError("explain: a gradient is not finite; the weights are not usable, train them again")
-    return Attribution(chosen, logits.float().cpu().numpy(), tokens.numpy(), float(log_odds[0] - log_odds[1]))
+    return Attribution(logits.float().cpu().numpy(), tokens.numpy(), float(log_odds[0] - log_odds[1]))
 
 
 def _explained(network: Network, outputs: Tensor, label: int, temperature: float) -> Tensor:

@@ -113,15 +113,19 @@ def heaviest(explanation: Explanation) -> list[Weight]:
 
 
 def _title(explanation: Explanation) -> str:
-    return f"{explanation.label} {explanation.probability:.1%}, by {explanation.method}"
+    return f"{explanation.answered}, by {explanation.method}"
 
 
 def _caveats(explanation: Explanation) -> list[str]:
     """Explain in sentences what the weights mean."""
     level, label = explanation.level, explanation.label
+    whole = "value" if explanation.numeric else "log-odds"
+    differ = "differs" if explanation.numeric else "differ"
     if explanation.completeness_error is None:
-        sentences = [f"A weight is what the probability of {label} loses without the {level}."]
-        if all(abs(part.weight or 0.0) < NOTHING for part in explanation.parts):
+        sentences = [
+            f"A weight is what the {explanation.measure}{'' if explanation.numeric else f' of {label}'} loses without the {level}."
+        ]
+        if not explanation.numeric and all(abs(part.weight or 0.0) < NOTHING for part in explanation.parts):
             sentences.append(
                 f"The answer is so sure that no single {level} changes it. Its log-odds do change: --method integrated-gradients "
                 "explains them (with PyTorch and distilora[explain])."
@@ -129,8 +133,8 @@ def _caveats(explanation: Explanation) -> list[str]:
     else:
         points = f", {explanation.steps} steps" if explanation.steps else ""
         sentences = [
-            f"A weight is the {level}'s contribution to the log-odds of {label}.",
-            f"The log-odds differ from the baseline's by {explanation.difference:+.3f}{points}; "
+            f"A weight is the {level}'s contribution to the {whole}{'' if explanation.numeric else f' of {label}'}.",
+            f"The {whole} {differ} from the baseline's by {explanation.difference:+.3f}{points}; "
             f"completeness error {explanation.completeness_error:.3f}.",
         ]
         if explanation.ngrams is not None:

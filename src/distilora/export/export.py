@@ -27,7 +27,7 @@ from distilora.artifact.scores import SCORES, pack_scores, read_scores
 from distilora.artifact.tokenizer import open_tokenizer
 from distilora.data.overlap import SEEN, seen_file
 from distilora.errors import OutputError
-from distilora.export.merge import check_agreement, merged_network, write_transformers
+from distilora.export.merge import check_agreement, divisor, merged_network, write_transformers
 from distilora.export.parity import HeldOut, gate, read_held_out
 from distilora.export.preflight import Form, check_export
 from distilora.export.roundtrip import verify
@@ -119,18 +119,19 @@ def _export(
     merged = merged_network(artifact, encoder)
     original = TorchBackend(open_network(artifact, "fp32", CPU, encoder), "fp32", artifact.token_budget)
     unmerged_outputs = run_rows(check_rows, original) / np.float32(artifact.temperature)
+    temperature = artifact.temperature / divisor(artifact)  # of the export
     merged_outputs = run_rows(check_rows, TorchBackend(merged, "fp32", artifact.token_budget))
-    check_agreement(unmerged_outputs, merged_outputs)
+    check_agreement(unmerged_outputs, merged_outputs / np.float32(temperature))
     expert = _carried(artifact, to)
     texts = read_held_out(artifact, task, held_out)
     rows = task.tokenise(tokenizer, texts.examples.items).rows
     outputs = run_rows(rows, original, label="parity: the fp32 original", lanes=True) / np.float32(artifact.temperature)
     del original  # frees its memory
     if to == "merged":
-        candidates = _write_merged(artifact, task, merged, plain, encoder)
+        candidates = _write_merged(artifact, task, merged, plain, encoder, temperature)
     else:
         calibration = task.tokenise(tokenizer, texts.calibration).rows
-        candidates = _write_onnx(artifact, to, merged, plain, encoder, calibration)
+        candidates = _write_onnx(artifact, to, merged, plain, encoder, calibration, temperature)
     targets = task.targets(texts.examples.items, tokenizer)
     calibrate = Calibrator(1.0, expert)  # the outputs are divided by the temperature by now
     parity, answered = gate(
@@ -145,9 +146,13 @@ def _export(
         say(f"warning: {parity['default']} does not pass the parity gate; written because of --accept-loss")
     precision = parity["default"].split()[1]
     backend = candidates[parity["default"]][0]()
+    lexicon: dict[str, Any] = {}
+    if expert is not None:
+        weights = dataclasses.replace(expert.weights, encoder=expert.weights.encoder / temperature)
+        lexicon = {**artifact.lexicon, "weights": vars(weights)}
     exported = dataclasses.replace(
         artifact, weights="merged" if to == "merged" else "onnx", precision=precision, quantisation=None, agreement={},
-        parity=parity, temperature=1.0, lexicon={} if expert is None else {**artifact.lexicon, "weights": vars(expert.weights)},
+        parity=parity, temperature=temperature, lexicon=lexicon,
         token_budget=artifact.token_budget, schema=Artifact.schema, distilora=__version__,
     )  # fmt: skip
     exported_check = Check(
@@ -205,7 +210,9 @@ def _scores(
     return scores
 
 
-def _write_merged(artifact: Artifact, task: Task, merged: Network, plain: Path, encoder: str | None) -> Candidates:
+def _write_merged(
+    artifact: Artifact, task: Task, merged: Network, plain: Path, encoder: str | None, temperature: float
+) -> Candidates:
     write_transformers(merged.model, artifact, plain, _special(artifact, encoder))
 
     def opener(precision: Any) -> Callable[[], Backend]:
@@ -214,11 +221,17 @@ def _write_merged(artifact: Artifact, task: Task, merged: Network, plain: Path, 
         )
 
     native = pick_precision("auto", CPU)
-    return {f"torch {precision}": (opener(precision), 1.0) for precision in dict.fromkeys(["fp32", native])}
+    return {f"torch {precision}": (opener(precision), temperature) for precision in dict.fromkeys(["fp32", native])}
 
 
 def _write_onnx(
-    artifact: Artifact, to: Form, merged: Network, plain: Path, encoder: str | None, calibration: Any
+    artifact: Artifact,
+    to: Form,
+    merged: Network,
+    plain: Path,
+    encoder: str | None,
+    calibration: Any,
+    temperature: float,
 ) -> Candidates:
     from distilora.export.onnx.attention import fuse_attention
     from distilora.export.onnx.graph import write_onnx
@@ -250,7 +263,7 @@ def _write_onnx(
     def opener(precision: Any) -> Callable[[], Backend]:
         return lambda: OnnxBackend(unchecked, precision)
 
-    return {f"onnx {precision}": (opener(precision), 1.0) for precision in precisions}
+    return {f"onnx {precision}": (opener(precision), temperature) for precision in precisions}
 
 
 def _special(artifact: Artifact, encoder: str | None) -> dict[str, str]:

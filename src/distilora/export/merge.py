@@ -27,15 +27,21 @@ TOLERANCE = 1e-4  # relative to the largest fp32 output: leaves room for sums in
 
 
 def merged_network(artifact: Artifact, encoder: str | None = None) -> Network:
-    """Open the artifact's network in fp32 on the CPU, with adapters merged and outputs divided by the temperature.
+    """Open the artifact's network in fp32 on the CPU, with adapters merged and the last layer divided by `divisor`.
 
     Raises ArtifactError if merged weights are not finite.
     """
     cpu = torch.device("cpu")
     network = open_network(artifact, "fp32", cpu, encoder, "widened" if artifact.quantisation else "auto")
     model, family = merge(network), network.architecture
-    _divide_last_layer(model, family, artifact.temperature)
-    return Network(model, family, restore(artifact.task["name"], artifact.task["settings"])).eval()
+    _divide_last_layer(model, family, divisor(artifact))
+    return Network(model, family, network.task).eval()
+
+
+def divisor(artifact: Artifact) -> float:
+    """Return what the last layer is divided by: the temperature, or 1 for a task that computes more of what comes out of it."""
+    task = restore(artifact.task["name"], artifact.task["settings"])
+    return 1.0 if task.finished else artifact.temperature
 
 
 def check_agreement(unmerged: NDArray[np.float32], merged: NDArray[np.float32]) -> None:

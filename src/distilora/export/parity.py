@@ -143,8 +143,8 @@ def _read_source(artifact: Artifact, task: Task, path: str) -> tuple[str, Exampl
     source = open_source(path, setting="--held-out")
     split = next((name for name in ("validation", "test") if name in source.splits), source.splits[0])
     aligned, records = task.aligned_to(source, split, SourceConfig(path=path, split=split), [])
-    clean = cleaning(artifact.cleaning["name"], artifact.cleaning["version"]).clean
-    return f"{source.name}, {split}", read_examples(records, aligned.read, clean, split, False)
+    step = cleaning(artifact.cleaning["name"], artifact.cleaning["version"])
+    return f"{source.name}, {split}", read_examples(records, aligned, step, split, False)
 
 
 def _reworded(message: str, task: Task) -> str:

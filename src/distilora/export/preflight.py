@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from distilora.artifact.format import Artifact, read_artifact
 from distilora.errors import ArtifactError, ConfigError, MissingExtra
 from distilora.files.output import check_creatable
+from distilora.tasks.registry import restore
 
 Form = Literal["merged", "onnx", "onnx-int8", "transformersjs"]
 
@@ -26,6 +27,11 @@ def check_export(run: str | Path, to: Form, output: str | Path) -> Artifact:
     artifact = read_artifact(run)
     if artifact.weights == "onnx" or (artifact.weights == "merged" and to == "merged"):
         raise ArtifactError(f"{run}: is exported already; copy it, or export the run that it came from")
+    task = restore(artifact.task["name"], artifact.task["settings"])
+    if to == "transformersjs" and (task.finished or task.output_kind == "tokens"):
+        raise ArtifactError(
+            f"--to: Transformers.js answers with a softmax of the logits, which the answers of task {task.name} are not; use onnx"
+        )
     if to != "merged":
         for package in ("onnx", "onnxscript", "onnxruntime"):
             if importlib.util.find_spec(package) is None:

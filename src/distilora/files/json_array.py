@@ -1,4 +1,4 @@
-"""Reads a JSON file of records: an array of objects, element by element, or JSON Lines under the name .json.
+"""Reads a JSON file of records: an array of objects, element by element, the layout of SQuAD, or JSON Lines under the name .json.
 
 An array may be larger than memory: its text is read in pieces, longer ones only where an element needs them.
 """
@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from distilora.errors import DataError
 from distilora.files.records import Lines, Record, Reject, checked_object, records
+from distilora.files.squad import is_squad, squad_records
 
 PIECE = 1 << 20  # bytes
 BEGINNING = 1 << 16  # bytes searched for the bracket of an array
@@ -30,9 +31,15 @@ def json_records(stream: BinaryIO, name: str, first: int = 0) -> Iterator[Record
         stream = io.BytesIO(stream.read())
     beginning = stream.read(BEGINNING).removeprefix(codecs.BOM_UTF8).lstrip()
     stream.seek(0)
-    for record in _elements(stream, name) if beginning.startswith(b"[") else records(Lines(stream, name), "jsonl"):
+    for record in _of_layout(stream, name, beginning):
         if record.row > first:
             yield record
+
+
+def _of_layout(stream: BinaryIO, name: str, beginning: bytes) -> Iterator[Record | Reject]:
+    if is_squad(beginning):
+        return squad_records(stream, name)
+    return _elements(stream, name) if beginning.startswith(b"[") else records(Lines(stream, name), "jsonl")
 
 
 def _elements(stream: BinaryIO, name: str) -> Iterator[Record | Reject]:

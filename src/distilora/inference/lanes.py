@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilora.batching.batches import plan_batches
+from distilora.batching.outputs import placed
 from distilora.batching.rows import Rows
 from distilora.errors import ArtifactError
 from distilora.inference.backends import Backend
@@ -48,9 +49,7 @@ def run_rows(
                 raise ArtifactError(
                     "the model's outputs are not finite (NaN or infinity); predict in fp32, or train it again"
                 )
-            if outputs is None:
-                outputs = np.empty((rows.groups, *part.shape[1:]), np.float32)
-            outputs[batch] = part
+            outputs = placed(outputs, rows.groups, batch, part)
             bar.add(len(batch))
     assert outputs is not None
     return outputs

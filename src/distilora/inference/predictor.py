@@ -9,17 +9,17 @@ the last ones are computed, and a repeated text is computed once.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from distilora.artifact.find import find_model
 from distilora.artifact.format import Artifact
 from distilora.artifact.tokenizer import open_tokenizer
+from distilora.batching.outputs import stacked
 from distilora.batching.tokens import Tokenised
 from distilora.config.schema import BackendName, Base, LexiconUse
 from distilora.data.cleaning import cleaning
@@ -73,7 +73,7 @@ class Predictor:
         self.task = task or restore(artifact.task["name"], artifact.task["settings"])
         self.calibrate = calibrator_of(artifact, lexicon)
         self.tokenizer = open_tokenizer(artifact)
-        self.clean = cleaning(artifact.cleaning["name"], artifact.cleaning["version"]).clean
+        self.cleaning = cleaning(artifact.cleaning["name"], artifact.cleaning["version"])
         self._loading: dict[str, Any] | None = None  # the arguments of `load` that made it
         self._names: tuple[str, ...] = ()  # an answer's keys; empty before the first answer
 
@@ -104,10 +104,12 @@ class Predictor:
     def __call__(self, texts: str | Iterable[Any], *, strict: bool | None = None) -> Any:
         """Answer a text with a dict, a sequence with a list, any other iterable with an iterator (see `stream`).
 
+        A record, {"question": ..., "context": ...}, may stand for a text where a task reads more than one.
+
         A list, a pandas Series or a NumPy array is a sequence, and is checked completely before anything is computed.
         Raises DataError, naming the position, for what is not text and, with `strict` (None: as loaded), for a blank one.
         """
-        if isinstance(texts, str):
+        if isinstance(texts, str | Mapping):
             return self([texts], strict=strict)[0]
         if not is_sequence(texts):
             return self.stream(texts, strict)
@@ -203,7 +205,7 @@ class Predictor:
                 entry.outputs, entry.truncated = outputs, bool(cut)
         if not examples:
             return []
-        outputs = self.calibrate(np.stack([entry.outputs for entry in entries]), examples)
+        outputs = self.calibrate(stacked([entry.outputs for entry in entries]), examples)
         decoded = self.task.decode(outputs, examples, self.tokenizer)
         answers = [
             {**answer, "truncated": entry.truncated, "abstain": answer.get("score", 1.0) < self.abstain_below}
@@ -221,6 +223,8 @@ class Predictor:
 
     def _cleaned(self, text: Any, place: str) -> Example | None:
         """Return a text's cleaned example, None if it is blank. Raises DataError, naming `place`, if it is not text."""
+        if isinstance(text, Mapping):
+            return self._cleaned_record(text, place)
         if not isinstance(text, str):
             raise DataError(f"{place}: {type(text).__name__} given, text wanted")
         try:
@@ -228,8 +232,17 @@ class Predictor:
         except UnicodeEncodeError as error:
             raise DataError(f"{place}: character {error.start + 1} is not UTF-8; correct the text") from None
         example = self.task.read_text(str(text))  # NumPy's str_ becomes a plain str
-        cleaned = tuple(self.clean(part) for part in example.texts)
-        return Example(cleaned, place=place) if any(part.strip() for part in cleaned) else None
+        cleaned = self.task.cleaned(replace(example, place=place), self.cleaning)
+        return cleaned if any(part.strip() for part in cleaned.texts) else None
+
+    def _cleaned_record(self, values: Mapping[str, Any], place: str) -> Example | None:
+        """Return the cleaned example of a record, such as {"question": ..., "context": ...}; None if it is blank."""
+        try:
+            example = self.task.for_prediction(list(values)).read(values)
+        except DataError as error:
+            raise DataError(f"{place}: {error}") from None
+        cleaned = self.task.cleaned(replace(example, place=place), self.cleaning)
+        return cleaned if any(part.strip() for part in cleaned.texts) else None
 
 
 def load(

@@ -9,6 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -150,10 +151,10 @@ def _read_examples(
             example = task.read(record.values)
         except DataError as error:
             raise DataError(f"{record.place}: {error}") from None
-        texts = tuple(predictor.clean(text) for text in example.texts)
-        blank.append(not any(text.strip() for text in texts))
+        cleaned = task.cleaned(replace(example, place=record.place), predictor.cleaning)
+        blank.append(not any(text.strip() for text in cleaned.texts))
         if not blank[-1]:
-            examples.append(Example(texts, place=record.place))
+            examples.append(cleaned)
         elif strict:
             raise DataError(f"{record.place}: the text is blank; fill it, or drop --strict to leave its answer empty")
     return examples, blank

@@ -48,7 +48,9 @@ def write_lexicon(lexicon: Lexicon, folder: Path) -> None:
         "bias": lexicon.bias,
         "mean_size": np.asarray([lexicon.mean_size]),
     }
-    path.write_bytes(save(tensors, {"classes": str(lexicon.classes), "longest": str(lexicon.longest), "factor": FACTOR}))
+    path.write_bytes(
+        save(tensors, {"classes": str(lexicon.classes), "longest": str(lexicon.longest), "factor": FACTOR})
+    )
 
 
 def read_lexicon(folder: Path) -> Lexicon:

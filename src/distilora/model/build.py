@@ -150,7 +150,8 @@ def _transformers_model(encoder: Encoder, task: Task, attention: str, dropout: f
     auto = getattr(transformers, task.transformers_class)
     labels = task.labels or tuple(f"OUTPUT_{i}" for i in range(task.outputs))
     names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-    config = transformers.AutoConfig.for_model(**encoder.config | names)
+    kind = {} if task.problem_type is None else {"problem_type": task.problem_type}
+    config = transformers.AutoConfig.for_model(**encoder.config | names | kind)
     if dropout is not None:
         for key, value in config.to_dict().items():  # those that config.json leaves to their defaults, too
             if "dropout" in key and isinstance(value, int | float):

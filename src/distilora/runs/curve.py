@@ -24,7 +24,6 @@ from distilora.data.splits import nested_order
 from distilora.errors import ConfigError, Interrupted, OutputError
 from distilora.evaluation.baselines import fit_baselines, text_of
 from distilora.evaluation.curve import summarise, write_curve
-from distilora.evaluation.views import hits
 from distilora.progress import say
 from distilora.runs.curve_folder import (
     SIZES,
@@ -172,7 +171,7 @@ def _figures(
     metrics = task.metrics(logits, targets, resamples)
     metrics.pop("figures", None)
     metric, measured = next(iter(metrics.items()))
-    correct = "".join("1" if hit else "0" for hit in hits(logits, targets))
+    correct = "".join("1" if hit else "0" for hit in task.hits(logits, targets))
     return {"name": name, "metric": metric, **measured, "seconds": round(seconds, 2), "correct": correct}
 
 

@@ -33,7 +33,6 @@ from distilora.data.examples import Examples
 from distilora.data.fragments import Fragments, cut_fragments
 from distilora.data.parts import Parts
 from distilora.data.unlabelled import read_unlabelled
-from distilora.evaluation.views import hits
 from distilora.files.atomic import replacing_folder
 from distilora.inference.backends.torch_backend import TorchBackend
 from distilora.inference.calibrate import Calibrator, Expert
@@ -236,7 +235,7 @@ def measure_steps(
     last: NDArray[np.bool_] | None = None
     for name, of_step in outputs.items():
         metric, value = task.headline(of_step, targets)
-        correct = hits(of_step, targets)
+        correct = task.hits(of_step, targets)
         row: dict[str, Any] = {"step": name, "metric": metric, "value": value}
         if last is not None:
             row["gain"] = {**paired_difference(correct, last, resamples), "mcnemar": mcnemar(correct, last)}

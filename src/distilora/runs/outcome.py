@@ -49,6 +49,7 @@ class Outcome:
     seen: NDArray[np.uint64]  # fingerprints of the texts trained and chosen on
     costs: dict[str, Any]
     unlabelled: Mapping[str, Any] | None  # counts of the unlabelled texts, of a run that was distilled
+    initial: Mapping[str, Any] | None  # of the run that this one started from
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> dict[str, Any]:
@@ -167,6 +168,7 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
         "agreement": outcome.artifact.agreement,
         "evaluations": [{k: v for k, v in m.metrics.items() if k != "mistakes"} for m in outcome.measured],
         **distillation,
+        **({} if outcome.initial is None else {"init_from": dict(outcome.initial)}),
         "notes": notes_for(config, outcome.parts),
         "costs": outcome.costs,
     }

@@ -10,19 +10,20 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distilora.config.schema import CARVED, DataConfig, RunConfig
+from distilora.config.schema import CARVED, DataConfig, RunConfig, TrainingConfig
 from distilora.data.cleaning import cleaning
 from distilora.data.examples import group_and_order
 from distilora.data.parts import find_test, settle
 from distilora.data.sources import Source, open_source
 from distilora.data.unlabelled import check_unlabelled
-from distilora.errors import DataError, OutputError
+from distilora.errors import ConfigError, DataError, OutputError
 from distilora.files.tables import Record
 from distilora.model.adapters.methods import METHODS
 from distilora.model.encoders.find import Encoder, find_encoder, weight_shapes
 from distilora.progress import Progress, quiet
 from distilora.runs.expert import check_expert, check_fragments
 from distilora.runs.folder import FILES, check_output
+from distilora.runs.initial import check_initial
 from distilora.runs.resolve import check_adapter, check_lengths, check_method, check_tracker, with_absolute_paths
 from distilora.tasks.base import Task
 from distilora.tasks.file import check_task
@@ -61,13 +62,32 @@ def check_run(config: RunConfig, task: Task | None = None, *, overwrite: bool = 
     encoder = find_encoder(config.encoder.name, config.encoder.revision)
     check_lengths(config, encoder)
     check_adapter(config, encoder)
+    check_initial(config, encoder)
     data, task = check_data(config.data, find_task(config.task) if task is None else task)
     config = replace(config, data=data)
     check_expert(config, task)
     check_fragments(config, task)
+    check_balance(config, task)
     needed = 4 * COPIES * trained_numbers(config, encoder, task)
     _check_room(folder, needed, overwrite or resume)
     return Checked(config, encoder, task, needed)
+
+
+def check_balance(config: RunConfig, task: Task) -> None:
+    """Raise ConfigError if class imbalance is to be countered and the task has no classes, or not every example has a label."""
+    default = TrainingConfig()
+    for name in ("class_weights", "sampling", "logit_adjustment"):
+        value = getattr(config.training, name)
+        if value == getattr(default, name):
+            continue
+        if task.ngram_classes is None:
+            raise ConfigError(
+                f"training.{name}: {value} given, but task {task.name} has no classes to balance; drop it"
+            )
+        if config.data.unlabelled is not None:
+            raise ConfigError(
+                f"training.{name}: {value} given, but the texts of data.unlabelled have no labels to balance; drop one of the two"
+            )
 
 
 def check_data(config: DataConfig, task: Task | type[Task]) -> tuple[DataConfig, Task]:

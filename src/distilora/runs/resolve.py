@@ -57,7 +57,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
         unlabelled=absolute(config.data.unlabelled),
     )
     encoder = dataclasses.replace(config.encoder, name=cast(str, absolute(config.encoder.name)))
-    return dataclasses.replace(config, data=data, encoder=encoder)
+    return dataclasses.replace(config, init_from=absolute(config.init_from), data=data, encoder=encoder)
 
 
 def resolve(config: RunConfig) -> RunConfig:

@@ -58,11 +58,13 @@ from distilora.runs.environment import environment
 from distilora.runs.expert import FittedExpert, fit_expert, labelled, sampled
 from distilora.runs.fitting import Fitting
 from distilora.runs.folder import claim, writing_run
+from distilora.runs.initial import check_initial, former_texts, start_from
 from distilora.runs.outcome import Outcome, write_outcome
 from distilora.runs.preflight import Checked, check_run
 from distilora.runs.resolve import resolve, say_if_on_other_threads, say_what_is_used
 from distilora.tasks.base import Task
 from distilora.training import memory
+from distilora.training.imbalance import Balance, balance_of
 from distilora.training.loop import Fitted
 from distilora.training.processes import from_environment, local_index
 from distilora.training.setup import Labelled
@@ -131,6 +133,7 @@ class Run:
     unlabelled: Unlabelled | None
     teacher: Teacher | None = None  # of a student, once it is trained
     network: Network
+    initial: dict[str, Any] | None = None  # of the run that it starts from
     parameters: dict[str, Any]  # counts: trained, total, share
     fitted: Fitted
     calibrate: Calibrator
@@ -193,6 +196,7 @@ class Run:
     def read(self, parts: Parts | None = None) -> Parts:
         """Read, clean and split the data, unless `parts` are given, and tokenise the training and validation texts."""
         self.parts = read_parts(self.config.data, self.task) if parts is None else parts
+        self.task = self.task.learnt_from(self.parts.train)
         data = self.config.data
         self.tokenizer = with_truncation(load_tokenizer(self.encoder), data.max_length, data.truncation_side)
         self.fragments = cut_fragments(self.parts.train, data.fragments, data.seed)
@@ -220,6 +224,9 @@ class Run:
             self.encoder, self.task, self.config.adapter, precision=training.precision, device=self.device,
             attention=self.config.encoder.attention, dropout=training.dropout, seed=training.seed,
         )  # fmt: skip
+        former = check_initial(self.config, self.encoder)
+        if former is not None:
+            self.initial = start_from(self.network, former)
         self.parameters = _count(self.network)
         phrase = METHODS[self.config.adapter.method].phrase
         trained, total = self.parameters["trained"], self.parameters["total"]
@@ -228,7 +235,7 @@ class Run:
 
     def fit(self) -> Fitted:
         """Claim the folder and train; the network then has the best weights."""
-        network, train = self.network, Labelled(self.train_tokens.rows, self._training_targets())
+        network, train = self.network, Labelled(self.train_tokens.rows, self._training_targets(), self._balance())
         validation = Labelled(self.validation_tokens.rows, self._validation_targets())
         with writing_run(self.folder):
             if self.processes.first:
@@ -256,7 +263,9 @@ class Run:
         targets, outputs = self._validation_targets(), self.fitted.outputs
         fitted = self.expert if self.config.lexicon != "none" else None
         expert = None if fitted is None else fitted.combined(outputs, targets)
-        return Calibrator(self.task.fit_temperature(outputs, targets), expert)
+        calibrate = Calibrator(self.task.fit_temperature(outputs, targets), expert)
+        self.task = self.network.task = self.task.decided(calibrate(outputs, self.parts.validation.items), targets)
+        return calibrate
 
     def outputs(self, tokens: Tokenised, label: str) -> NDArray[np.float32]:
         """Compute the network's outputs of tokenised examples, [G, ...], showing progress under `label`."""
@@ -294,6 +303,9 @@ class Run:
                 of_teacher = self.teacher.outputs(self.network, tokens, precision, _budget(self.config), label)
                 self._measure_steps(self.measured[0], test, outputs, of_teacher)
         self.parts.summary["copies_between_splits"] = shared_copies(splits)
+        former = check_initial(self.config, self.encoder)
+        if former is not None:
+            self.parts.notes.extend(former_texts(former, [splits[name] for name in splits if name != "train"]))
         self._clock.mark("evaluation")
         return self.measured
 
@@ -306,7 +318,7 @@ class Run:
             self.config, self.encoder, self.artifact, pad_token, self.task, self.parts, len(self.fragments.examples),
             len(self.train_tokens.rows.ids), self.parameters, self.fitted, self.round_trip, self.measured,
             fingerprints([" ".join(e.texts) for e in trained_on]), {**self._clock.costs(), **self._memory()},
-            None if self.unlabelled is None else self.unlabelled.counts,
+            None if self.unlabelled is None else self.unlabelled.counts, self.initial,
         )  # fmt: skip
         with writing_run(self.folder):
             summary = write_outcome(self.folder, outcome)
@@ -345,6 +357,11 @@ class Run:
         if teacher is None:
             return targets
         return self.task.soften(targets, np.concatenate([teacher, teacher[self.fragments.source]]), share)
+
+    def _balance(self) -> Balance:
+        """Return what counters class imbalance."""
+        classes = self.task.ngram_classes
+        return Balance() if classes is None else balance_of(self.learnt.targets, classes, self.config.training)
 
     def _measure_steps(self, measured: Measured, examples: Examples, outputs: Any, of_teacher: Any) -> None:
         """Add what each step of the distillation gives to a split's metrics."""

@@ -3,6 +3,7 @@
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, cast
 
@@ -104,10 +105,10 @@ class Scorer:
             example = self.task.read(row.values)
         except DataError as error:
             raise _Rejected(str(error)) from None
-        texts = tuple(self.predictor.clean(text) for text in example.texts)
-        if not any(text.strip() for text in texts):
+        cleaned = self.task.cleaned(replace(example, place=row.place), self.predictor.cleaning)
+        if not any(text.strip() for text in cleaned.texts):
             raise _Rejected("the text is blank; fill it")
-        return Example(texts, place=row.place)
+        return cleaned
 
     def _row(self, record: Record, answer: Mapping[str, Any]) -> dict[str, Any]:
         row = {**record.values, **{self.names[name]: value for name, value in answer.items()}}

@@ -7,7 +7,7 @@ Everything but `head`, `loss` and `explained` must work without torch, so that s
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from distilora.batching.tokens import Tokenised, tokenise
 from distilora.config.schema import DataConfig, SourceConfig
+from distilora.data.cleaning import Cleaning
 from distilora.data.examples import Example, Examples
 from distilora.data.sources import Source
 from distilora.errors import DataError
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from distilora.batching.rows import Rows
 
 Outputs = NDArray[np.float32]  # of G examples, [G, ...]
-OutputKind = Literal["label", "other"]
+OutputKind = Literal["label", "first", "tokens", "other"]
 
 
 class States(Protocol):
@@ -81,7 +82,7 @@ class Remeasured:
 
 
 class Task(ABC):
-    """Base class of tasks, with five abstract members; a subclass is final.
+    """Base class of tasks, with five abstract members.
 
     `settings` are JSON values, stored in the artifact. The constructor takes them as keywords and must accept whatever the
     property returned.
@@ -92,13 +93,21 @@ class Task(ABC):
     transformers_class: ClassVar[str] = "AutoModelForSequenceClassification"
     """Transformers class whose head layers are trained; what is saved loads into it."""
     output_kind: ClassVar[OutputKind] = "other"
-    """label: outputs are logits [G, C] of the Transformers class's own head on each example's first row, and their softmax is
-    the probability of one label among C. Such a model can be exported to ONNX, run in a Transformers pipeline and be
-    explained by gradients."""
+    """What outputs [G, ...] are. first: `finish` of what the Transformers class's own head computes of each example's first row;
+    tokens: `collect` of what it computes of every token (tasks/token_outputs.py). Both can be exported to ONNX. label: as first,
+    and their softmax is the probability of one label among C, [G, C], so that behaviour checks can be run on the model."""
+    finished: ClassVar[bool] = False
+    """Whether `finish` changes anything. Where it does, the Transformers class alone does not give the task's outputs."""
+    problem_type: ClassVar[str | None] = None
+    """Transformers' `problem_type` in the config of what is saved, by which its pipeline knows how to read the logits."""
     pipeline_tag: ClassVar[str] = "other"
     """Hub's `pipeline_tag` of such a model, for the model card."""
     calibrated: ClassVar[bool] = False
     """Whether outputs are logits that a temperature fitted on validation may divide (`fit_temperature`)."""
+    example: ClassVar[str] = '"A slow start, but the last hour is superb."'
+    """What `distilora predict RUN` can be tried with, as words on a command line."""
+    reads_documents: ClassVar[bool] = False
+    """Whether a .txt file is one text, not one a line."""
     headlines: ClassVar[tuple[str, ...]] = ()
     """Metrics that the terminal shows; () for all of them."""
     outputs: int
@@ -148,6 +157,10 @@ class Task(ABC):
 
         Raises DataError (without the place, which the caller adds) for an invalid value.
         """
+
+    def cleaned(self, example: Example, cleaning: Cleaning) -> Example:
+        """Clean the texts of an example; a task whose answers are spans of a text keeps its alignment with the original."""
+        return replace(example, texts=tuple(cleaning.clean(text) for text in example.texts))
 
     def read_text(self, text: str) -> Example:
         """Read an example without a target from a single text. Raises DataError if the task reads something else."""
@@ -228,6 +241,18 @@ class Task(ABC):
     def head(self, states: States, rows: "Rows") -> "Tensor":
         """Compute the outputs of G examples, [G, ...], from the hidden states of their rows."""
 
+    def collect(self, tokens: Outputs, rows: "Rows") -> Outputs:
+        """Collect the outputs [G, ...] from what the Transformers class's head computes of all tokens, [T, outputs]; for tokens."""
+        raise NotImplementedError
+
+    def finish(self, raw: "Tensor") -> "Tensor":
+        """Turn what the Transformers class's head computes of G rows, [G, outputs], into the task's outputs, [G, ...]."""
+        return raw
+
+    def learnt_from(self, train: Examples) -> "Task":
+        """Return the task with the constants that it takes from the training examples, such as the mean of a number to predict."""
+        return self
+
     @abstractmethod
     def loss(self, outputs: "Tensor", targets: Sequence[Any]) -> "Tensor":
         """Compute the loss of each example, [G]; a training step minimises the mean over the update."""
@@ -235,6 +260,14 @@ class Task(ABC):
     def fit_temperature(self, outputs: Outputs, targets: Sequence[Any]) -> float:
         """Fit the temperature, by which outputs are divided from then on, on validation outputs; 1 for none."""
         return 1.0
+
+    def decided(self, outputs: Outputs, targets: Sequence[Any]) -> "Task":
+        """Return the task with what decoding needs and validation decides, such as thresholds.
+
+        Args:
+            outputs: of the validation examples, calibrated.
+        """
+        return self
 
     # From outputs to answers
 
@@ -249,6 +282,25 @@ class Task(ABC):
     def agreement(self, ours: Outputs, theirs: Outputs) -> float | None:
         """Compute the share of examples with the same answer; None if outputs are not classes and can only be close."""
         return float(np.mean(ours.argmax(1) == theirs.argmax(1))) if self.labels and ours.ndim == 2 else None
+
+    def hits(self, outputs: Outputs, targets: Sequence[Any]) -> NDArray[np.bool_]:
+        """Tell which of N examples with outputs [N, C] are answered correctly, [N]; for tasks with `ngram_classes`."""
+        return np.asarray(outputs.argmax(axis=1) == np.asarray(targets, np.int64))
+
+    def explained_answer(self, answer: Mapping[str, Any], label: str | None) -> tuple[str, str]:
+        """Return what an explanation of an answer is about, and the answer's key whose number it explains.
+
+        By default a label, the answer's own unless `label` names one, and its probability. Raises DataError for a task whose
+        answers hold no such number, or without such a label.
+        """
+        if "label" not in answer:
+            raise DataError(
+                f"explain: task {self.name} gives no probability of a label; give a run whose answers have one"
+            )
+        if label is not None and label not in self.labels:
+            raise DataError(f"explain.label: there is no label {label!r}; there are {', '.join(self.labels)}")
+        label = label or str(answer["label"])
+        return label, f"p_{label}"
 
     def explained(self, outputs: "Tensor", label: int) -> "Tensor":
         """Compute the quantity that a gradient method explains, [N], from outputs [N, ...] divided by the temperature.

@@ -1,37 +1,36 @@
 """Classifies a text into one of C classes: softmax of logits, cross-entropy -log p(target)."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distilora.config.schema import DataConfig, SourceConfig
+from distilora.config.schema import DataConfig
 from distilora.data.examples import Example, Examples
 from distilora.data.sources import Source
 from distilora.errors import DataError
 from distilora.files.tables import Record
 from distilora.progress import say
 from distilora.tasks import classes
-from distilora.tasks.base import Measurement, Outputs, Remeasured, States, Task
-from distilora.tasks.columns import LABEL_COLUMNS, TEXT_COLUMNS, check_columns, find_column, measured_columns
+from distilora.tasks.base import Measurement, Outputs, Remeasured
+from distilora.tasks.columns import LABEL_COLUMNS, TEXT_COLUMNS, check_columns, find_column, refuse_label_columns
 from distilora.tasks.foreign import transformers_labels
 from distilora.tasks.labels import case_warning, collect_names, label_name, order_labels, order_note, whole_number
 from distilora.tasks.matching import match_labels
 from distilora.tasks.metrics.classification import SHOWN
 from distilora.tasks.registry import register
 from distilora.tasks.showing import Shown
+from distilora.tasks.text import TextTask
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor
 
-    from distilora.batching.rows import Rows
-
 
 @register
-class Classification(Task):
+class Classification(TextTask):
     """Classification task; `labels` are in the order of the logits."""
 
     name = "classification"
@@ -65,7 +64,7 @@ class Classification(Task):
         """The task and its classes; of many, their number."""
         if self.outputs > SHOWN:
             return f"{self.name} into {self.outputs} classes"
-        return super().phrase
+        return f"{self.name} into {', '.join(self.labels)}"
 
     @classmethod
     def from_source(cls, config: DataConfig, source: Source) -> Self:
@@ -73,6 +72,7 @@ class Classification(Task):
 
         Raises DataError naming the field and row at fault.
         """
+        refuse_label_columns(config, cls.name)
         first = next(iter(source.records(config.train_split, "data.train_split")), None)
         if first is None:
             raise DataError(f"data.train_split: {source.name} {config.train_split} has no records; give another")
@@ -105,28 +105,9 @@ class Classification(Task):
         labels = transformers_labels(config, name)
         return None if labels is None else cls(labels, "text", None)
 
-    def read(self, values: Mapping[str, Any]) -> Example:
-        """Read the text and the label's index; the target is None if the task has no label column."""
-        if self.text_column not in values:
-            raise DataError(
-                f"data.text_column: no column {self.text_column!r} (columns: {', '.join(map(str, values))}); name one"
-            )
-        text = values[self.text_column]
-        if text is not None and not isinstance(text, str):
-            raise DataError(
-                f"data.text_column: {self.text_column!r} holds {type(text).__name__}, not text; name another"
-            )
-        if self.label_column is None:
-            return Example((text or "",))
-        if self.label_column not in values:
-            raise DataError(
-                f"data.label_column: no column {self.label_column!r} (columns: {', '.join(map(str, values))}); name one"
-            )
-        return Example((text or "",), self.index(values[self.label_column]))
-
-    def read_text(self, text: str) -> Example:
-        """Read a single text, without a label."""
-        return Example((text,))
+    def target(self, value: Any) -> int:
+        """Return the label's index (see `index`)."""
+        return self.index(value)
 
     def records(
         self, source: Source, split: str, setting: str, notes: list[str], training: DataConfig | None = None
@@ -142,26 +123,6 @@ class Classification(Task):
         if training is not None and (names is not None or training.labels is not None):
             return records
         return match_labels(records, self, names, f"{source.name}, {split}", notes)
-
-    def aligned_to(
-        self, source: Source, split: str, columns: SourceConfig, notes: list[str]
-    ) -> tuple[Task, Iterator[Record]]:
-        """Adapt the task to the text and label columns of other data (see `measured_columns`)."""
-        first = next(iter(source.records(split, "data.split")), None)
-        if first is None:
-            raise DataError(f"data.path: {source.name} {split} has no records; give another split")
-        text, label = measured_columns(self, source, first.values, columns)
-        check_columns(text, label)
-        for content, trained, current in (("Texts", self.text_column, text), ("Labels", self.label_column, label)):
-            if trained is not None and trained != current:
-                notes.append(f"{content} are read from column {current!r}; in training it was {trained!r}.")
-        task = Classification(self.labels, text, label)
-        return task, task.records(source, split, "data.split", notes)
-
-    def for_prediction(self, columns: Collection[str], text_column: str | None = None) -> Task:
-        """Adapt the task to `text_column`, else the column of training, else one with a usual name, and to no label."""
-        name = text_column or (self.text_column if self.text_column in columns else None)
-        return Classification(self.labels, find_column(columns, name, TEXT_COLUMNS, "text-column"), None)
 
     def declared(self, source: Source) -> bool:
         """Tell whether the source declares the names of its labels."""
@@ -221,12 +182,6 @@ class Classification(Task):
             labels = np.eye(self.outputs, dtype=np.float32)[np.asarray(targets, np.int64)]
         return list(labels if probabilities is None else (1 - share) * labels + np.float32(share) * probabilities)
 
-    def head(self, states: States, rows: "Rows") -> "Tensor":
-        """Compute logits [G, C] from the pooled state of each example's first row."""
-        first = np.flatnonzero(rows.row == 0)
-        pooled = states.pooled()
-        return states.head(pooled if len(first) == len(rows) else pooled[first])
-
     def loss(self, outputs: "Tensor", targets: Sequence[Any]) -> "Tensor":
         """Compute the cross-entropy of each example, [G]; targets are indices, or probabilities [C] from `soften`."""
         import torch
@@ -243,26 +198,38 @@ class Classification(Task):
 
         return fit_temperature(outputs, targets)
 
+    def chosen(self, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Choose the class to answer, [N], from probabilities [N, C]: the likeliest."""
+        return np.asarray(probabilities.argmax(axis=1))
+
+    def hits(self, outputs: Outputs, targets: Sequence[Any]) -> NDArray[np.bool_]:
+        """Tell which answers are correct, [N]."""
+        return np.asarray(self.chosen(softmax(outputs)) == np.asarray(targets, np.int64))
+
     def decode(self, outputs: Outputs, examples: Sequence[Example], tokenizer: "Tokenizer") -> list[dict[str, Any]]:
         """Decode logits into `label`, `score` (its probability) and `p_LABEL` for every label."""
+        probabilities = softmax(outputs)
         return [
             {
-                "label": self.labels[int(np.argmax(row))],
-                "score": float(np.max(row)),
+                "label": self.labels[chosen],
+                "score": float(row[chosen]),
                 **{f"p_{label}": float(p) for label, p in zip(self.labels, row, strict=True)},
             }
-            for row in softmax(outputs)
+            for row, chosen in zip(probabilities, self.chosen(probabilities).tolist(), strict=True)
         ]
 
     def metrics(self, outputs: Outputs, targets: Sequence[Any], resamples: int = 0) -> dict[str, Any]:
         """Compute accuracy, macro F1, MCC, AUROC, log loss, Brier score and ECE (see tasks/metrics/classification.py)."""
         from distilora.tasks.metrics.classification import classification_metrics
 
-        return classification_metrics(softmax(outputs), np.asarray(targets, np.int64), resamples)
+        probabilities = softmax(outputs)
+        return classification_metrics(
+            probabilities, np.asarray(targets, np.int64), resamples, self.chosen(probabilities)
+        )
 
     def headline(self, outputs: Outputs, targets: Sequence[Any]) -> tuple[str, float]:
         """Compute the accuracy without scikit-learn, whose import would cost a training process 36 MB."""
-        return "accuracy", float(np.mean(softmax(outputs).argmax(axis=1) == np.asarray(targets, np.int64)))
+        return "accuracy", float(np.mean(self.hits(outputs, targets)))
 
     def explained(self, outputs: "Tensor", label: int) -> "Tensor":
         """Compute the label's log-odds, log(p / (1 - p)) = z_label - log(sum of exp z over the other labels), [N]."""
@@ -280,12 +247,13 @@ class Classification(Task):
 
         probabilities = np.asarray([[row[f"p_{label}"] for label in self.labels] for row in predictions], np.float64)
         targets = np.asarray([self.index(row["target"]) for row in predictions], np.int64)
-        measured = classification_metrics(probabilities, targets)
+        chosen = self.chosen(probabilities)
+        measured = classification_metrics(probabilities, targets, predicted=chosen)
         return Remeasured(
             {name: measured[name]["value"] for name in measured if name != "figures"},
-            resampled(probabilities, targets, resamples),
+            resampled(probabilities, targets, resamples, chosen),
             probabilities[np.arange(len(targets)), targets],
-            probabilities.argmax(axis=1) == targets,
+            chosen == targets,
         )
 
     @classmethod

@@ -3,21 +3,21 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from distilora.config.schema import SourceConfig
+from distilora.config.schema import DataConfig, SourceConfig
 from distilora.data.sources import Source
-from distilora.errors import DataError
+from distilora.errors import ConfigError, DataError
 from distilora.files.separators import SEPARATORS
 from distilora.progress import say
 
 if TYPE_CHECKING:
-    from distilora.tasks.classification import Classification
+    from distilora.tasks.text import TextTask
 
 TEXT_COLUMNS = ("text", "review", "review_text", "reviewtext", "sentence", "content", "comment", "document", "body")
 LABEL_COLUMNS = ("label", "labels", "sentiment", "class", "category", "target", "rating", "stars")
 
 
 def measured_columns(
-    task: "Classification", source: Source, columns: Iterable[str], settings: SourceConfig
+    task: "TextTask", source: Source, columns: Iterable[str], settings: SourceConfig
 ) -> tuple[str, str]:
     """Find the text column and the label column of labelled data: by the settings, else those of training.
 
@@ -56,6 +56,14 @@ def check_columns(text: str, label: str) -> None:
         raise DataError(
             f"data.label_column: {label!r} is the column of the text; name another with --data.label_column, or the text's "
             "with --data.text_column"
+        )
+
+
+def refuse_label_columns(config: DataConfig, task: str) -> None:
+    """Raise ConfigError if `data.label_columns` is given for a task whose target is in one column."""
+    if config.label_columns is not None:
+        raise ConfigError(
+            f"data.label_columns: given, but task {task} has one target a text, in data.label_column; give that"
         )
 
 

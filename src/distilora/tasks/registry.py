@@ -7,7 +7,10 @@ from typing import Any
 from distilora.errors import ArtifactError, ConfigError
 from distilora.tasks.base import Task
 
-BUILTIN = {"classification": "distilora.tasks.classification"}  # imported on first use
+BUILTIN = {
+    name: f"distilora.tasks.{name}"
+    for name in ("classification", "ordinal", "regression", "multilabel", "question_answering", "summarization")
+}  # imported on first use
 _REGISTRY: dict[str, type[Task]] = {}
 
 

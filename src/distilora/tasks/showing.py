@@ -50,6 +50,17 @@ class Coverage:
 
 
 @dataclass(frozen=True)
+class Points:
+    """Points of equal axes; on the diagonal both numbers are the same."""
+
+    caption: str
+    x: Sequence[float]
+    y: Sequence[float]
+    x_name: str
+    y_name: str
+
+
+@dataclass(frozen=True)
 class Histogram:
     """Counts in equal bins from 0 to 1."""
 
@@ -69,7 +80,7 @@ class Table:
     fold: str = ""
 
 
-Picture = Matrix | Reliability | Curves | Coverage | Histogram
+Picture = Matrix | Reliability | Curves | Coverage | Histogram | Points
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from distilora.progress import Progress, say
 from distilora.signals import noting_signals
 from distilora.training.accelerating import accelerating
 from distilora.training.checkpoint import Best, State, load_checkpoint, save_checkpoint
+from distilora.training.imbalance import Balance
 from distilora.training.memory import Meter
 from distilora.training.optimizer import learning_rate, new_optimizer
 from distilora.training.prefix_cache import PrefixCaches
@@ -82,7 +83,7 @@ def fit(
     """
     with _set_up(network, train, validation, config, run, budget, processes or Processes(), checkpoints) as setup:
         state, best = State(_fingerprint(setup, base)), Best()
-        schedule = Schedule(train.rows.groups, config)
+        schedule = Schedule(train.rows.groups, config, train.balance)
         if resume:
             checkpoint = load_checkpoint(setup.checkpoints, state.fingerprint, setup.trained, setup.optimizer)
             state, best = checkpoint or (state, best)
@@ -110,8 +111,8 @@ def fit(
 class Schedule:
     """Schedule of a run: each update's examples, and when to validate, by the update number alone."""
 
-    def __init__(self, examples: int, config: TrainingConfig) -> None:
-        self.examples, self.config = examples, config
+    def __init__(self, examples: int, config: TrainingConfig, balance: Balance | None = None) -> None:
+        self.examples, self.config, self.balance = examples, config, balance or Balance()
         self.per_epoch = math.ceil(examples / config.update_size)
         self.updates = self.per_epoch * config.epochs
         self.validate_at = {round(self.updates * (i + 1) / config.validations) for i in range(config.validations)} - {0}
@@ -121,7 +122,12 @@ class Schedule:
         """Return the micro-batches of update `number`, as example indices; every epoch has its own order."""
         epoch, position = divmod(number, self.per_epoch)
         if epoch != self._epoch:
-            self._planned = plan_batches(lengths, token_budget, self.config.update_size, self.config.seed, epoch)
+            size, seed, drawn = self.config.update_size, self.config.seed, self.balance.order(self.config.seed, epoch)
+            if drawn is None:
+                self._planned = plan_batches(lengths, token_budget, size, seed, epoch)
+            else:
+                planned = plan_batches(lengths[drawn], token_budget, size, seed, epoch)
+                self._planned = [[drawn[batch] for batch in update] for update in planned]
             self._epoch = epoch
         return self._planned[position]
 

@@ -10,6 +10,7 @@ import torch
 from distilora.batching.rows import Rows
 from distilora.config.schema import TrainingConfig
 from distilora.model.network import Network
+from distilora.training.imbalance import NONE, Balance
 from distilora.training.memory import Meter
 from distilora.training.prefix_cache import PrefixCaches
 from distilora.training.processes import Processes
@@ -21,6 +22,7 @@ class Labelled:
 
     rows: Rows
     targets: Sequence[Any]
+    balance: Balance = NONE
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ accumulated over micro-batches, so that their size does not change it.
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from distilora.batching.batches import Update
 from distilora.errors import ConfigError
@@ -31,7 +33,7 @@ def make_update(update: Update, setup: Setup, stop: Stop) -> tuple[float, float]
         with setup.meter.forward(), computing_in(config.precision, network.device):
             outputs = network(setup.train.rows.take(batch), entering=entering)
         # divided by the update's size, not the micro-batch's, so that the sum over micro-batches is the mean
-        loss = network.task.loss(outputs.float(), [setup.train.targets[i] for i in batch]).sum() / examples
+        loss = _losses(outputs.float(), setup, batch).sum() / examples
         setup.accelerator.backward(loss)
         total += loss.detach()
 
@@ -53,6 +55,17 @@ def make_update(update: Update, setup: Setup, stop: Stop) -> tuple[float, float]
     setup.meter.update(trained, setup.optimizer)
     setup.optimizer.zero_grad()
     return float(total), float(norm)
+
+
+def _losses(outputs: torch.Tensor, setup: Setup, batch: NDArray[np.int64]) -> torch.Tensor:
+    """Compute the losses of a micro-batch's examples, balanced as the settings ask."""
+    balance, targets = setup.train.balance, [setup.train.targets[i] for i in batch]
+    if balance.shift is not None:
+        outputs = outputs + torch.from_numpy(balance.shift).to(outputs.device)
+    losses = setup.network.task.loss(outputs, targets)
+    if balance.weights is not None:
+        losses = losses * torch.from_numpy(balance.weights[batch]).to(losses.device)
+    return losses
 
 
 def not_finite(what: str, update: int | None = None) -> ConfigError:

@@ -1,12 +1,12 @@
 """Validates the network during training and keeps the best weights so far."""
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from distilora.batching.outputs import placed, widened
 from distilora.model.network import run_network
 from distilora.progress import Progress, say
 from distilora.signals import Stop
@@ -52,26 +52,30 @@ def validation_outputs(setup: Setup, stop: Stop) -> NDArray[np.float32]:
     """
     network, rows, processes, cache = setup.network, setup.validation.rows, setup.processes, setup.caches.validation
     network.eval()
-    outputs: torch.Tensor | None = None
+    collected: NDArray[np.float32] | None = None
+    own = np.zeros(rows.groups, bool)  # examples that this process computes
     with Progress("validation", rows.groups) as bar:
         for batch in processes.deal(rows.group_lengths, setup.budget):
             if stop.signal:
                 break
             entering = cache.states(batch) if cache else None
             batch_outputs = run_network(network, rows.take(batch), setup.config.precision, entering)
-            if outputs is None:
-                outputs = _zeros(rows.groups, batch_outputs)
-            outputs[torch.from_numpy(batch)] = torch.from_numpy(batch_outputs)
+            collected = placed(collected, rows.groups, batch, batch_outputs)
+            own[batch] = True
             bar.add(len(batch))
     stop.agreed = processes.any(bool(stop.signal), network.device)
     if stop.agreed:
         return np.empty(0, np.float32)
-    if outputs is None:  # fewer examples than processes
-        outputs = _zeros(rows.groups, run_network(network, rows.take([0]), setup.config.precision))
-    outputs = outputs.to(network.device)
+    if collected is None:  # fewer examples than processes
+        first = run_network(network, rows.take([0]), setup.config.precision)
+        collected = np.zeros((rows.groups, *first.shape[1:]), np.float32)
+    if processes.count == 1:
+        return collected
+    widths = torch.zeros(processes.count, device=network.device)
+    widths[processes.index] = collected.shape[1] if collected.ndim > 1 else 0
+    processes.add_up([widths])
+    collected = widened(collected, int(widths.max())) if collected.ndim > 1 else collected
+    collected[~own] = 0
+    outputs = torch.from_numpy(collected).to(network.device)
     processes.add_up([outputs])  # each process has filled in its own examples; the others are 0
     return outputs.cpu().numpy()
-
-
-def _zeros(groups: int, like: NDArray[Any]) -> torch.Tensor:
-    return torch.zeros(groups, *like.shape[1:])

@@ -2,7 +2,9 @@
 
     input_ids       int64 [batch, sequence]   from the folder's tokenizer.json, padded with any id
     attention_mask  int64 [batch, sequence]   1 where there is a token, 0 where there is padding
-    logits          fp32  [batch, labels]     already divided by the temperature: their softmax is calibrated
+    logits          fp32  [batch, labels], or [batch, sequence, labels] for a task that reads every token
+
+Where nothing follows the Transformers class's head, they are divided by the temperature: the softmax of a classifier is calibrated.
 
 Post-norm families (model/encoders/families.py) are written block by block, the last one for the first token alone, as in
 model/packed/attention.py; other families are traced through Transformers' own forward pass.
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distilora.errors import ArtifactError, MissingExtra
-from distilora.model.encoders.families import head_count
+from distilora.model.encoders.families import Architecture, head_count
 from distilora.model.network import Network
 
 OPSET = 20
@@ -37,7 +39,7 @@ def write_onnx(network: Network, path: Path) -> None:
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(package, "export")
-    if network.task.output_kind != "label":
+    if network.task.output_kind == "other":
         raise ArtifactError(
             f"--to: task {network.task.name} has a head of its own, which onnx does not support; use merged"
         )
@@ -76,12 +78,16 @@ class _WholeGraph(nn.Module):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        self.model = network.model
+        self.model, self.architecture, self.finish = network.model, network.architecture, network.task.finish
+        self.tokens = network.task.output_kind == "tokens"
         self.model.set_attn_implementation("eager")
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Compute logits [batch, labels]."""
-        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits  # type: ignore[no-any-return]
+        if not self.tokens:
+            return self.finish(self.model(input_ids=input_ids, attention_mask=attention_mask).logits)
+        hidden = self.model.base_model(input_ids=input_ids, attention_mask=attention_mask)[0]
+        return _of_tokens(self.architecture, self.model, hidden)
 
 
 class _BlockGraph(nn.Module):
@@ -89,7 +95,8 @@ class _BlockGraph(nn.Module):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        self.model, self.architecture = network.model, network.architecture
+        self.model, self.architecture, self.finish = network.model, network.architecture, network.task.finish
+        self.tokens = network.task.output_kind == "tokens"
         base = network.model.base_model
         self.embeddings = base.get_submodule(network.architecture.embeddings)
         self.project = getattr(base, "embeddings_project", None)  # ELECTRA's
@@ -97,7 +104,8 @@ class _BlockGraph(nn.Module):
         parts = network.architecture.parts
         blocks = list(base.get_submodule(network.architecture.blocks))
         self.blocks = nn.ModuleList(
-            _Block(block, parts, head_count(network.model.config), block is blocks[-1]) for block in blocks
+            _Block(block, parts, head_count(network.model.config), block is blocks[-1] and not self.tokens)
+            for block in blocks
         )
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -108,7 +116,17 @@ class _BlockGraph(nn.Module):
         padding = (1 - attention_mask.to(x.dtype))[:, None, None] * HIDDEN  # [batch, 1, 1, sequence]
         for block in self.blocks:
             x = block(x, padding)
-        return self.architecture.head(self.model, x)
+        return (
+            _of_tokens(self.architecture, self.model, x)
+            if self.tokens
+            else self.finish(self.architecture.head(self.model, x))
+        )
+
+
+def _of_tokens(architecture: Architecture, model: Any, states: Tensor) -> Tensor:
+    """Apply the head to every token: [batch, sequence, D] -> [batch, sequence, outputs]."""
+    logits = architecture.head(model, states.flatten(0, 1))
+    return logits.view(*states.shape[:2], logits.shape[1])
 
 
 class _Block(nn.Module):

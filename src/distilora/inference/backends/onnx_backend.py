@@ -14,10 +14,14 @@ from distilora.batching.rows import Rows
 from distilora.errors import ArtifactError
 from distilora.hardware import InferencePrecision, threads
 from distilora.inference.backends import graphs
+from distilora.tasks.registry import restore
 
 # Padded tokens a call: a long text runs alone and needs no mask, short ones share one pass over the weights
 # (LOG.md: One micro-batch on each core).
 BUDGET = 512
+
+
+Collect = Callable[[NDArray[np.float32], Rows], NDArray[np.float32]]
 
 
 class OnnxBackend:
@@ -28,6 +32,8 @@ class OnnxBackend:
     def __init__(self, artifact: Artifact, precision: InferencePrecision = "auto") -> None:
         self.precision: Any = artifact.precision if precision == "auto" else precision
         self.path = graphs(artifact)[self.precision]
+        task = restore(artifact.task["name"], artifact.task["settings"])
+        self._collect = task.collect if task.output_kind == "tokens" else None
         self.threads = threads()
         self.lanes = self.threads
         self._opening = Lock()
@@ -47,13 +53,13 @@ class OnnxBackend:
         _ = self.together, self.alone
 
     def run(self, rows: Rows) -> NDArray[np.float32]:
-        """Compute the logits [G, C] of one micro-batch, padded to its longest row."""
-        return _run(self.together, rows)
+        """Compute the outputs [G, ...] of one micro-batch, padded to its longest row."""
+        return _run(self.together, self._collect, rows)
 
     def lane(self) -> Callable[[Rows], NDArray[np.float32]]:
         """Return a `run` on one core."""
         with self._opening:  # lanes start together, and the session is opened once
-            return partial(_run, self.alone)
+            return partial(_run, self.alone, self._collect)
 
     def _session(self, threads: int) -> Any:
         options = onnxruntime.SessionOptions()
@@ -68,10 +74,14 @@ class OnnxBackend:
             raise ArtifactError(f"{self.path}: ONNX Runtime cannot load it ({reason}); export it again") from None
 
 
-def _run(session: Any, rows: Rows) -> NDArray[np.float32]:
+def _run(session: Any, collect: Collect | None, rows: Rows) -> NDArray[np.float32]:
+    inputs = feed(rows)
+    outputs = np.asarray(session.run(None, inputs)[0], np.float32)
+    if collect is not None:
+        return collect(outputs[inputs["attention_mask"] > 0], rows)
     if len(rows) != rows.groups:
         raise ArtifactError("examples of several rows cannot be run by the onnx backend; use backend torch")
-    return np.asarray(session.run(None, feed(rows))[0], np.float32)
+    return outputs
 
 
 def feed(rows: Rows) -> dict[str, NDArray[np.int64]]:

@@ -17,13 +17,15 @@ from distilora.tasks.metrics.classification import Indices, Probabilities, macro
 CHUNK = 4_000_000  # counts of examples in memory at a time: 32 MB
 
 
-def intervals(probabilities: Probabilities, targets: Indices, resamples: int) -> dict[str, tuple[float, float]]:
+def intervals(
+    probabilities: Probabilities, targets: Indices, resamples: int, predicted: Indices | None = None
+) -> dict[str, tuple[float, float]]:
     """Compute the 2.5% and 97.5% quantiles of every metric over `resamples` resamples.
 
     A metric that is undefined for any resample (AUROC, where a class is missing) has no interval.
     Raises MissingExtra without SciPy.
     """
-    return {name: interval(values) for name, values in resampled(probabilities, targets, resamples).items()}
+    return {name: interval(values) for name, values in resampled(probabilities, targets, resamples, predicted).items()}
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:
@@ -31,14 +33,18 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975))
 
 
-def resampled(probabilities: Probabilities, targets: Indices, resamples: int) -> dict[str, NDArray[np.float64]]:
+def resampled(
+    probabilities: Probabilities, targets: Indices, resamples: int, predicted: Indices | None = None
+) -> dict[str, NDArray[np.float64]]:
     """Compute every metric for each resample, [R]; AUROC only if it is defined for all of them.
+
+    `predicted` are the classes that are answered, [N]; None: the likeliest.
 
     The resamples depend on N and R alone, so the values of two models for the same examples are paired.
     Raises MissingExtra without SciPy.
     """
     count, classes = probabilities.shape
-    predicted = probabilities.argmax(axis=1)
+    predicted = probabilities.argmax(axis=1) if predicted is None else predicted
     rows = np.arange(count)
     losses = np.stack(
         [

@@ -26,21 +26,25 @@ Probabilities = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 
-def classification_metrics(probabilities: Probabilities, targets: Indices, resamples: int = 0) -> dict[str, Any]:
+def classification_metrics(
+    probabilities: Probabilities, targets: Indices, resamples: int = 0, predicted: Indices | None = None
+) -> dict[str, Any]:
     """Compute all metrics, accuracy first, and under `figures` the arrays that the report draws.
 
+    `predicted` are the classes that are answered, [N]; None: the likeliest. The confidence is the answered class's probability.
     A metric that is undefined for the examples (AUROC of one class) has the value None.
     """
     from distilora.tasks.metrics.bootstrap import intervals
     from distilora.tasks.metrics.selective import risk_coverage
 
     count, classes = probabilities.shape
-    predicted = probabilities.argmax(axis=1)
+    predicted = probabilities.argmax(axis=1) if predicted is None else predicted
+    confidence = probabilities[np.arange(count), predicted]
     support, predictions = (np.bincount(indices, minlength=classes) for indices in (targets, predicted))
     hits = np.bincount(targets[predicted == targets], minlength=classes)
     onehot = np.eye(classes)[targets]
     areas = class_auroc(probabilities, targets)
-    bounds = intervals(probabilities, targets, resamples) if resamples else {}
+    bounds = intervals(probabilities, targets, resamples, predicted) if resamples else {}
     values: dict[str, float | None] = {
         "accuracy": float(np.mean(predicted == targets)),
         "macro_f1": float(macro_f1(hits, support, predictions)),
@@ -48,7 +52,7 @@ def classification_metrics(probabilities: Probabilities, targets: Indices, resam
         "auroc": _auroc(areas),
         "log_loss": float(-np.mean(np.log(np.maximum(probabilities[np.arange(count), targets], 1e-300)))),
         "brier": float(np.mean(((probabilities - onehot) ** 2).sum(axis=1))),
-        "ece": ece(probabilities, targets),
+        "ece": ece(probabilities, targets, predicted),
     }
     measured: dict[str, Any] = {
         name: {"value": value, "low": bounds.get(name, (None, None))[0], "high": bounds.get(name, (None, None))[1]}
@@ -57,10 +61,10 @@ def classification_metrics(probabilities: Probabilities, targets: Indices, resam
     measured["figures"] = {
         **_confusion(predicted, targets, classes),
         "per_class": _per_class(hits, support, predictions),
-        "reliability": _reliability(probabilities, targets),
-        "confidence": np.histogram(probabilities.max(axis=1), bins=20, range=(0, 1))[0].tolist(),
+        "reliability": _reliability(confidence, predicted == targets),
+        "confidence": np.histogram(confidence, bins=20, range=(0, 1))[0].tolist(),
         "roc": _roc(probabilities, targets, areas),
-        "risk_coverage": risk_coverage(probabilities.max(axis=1), predicted == targets, resamples),
+        "risk_coverage": risk_coverage(confidence, predicted == targets, resamples),
     }
     return measured
 
@@ -98,16 +102,15 @@ def _per_class(hits: Indices, support: Indices, predictions: Indices) -> list[di
     ]
 
 
-def ece(probabilities: Probabilities, targets: Indices) -> float:
-    """Compute the expected calibration error with 15 bins."""
-    rows = _reliability(probabilities, targets)
+def ece(probabilities: Probabilities, targets: Indices, predicted: Indices | None = None) -> float:
+    """Compute the expected calibration error with 15 bins; `predicted` None: of the likeliest classes."""
+    predicted = probabilities.argmax(axis=1) if predicted is None else predicted
+    rows = _reliability(probabilities[np.arange(len(targets)), predicted], predicted == targets)
     total = sum(row["count"] for row in rows)
     return float(sum(row["count"] * abs(row["accuracy"] - row["confidence"]) for row in rows) / max(total, 1))
 
 
-def _reliability(probabilities: Probabilities, targets: Indices) -> list[dict[str, float]]:
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == targets
+def _reliability(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> list[dict[str, float]]:
     bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)  # (low, high], as in Guo et al.
     rows = []
     for b in range(ECE_BINS):

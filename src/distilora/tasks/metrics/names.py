@@ -11,8 +11,25 @@ METRICS = {
     "log_loss": ("Log loss", "{:.4f}"),
     "brier": ("Brier score", "{:.4f}"),
     "ece": ("Calibration error (ECE, 15 bins)", "{:.4f}"),
+    "mae": ("Mean absolute error", "{:.3f}"),
+    "quadratic_kappa": ("Quadratic kappa", "{:.3f}"),
+    "spearman": ("Spearman correlation", "{:.3f}"),
+    "pearson": ("Pearson correlation", "{:.3f}"),
+    "rmse": ("Root mean squared error", "{:.3f}"),
+    "r2": ("Variance explained (R\N{SUPERSCRIPT TWO})", "{:.3f}"),
+    "micro_f1": ("Micro F1", "{:.2%}"),
+    "mean_average_precision": ("Mean average precision", "{:.2%}"),
+    "exact_match": ("Exact match", "{:.2%}"),
+    "f1": ("F1", "{:.2%}"),
+    "f1_answerable": ("F1 of the answerable questions", "{:.2%}"),
+    "no_answer_accuracy": ("Accuracy on the unanswerable questions", "{:.2%}"),
+    "rouge1": ("ROUGE-1", "{:.2%}"),
+    "rouge2": ("ROUGE-2", "{:.2%}"),
+    "rougeL": ("ROUGE-L", "{:.2%}"),
+    "rougeLsum": ("ROUGE-Lsum", "{:.2%}"),
+    "hamming_loss": ("Hamming loss", "{:.4f}"),
 }
-LOWER_IS_BETTER = ("log_loss", "brier", "ece")
+LOWER_IS_BETTER = ("log_loss", "brier", "ece", "mae", "rmse", "hamming_loss")
 
 
 OF_PROBABILITIES = ("ece", "log_loss", "brier")  # metrics that a temperature changes
