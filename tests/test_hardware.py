@@ -68,7 +68,8 @@ def test_no_thread_is_too_few() -> None:
 
 
 def test_onnx_runtime_has_as_many() -> None:
-    artifact = SimpleNamespace(folder=Path("x"), files={"model.onnx": ""}, precision="fp32")
+    task = {"name": "classification", "settings": {"labels": ["a", "b"], "text_column": "text", "label_column": None}}
+    artifact = SimpleNamespace(folder=Path("x"), files={"model.onnx": ""}, precision="fp32", task=task)
     for count in (1, 3):
         with hardware.threads_for(count):
             backend = OnnxBackend(artifact)

@@ -25,7 +25,7 @@ def test_help_is_quick() -> None:
     code = (
         "import sys, time; from distilora.cli.main import main\n"
         "for words in (['--help'], ['-h'], ['help'], ['--quiet', '--version']): assert main(words) == 0\n"
-        "for command in ('train', 'curve', 'audit', 'evaluate', 'predict', 'explain', 'score', 'export', 'encoder'):\n"
+        "for command in ('train', 'data', 'curve', 'audit', 'evaluate', 'predict', 'explain', 'score', 'export', 'encoder'):\n"
         "    try: assert main([command, '--help']) == 0\n"
         "    except SystemExit as leaving: assert leaving.code == 0\n"
         "heavy = {'torch', 'transformers', 'peft', 'jsonargparse', 'numpy', 'yaml', 'pyarrow'} & set(sys.modules)\n"
@@ -41,7 +41,7 @@ def test_as_a_module() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert (
         done.stderr
-        == "distilora: nonsense: no such command; there are train, baseline, curve, audit, evaluate, compare, predict, explain, "
+        == "distilora: nonsense: no such command; there are train, data, baseline, curve, audit, evaluate, compare, predict, explain, "
         "score, export, encoder\n"
     )
 

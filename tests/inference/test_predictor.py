@@ -232,7 +232,7 @@ def test_a_run_that_is_not_there(tmp_path: Path) -> None:
         load(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("texts", [None, 5, {"text": "good"}, b"good"])
+@pytest.mark.parametrize("texts", [None, 5, {"film": "good"}, b"good"])
 def test_what_is_no_text(texts: object, predictor: Predictor) -> None:
     with pytest.raises(DataError, match=f"^texts: {type(texts).__name__} given, a text or several wanted"):
         predictor(texts)

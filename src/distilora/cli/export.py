@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from distilora.cli.arguments import Parser, add_run, require_train_extra
-from distilora.tasks.metrics.names import metric_text
-from distilora.tasks.registry import restore
 
 LOADERS = {
     "merged": "distilora, and with Transformers: from_pretrained, pipeline(..., truncation=True)",
@@ -36,6 +34,7 @@ def export_command(words: Sequence[str]) -> int:
     check_export(args.run, args.to, args.output)  # before anything imports torch, which takes seconds
     from distilora.cli.console import print_table
     from distilora.export.export import export_run
+    from distilora.tasks.registry import restore
 
     artifact = export_run(
         args.run, args.to, args.output, encoder=args.encoder, held_out=args.held_out, accept_loss=args.accept_loss
@@ -51,6 +50,8 @@ def export_command(words: Sequence[str]) -> int:
 
 def _parity_rows(parity: dict[str, Any]) -> list[tuple[str, str]]:
     """List the candidates of an export as pairs (name, its speed and its agreement with fp32)."""
+    from distilora.tasks.metrics.names import metric_text
+
     rows, metric = [], parity["metric"]
     for name, candidate in parity["candidates"].items():
         agreement = candidate["agreement"]

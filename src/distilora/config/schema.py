@@ -71,7 +71,7 @@ class DataConfig:
     label_column: str | None = None
     """Column of the label; null: found by name (label, sentiment, class, ...)."""
     label_columns: tuple[str, ...] | None = None
-    """Columns of 0 and 1, one for each label (task multilabel); null: the labels are in `label_column`."""
+    """Columns of 0 and 1, one for each label (task multilabel), such as [war,love]; null: the labels are in `label_column`."""
     separator: str | None = None
     """Separator of the cells of csv and tsv files, such as ';' or tab; null: detected (comma, semicolon, tab, bar)."""
     group_column: str | None = None
