@@ -41,8 +41,8 @@ def test_as_a_module() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert (
         done.stderr
-        == "distilora: nonsense: no such command; there are train, data, baseline, curve, audit, evaluate, compare, predict, explain, "
-        "score, export, encoder\n"
+        == "distilora: nonsense: no such command; there are train, data, baseline, curve, audit, evaluate, compare, predict, "
+        "explain, score, export, encoder\n"
     )
 
 

@@ -227,12 +227,19 @@ def test_cleaned_examples_are_answered_in_order(predictor: Predictor) -> None:
     assert predictor.answer(examples) == predictor(TEXTS)
 
 
+def test_a_record_may_stand_for_a_text(predictor: Predictor) -> None:
+    assert predictor({"text": "superb film", "id": 7}) == predictor("superb film")
+    assert predictor([{"text": ""}, "superb"])[0]["label"] is None
+    with pytest.raises(DataError, match=r"^text 2: text-column: no column called text"):
+        predictor(["superb", {"film": "superb"}])
+
+
 def test_a_run_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no such run"):
         load(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("texts", [None, 5, {"film": "good"}, b"good"])
+@pytest.mark.parametrize("texts", [None, 5, b"good"])
 def test_what_is_no_text(texts: object, predictor: Predictor) -> None:
     with pytest.raises(DataError, match=f"^texts: {type(texts).__name__} given, a text or several wanted"):
         predictor(texts)
