@@ -275,6 +275,32 @@ class DistillationConfig:
 
 
 @dataclass(frozen=True)
+class GenerationConfig:
+    """How an encoder-decoder writes (task abstractive_summarization): by beam search, the same in validation and prediction."""
+
+    beams: int = 1
+    """Beams of the search; 1: the likeliest token each time."""
+    longest: int = 64
+    """Most tokens of a text."""
+    length_penalty: float = 1.0
+    """Exponent of the length that a beam's score is divided by; more favours longer texts."""
+    no_repeat: int = 3
+    """No sequence of this many tokens is written twice; 0: it may be."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError if a field is out of range."""
+        _check(self.beams >= 1, "generation.beams", self.beams, "at least 1")
+        _check(self.longest >= 1, "generation.longest", self.longest, "at least 1")
+        _check(
+            -10 <= self.length_penalty <= 10,
+            "generation.length_penalty",
+            self.length_penalty,
+            "a number from -10 to 10",
+        )
+        _check(self.no_repeat >= 0, "generation.no_repeat", self.no_repeat, "0 or more")
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """Extent of the evaluation."""
 
@@ -315,6 +341,7 @@ class RunConfig:
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 

@@ -21,6 +21,7 @@ from distilora.model.encoders.families import Architecture
 from distilora.model.network import Network
 from distilora.model.quiet import quiet_libraries
 from distilora.model.weights import merge
+from distilora.model.writer import network_of
 from distilora.tasks.registry import restore
 
 TOLERANCE = 1e-4  # relative to the largest fp32 output: leaves room for sums in another order only
@@ -35,7 +36,7 @@ def merged_network(artifact: Artifact, encoder: str | None = None) -> Network:
     network = open_network(artifact, "fp32", cpu, encoder, "widened" if artifact.quantisation else "auto")
     model, family = merge(network), network.architecture
     _divide_last_layer(model, family, divisor(artifact))
-    return Network(model, family, network.task).eval()
+    return network_of(model, family, network.task).eval()
 
 
 def divisor(artifact: Artifact) -> float:
@@ -67,6 +68,8 @@ def write_transformers(
 
 
 def _divide_last_layer(model: Any, family: Architecture, temperature: float) -> None:
+    if temperature == 1:
+        return
     head = model.get_submodule(family.head_layers[-1])
     last = [layer for layer in head.modules() if isinstance(layer, torch.nn.Linear)][-1]
     with torch.no_grad():

@@ -26,6 +26,7 @@ from distilora.model.packed.attention import REGISTERED, register
 from distilora.model.plain import plain_folder, plain_run
 from distilora.model.quiet import quiet_libraries
 from distilora.model.seeds import seeded
+from distilora.model.writer import network_of
 from distilora.tasks.base import Task
 
 BaseForm = Literal["full", "4bit", "widened"]  # as loaded, in 4 bits, or the 4-bit values in fp32
@@ -59,7 +60,7 @@ def new_network(
         outer = method.inject(model, family, adapter, blocks)
         for settings in getattr(outer, "peft_config", {}).values():
             settings.base_model_name_or_path, settings.revision = encoder.name, encoder.revision
-    return _place(Network(outer, family, task), precision, device)
+    return _place(network_of(outer, family, task), precision, device)
 
 
 def load_network(
@@ -83,14 +84,14 @@ def load_network(
         with _weights_of(folder):
             bare = plain_run(encoder, task, folder, weights, attention)
         if bare is not None:
-            return _place(Network(bare, encoder.architecture, task), precision, device).eval()
+            return _place(network_of(bare, encoder.architecture, task), precision, device).eval()
     import_offline()
     with quiet_libraries():
         model = _transformers_model(encoder, task, attention, None)
         _convert_base(model, encoder, base, precision, device)
         with _weights_of(folder):
             outer = SAVED_FORMS[weights].load(model, folder)
-    return _place(Network(outer, encoder.architecture, task), precision, device).eval()
+    return _place(network_of(outer, encoder.architecture, task), precision, device).eval()
 
 
 @contextmanager
@@ -115,7 +116,7 @@ def load_merged(
             family = architecture(settings["model_type"])
             bare = plain_folder(folder, settings, family, task, attention)
         if bare is not None:
-            return _place(Network(bare, family, task), precision, device).eval()
+            return _place(network_of(bare, family, task), precision, device).eval()
     import transformers
 
     with quiet_libraries():
@@ -131,7 +132,7 @@ def load_merged(
     _pack(model, attention, family)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(in_head(name, family))
-    return _place(Network(model, family, task), precision, device).eval()
+    return _place(network_of(model, family, task), precision, device).eval()
 
 
 def _convert_base(model: Any, encoder: Encoder, base: BaseForm, precision: str, device: torch.device) -> None:
@@ -149,7 +150,9 @@ def _transformers_model(encoder: Encoder, task: Task, attention: str, dropout: f
 
     auto = getattr(transformers, task.transformers_class)
     labels = task.labels or tuple(f"OUTPUT_{i}" for i in range(task.outputs))
-    names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    names: dict[str, Any] = {} if encoder.architecture.decoder else {
+        "id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}
+    }  # fmt: skip
     kind = {} if task.problem_type is None else {"problem_type": task.problem_type}
     config = transformers.AutoConfig.for_model(**encoder.config | names | kind)
     if dropout is not None:

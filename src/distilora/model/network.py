@@ -9,7 +9,7 @@ three ways through the blocks, with the same results up to rounding:
     padded, Transformers' modules          families without its attention registry, or `encoder.attention` eager or sdpa
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from distilora.batching.rows import Rows
-from distilora.model.encoders.families import Architecture, in_head
+from distilora.model.encoders.families import Architecture, in_head, most_positions
 from distilora.model.packed.attention import REGISTERED
 from distilora.model.packed.blocks import Block, blocks_of, deterministic
 from distilora.model.packed.layout import ROUND, Packed
@@ -77,7 +77,7 @@ class Network(nn.Module):
         config = self.model.config
         self.pooling = getattr(config, "classifier_pooling", "cls")
         self.padding_id = config.pad_token_id or 0
-        self.most_tokens = int(config.max_position_embeddings) - architecture.reserved_positions
+        self.most_tokens = most_positions(config) - architecture.reserved_positions
 
     @property
     def has_adapter(self) -> bool:
@@ -176,6 +176,10 @@ class Network(nn.Module):
     def forward(self, rows: Rows, adapter: str | None = None, entering: Tensor | None = None) -> Tensor:
         """Compute the task's outputs for the rows' G examples, [G, ...]."""
         return self.task.head(self.encode(rows, adapter, entering), rows)
+
+    def training_outputs(self, rows: Rows, targets: Sequence[Any], entering: Tensor | None = None) -> Tensor:
+        """Compute what the task's loss takes in training: the outputs, [G, ...]; `entering` as in `encode`."""
+        return self(rows, entering=entering)  # type: ignore[no-any-return]
 
     def through_embeddings(self, rows: Rows, embedded: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Compute the outputs of the rows' G examples, [G, ...], and return them with the embedding of each token, [T, E].

@@ -65,12 +65,30 @@ def check_run(config: RunConfig, task: Task | None = None, *, overwrite: bool = 
     check_initial(config, encoder)
     data, task = check_data(config.data, find_task(config.task) if task is None else task)
     config = replace(config, data=data)
+    task = task.configured(config)
+    check_kind(config, encoder, task)
     check_expert(config, task)
     check_fragments(config, task)
     check_balance(config, task)
     needed = 4 * COPIES * trained_numbers(config, encoder, task)
     _check_room(folder, needed, overwrite or resume)
     return Checked(config, encoder, task, needed)
+
+
+def check_kind(config: RunConfig, encoder: Encoder, task: Task) -> None:
+    """Raise ConfigError if the task writes text and the model does not, or the other way round, or the method cannot serve."""
+    writes, method = bool(encoder.architecture.decoder), METHODS[config.adapter.method]
+    if task.generates != writes:
+        needs = "an encoder-decoder, such as google/flan-t5-small" if task.generates else "an encoder alone"
+        raise ConfigError(
+            f"encoder.name: {encoder.name} is of family {encoder.config['model_type']}, but task {task.name} needs {needs}; give one"
+        )
+    if writes and (method.quantised or config.adapter.last_blocks is not None or config.adapter.method == "head"):
+        raise ConfigError(
+            f"adapter.method: {method.name} given"
+            + ("" if config.adapter.last_blocks is None else " with last_blocks")
+            + ", but encoder-decoders are trained in all blocks, by lora or full; give one of them, without last_blocks"
+        )
 
 
 def check_balance(config: RunConfig, task: Task) -> None:

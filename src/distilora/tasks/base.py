@@ -8,13 +8,14 @@ Everything but `head`, `loss` and `explained` must work without torch, so that s
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distilora.batching.tokens import Tokenised, tokenise
-from distilora.config.schema import DataConfig, SourceConfig
+from distilora.config.schema import DataConfig, RunConfig, SourceConfig
 from distilora.data.cleaning import Cleaning
 from distilora.data.examples import Example, Examples
 from distilora.data.sources import Source
@@ -102,6 +103,8 @@ class Task(ABC):
     """Transformers' `problem_type` in the config of what is saved, by which its pipeline knows how to read the logits."""
     pipeline_tag: ClassVar[str] = "other"
     """Hub's `pipeline_tag` of such a model, for the model card."""
+    generates: ClassVar[bool] = False
+    """Whether answers are written, token by token, by an encoder-decoder: outputs are token ids, [G, longest]."""
     calibrated: ClassVar[bool] = False
     """Whether outputs are logits that a temperature fitted on validation may divide (`fit_temperature`)."""
     example: ClassVar[str] = '"A slow start, but the last hour is superb."'
@@ -119,6 +122,8 @@ class Task(ABC):
     label_column: str | None = None
     """Column of the target, if there is one."""
     settings: Mapping[str, Any]
+    generation: Mapping[str, Any] = MappingProxyType({})
+    """How text is written, by the names of Transformers' GenerationConfig; for tasks that generate."""
 
     @property
     def ngram_classes(self) -> int | None:
@@ -248,6 +253,10 @@ class Task(ABC):
     def finish(self, raw: "Tensor") -> "Tensor":
         """Turn what the Transformers class's head computes of G rows, [G, outputs], into the task's outputs, [G, ...]."""
         return raw
+
+    def configured(self, config: RunConfig) -> "Task":
+        """Return the task with what a run's settings say of it. Raises ConfigError for what does not suit it."""
+        return self
 
     def learnt_from(self, train: Examples) -> "Task":
         """Return the task with the constants that it takes from the training examples, such as the mean of a number to predict."""

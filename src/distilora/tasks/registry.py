@@ -9,7 +9,15 @@ from distilora.tasks.base import Task
 
 BUILTIN = {
     name: f"distilora.tasks.{name}"
-    for name in ("classification", "ordinal", "regression", "multilabel", "question_answering", "summarization")
+    for name in (
+        "classification",
+        "ordinal",
+        "regression",
+        "multilabel",
+        "question_answering",
+        "summarization",
+        "abstractive_summarization",
+    )
 }  # imported on first use
 _REGISTRY: dict[str, type[Task]] = {}
 

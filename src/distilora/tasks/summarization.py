@@ -123,31 +123,18 @@ class Summarization(TokenTask):
             raise DataError(
                 f"data.text_column: no column {self.document_column!r} (columns: {', '.join(map(str, values))}); name one"
             )
-        example = self._document(values[self.document_column])
+        example = read_document(values[self.document_column], self.document_column)
         if self.summaries_column is None:
             return example
         if self.summaries_column not in values:
             raise DataError(
                 f"data.label_column: no column {self.summaries_column!r} (columns: {', '.join(map(str, values))}); name one"
             )
-        return replace(example, target=_summaries(values[self.summaries_column], self.summaries_column))
+        return replace(example, target=read_summaries(values[self.summaries_column], self.summaries_column))
 
     def read_text(self, text: str) -> Example:
         """Read a document without summaries."""
-        return self._document(text)
-
-    def _document(self, value: Any) -> Example:
-        """Return a text as it is, or a list of sentences with their spans as `origin`."""
-        if isinstance(value, str) and value.lstrip().startswith("["):
-            with suppress(ValueError):  # else a text that begins with a bracket
-                value = json.loads(value)
-        if value is None or isinstance(value, str):
-            return Example((value or "",))
-        if not isinstance(value, list | tuple) or not all(isinstance(sentence, str) for sentence in value):
-            raise DataError(
-                f"data.text_column: {self.document_column!r} holds {type(value).__name__}; a text or a list of sentences is wanted"
-            )
-        return Example(tuple(value), origin=_joined(value))
+        return read_document(text, self.document_column)
 
     def cleaned(self, example: Example, cleaning: Cleaning) -> Example:
         """Clean the text and cut it into sentences, or clean those that are given; keep their spans, and drop blank ones."""
@@ -390,6 +377,20 @@ class Summarization(TokenTask):
         return Shown((), pictures, tables)
 
 
+def read_document(value: Any, column: str) -> Example:
+    """Read a text as it is, or a list of sentences with their spans as `origin`. Raises DataError for anything else."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(ValueError):  # else a text that begins with a bracket
+            value = json.loads(value)
+    if value is None or isinstance(value, str):
+        return Example((value or "",))
+    if not isinstance(value, list | tuple) or not all(isinstance(sentence, str) for sentence in value):
+        raise DataError(
+            f"data.text_column: {column!r} holds {type(value).__name__}; a text or a list of sentences is wanted"
+        )
+    return Example(tuple(value), origin=_joined(value))
+
+
 def rouge_metrics(scores: Sequence[Mapping[str, float]], resamples: int) -> dict[str, Any]:
     """Compute the mean of each measure over documents, with its interval if `resamples` > 0."""
     from distilora.tasks.metrics.bootstrap import interval, resampled_mean
@@ -428,7 +429,7 @@ def _frame(tokenizer: "Tokenizer") -> tuple[int, int]:
     return ids[0], ids[1]
 
 
-def _summaries(value: Any, column: str) -> tuple[str, ...]:
+def read_summaries(value: Any, column: str) -> tuple[str, ...]:
     """Read a summary, or a list of them. Raises DataError for anything else, and without one."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         with suppress(ValueError):  # else a summary that begins with a bracket

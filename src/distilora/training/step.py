@@ -31,7 +31,8 @@ def make_update(update: Update, setup: Setup, stop: Stop) -> tuple[float, float]
         # states entering the lowest trainable block, [T, D]; None: computed below
         entering = caches.train.states(batch) if caches.train else None
         with setup.meter.forward(), computing_in(config.precision, network.device):
-            outputs = network(setup.train.rows.take(batch), entering=entering)
+            targets = [setup.train.targets[i] for i in batch]
+            outputs = network.training_outputs(setup.train.rows.take(batch), targets, entering)
         # divided by the update's size, not the micro-batch's, so that the sum over micro-batches is the mean
         loss = _losses(outputs.float(), setup, batch).sum() / examples
         setup.accelerator.backward(loss)

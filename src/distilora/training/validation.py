@@ -6,8 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from distilora.batching.batches import plan_batches
 from distilora.batching.outputs import placed, widened
 from distilora.model.network import run_network
+from distilora.model.precision import computing_in
 from distilora.progress import Progress, say
 from distilora.signals import Stop
 from distilora.training.checkpoint import Best, State
@@ -25,7 +27,7 @@ def validate(setup: Setup, state: State, best: Best, stop: Stop) -> dict[str, fl
     if stop.agreed:
         return {}
     task, targets = setup.network.task, setup.validation.targets
-    loss = float(task.loss(torch.from_numpy(outputs), targets).mean())
+    loss = _written_loss(setup) if task.generates else float(task.loss(torch.from_numpy(outputs), targets).mean())
     if not (math.isfinite(loss) and np.isfinite(outputs).all()):
         raise not_finite("validation loss is", state.update)
     name, value = task.headline(outputs, targets)
@@ -43,6 +45,18 @@ def validate(setup: Setup, state: State, best: Best, stop: Stop) -> dict[str, fl
     else:
         state.stale += 1
     return {"validation/loss": loss, f"validation/{name}": value}
+
+
+def _written_loss(setup: Setup) -> float:
+    """Compute the mean loss of the validation targets' tokens, for a task whose outputs are text; every process computes all."""
+    network, rows, targets, total = setup.network, setup.validation.rows, setup.validation.targets, 0.0
+    for update in plan_batches(rows.group_lengths, setup.budget):
+        for batch in update:
+            of_batch = [targets[i] for i in batch]
+            with torch.inference_mode(), computing_in(setup.config.precision, network.device):
+                logits = network.training_outputs(rows.take(batch), of_batch)
+            total += float(network.task.loss(logits.float(), of_batch).sum())
+    return total / rows.groups
 
 
 def validation_outputs(setup: Setup, stop: Stop) -> NDArray[np.float32]:

@@ -46,6 +46,7 @@ class Architecture:
     attention_registry: bool = True  # honours Transformers' attention registry; otherwise it stays padded
     reserved_positions: int = 0  # positions that max_position_embeddings counts but no token may take
     parts: BlockParts | None = None  # of a post-norm block; None: not of this kind, computed by Transformers
+    decoder: str = ""  # blocks of its decoder, for families that write text; they have no head
 
     def targets(self, layers: Targets | tuple[str, ...]) -> list[str]:
         """List the names of the linear layers that LoRA adapts."""
@@ -77,6 +78,10 @@ def _modernbert(model: Any, vectors: "Tensor") -> "Tensor":
 
 def _classifier_of_first(model: Any, vectors: "Tensor") -> "Tensor":
     return model.classifier(vectors[:, None])  # type: ignore[no-any-return]
+
+
+def _no_head(model: Any, vectors: "Tensor") -> "Tensor":
+    raise NotImplementedError("a family that writes text has no head")
 
 
 _DISTILBERT_PARTS = BlockParts(
@@ -124,6 +129,15 @@ ARCHITECTURES = {
             ("attn.q", "attn.v"), ("attn.q", "attn.k", "attn.v", "attn.o"), _BERT_FEED_FORWARD,
             attention_registry=False, reserved_positions=2,
         ),
+        Architecture(
+            "t5", "shared", "encoder.block", (), _no_head,
+            ("q", "v"), ("q", "k", "v", "o"), ("wi", "wi_0", "wi_1", "wo"), attention_registry=False, decoder="decoder.block",
+        ),
+        Architecture(
+            "bart", "shared", "encoder.layers", (), _no_head,
+            ("q_proj", "v_proj"), ("q_proj", "k_proj", "v_proj", "out_proj"), ("fc1", "fc2"), attention_registry=False,
+            decoder="decoder.layers",
+        ),
     )
 }  # fmt: skip
 
@@ -148,17 +162,22 @@ def block_count(config: Any) -> int:
 
     Raises EncoderError if it does not say, as do the functions below.
     """
-    return int(_setting(config, "n_layers", "num_hidden_layers"))
+    return int(_setting(config, "n_layers", "num_hidden_layers", "num_layers", "encoder_layers"))
 
 
 def head_count(config: Any) -> int:
     """Read the number of attention heads of a block."""
-    return int(_setting(config, "n_heads", "num_attention_heads"))
+    return int(_setting(config, "n_heads", "num_attention_heads", "num_heads", "encoder_attention_heads"))
 
 
 def state_width(config: Any) -> int:
     """Read the width D of the states between blocks."""
-    return int(_setting(config, "dim", "hidden_size"))
+    return int(_setting(config, "dim", "hidden_size", "d_model"))
+
+
+def most_positions(config: Any) -> int:
+    """Read the number of positions that a text may take; of T5, whose positions are relative, that of its pretraining."""
+    return int(_setting(config, "max_position_embeddings", "n_positions", default="512"))
 
 
 def activation_name(config: Any) -> str:
@@ -166,11 +185,10 @@ def activation_name(config: Any) -> str:
     return str(_setting(config, "activation", "hidden_act", default="gelu"))
 
 
-def _setting(config: Any, distilbert: str, usual: str, default: str | None = None) -> Any:
-    """Read a setting by DistilBERT's name for it, or by the name that all other families use."""
-    names = (distilbert, usual)
-    values = [config.get(name) if isinstance(config, Mapping) else getattr(config, name, None) for name in names]
-    value = values[0] or values[1] or default
+def _setting(config: Any, *names: str, default: str | None = None) -> Any:
+    """Read a setting by the first of its names in the families that is there: DistilBERT's, the usual one, others."""
+    values = (config.get(name) if isinstance(config, Mapping) else getattr(config, name, None) for name in names)
+    value = next((value for value in values if value), default)
     if value is None:
-        raise EncoderError(f"encoder.name: its config.json has no {usual}; give a folder as Transformers writes it")
+        raise EncoderError(f"encoder.name: its config.json has no {names[1]}; give a folder as Transformers writes it")
     return value

@@ -16,7 +16,7 @@ from distilora.files.atomic import replacing_folder, sha256
 from distilora.files.hub import is_hub_name
 from distilora.files.weights import tensor_shapes, tensors_sha256
 from distilora.model.encoders import embedded as embedded_encoder
-from distilora.model.encoders.families import Architecture, architecture, block_count, state_width
+from distilora.model.encoders.families import Architecture, architecture, block_count, most_positions, state_width
 from distilora.signals import unwinding
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Encoder:
     @property
     def max_length(self) -> int:
         """Greatest number of tokens it can read."""
-        return int(self.config["max_position_embeddings"]) - self.architecture.reserved_positions
+        return most_positions(self.config) - self.architecture.reserved_positions
 
     @property
     def blocks(self) -> int:
