@@ -1,4 +1,4 @@
-"""Abstractive summarisation, on tiny random encoder-decoders: nothing is claimed of their summaries but that they are reproduced."""
+"""Abstractive summarisation, on tiny random encoder-decoders: nothing is claimed of what they write but that it is reproduced."""
 
 import dataclasses
 import json

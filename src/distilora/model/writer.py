@@ -1,7 +1,7 @@
 """Encoder-decoders (T5, BART): they read rows and write text, by Transformers' own forward pass and `generate`.
 
-In training the decoder is given the target's tokens and predicts the next of each (teacher forcing); its logits go to the task's loss.
-In prediction it writes by beam search as the task's `generation` says, and the outputs are token ids.
+In training the decoder is given the target's tokens and predicts the next of each (teacher forcing); the task's loss takes its
+logits. In prediction it writes by beam search as the task's `generation` says, and the outputs are token ids.
 """
 
 from collections.abc import Sequence

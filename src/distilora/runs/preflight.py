@@ -77,17 +77,18 @@ def check_run(config: RunConfig, task: Task | None = None, *, overwrite: bool = 
 
 def check_kind(config: RunConfig, encoder: Encoder, task: Task) -> None:
     """Raise ConfigError if the task writes text and the model does not, or the other way round, or the method cannot serve."""
-    writes, method = bool(encoder.architecture.decoder), METHODS[config.adapter.method]
+    adapter, method = config.adapter, METHODS[config.adapter.method]
+    writes = bool(encoder.architecture.decoder)
     if task.generates != writes:
         needs = "an encoder-decoder, such as google/flan-t5-small" if task.generates else "an encoder alone"
+        family = encoder.config["model_type"]
         raise ConfigError(
-            f"encoder.name: {encoder.name} is of family {encoder.config['model_type']}, but task {task.name} needs {needs}; give one"
+            f"encoder.name: {encoder.name} is of family {family}, but task {task.name} needs {needs}; give one"
         )
-    if writes and (method.quantised or config.adapter.last_blocks is not None or config.adapter.method == "head"):
+    if writes and (method.quantised or adapter.last_blocks is not None or not method.numbers(adapter, (1, 1), True)):
         raise ConfigError(
-            f"adapter.method: {method.name} given"
-            + ("" if config.adapter.last_blocks is None else " with last_blocks")
-            + ", but encoder-decoders are trained in all blocks, by lora or full; give one of them, without last_blocks"
+            f"adapter.method: {method.name}{'' if adapter.last_blocks is None else ' with last_blocks'} given, but encoder-decoders "
+            "are trained in all blocks, by lora or full; give one of them, without last_blocks"
         )
 
 

@@ -2,8 +2,8 @@
 
     loss = mean over the tokens of the first reference summary, its end included, of -log P(token | document, tokens before)
 
-How a summary is written, beams, length and repetition (`generation.*` of the settings), is stored with the model: validation, evaluation
-and prediction write alike.
+How a summary is written, beams, length and repetition (`generation.*` of the settings), is stored with the model: validation,
+evaluation and prediction write alike.
 """
 
 import json

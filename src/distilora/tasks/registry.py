@@ -7,18 +7,11 @@ from typing import Any
 from distilora.errors import ArtifactError, ConfigError
 from distilora.tasks.base import Task
 
-BUILTIN = {
-    name: f"distilora.tasks.{name}"
-    for name in (
-        "classification",
-        "ordinal",
-        "regression",
-        "multilabel",
-        "question_answering",
-        "summarization",
-        "abstractive_summarization",
-    )
-}  # imported on first use
+_NAMES = (
+    "classification", "ordinal", "regression", "multilabel", "question_answering", "summarization",
+    "abstractive_summarization",
+)  # fmt: skip
+BUILTIN = {name: f"distilora.tasks.{name}" for name in _NAMES}  # imported on first use
 _REGISTRY: dict[str, type[Task]] = {}
 
 
