@@ -87,8 +87,8 @@ def check_kind(config: RunConfig, encoder: Encoder, task: Task) -> None:
         )
     if writes and (method.quantised or adapter.last_blocks is not None or not method.numbers(adapter, (1, 1), True)):
         raise ConfigError(
-            f"adapter.method: {method.name}{'' if adapter.last_blocks is None else ' with last_blocks'} given, but encoder-decoders "
-            "are trained in all blocks, by lora or full; give one of them, without last_blocks"
+            f"adapter.method: {method.name}{'' if adapter.last_blocks is None else ' with last_blocks'} given, but "
+            "encoder-decoders are trained in all blocks, by lora or full; give one of them, without last_blocks"
         )
 
 
