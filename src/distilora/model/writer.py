@@ -29,15 +29,16 @@ class Writer(Network):
 
         if adapter is not None:
             self.outer.set_adapter(adapter)
-        ids, mask = self._read(rows)
+        read, mask = self._read(rows)
         config = self.model.config
         settings = GenerationConfig(
             do_sample=False, pad_token_id=self.padding_id, eos_token_id=config.eos_token_id,
             decoder_start_token_id=config.decoder_start_token_id, **self.task.generation,
         )  # fmt: skip
-        written = self.model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)[:, 1:]
+        written = self.model.generate(input_ids=read, attention_mask=mask, generation_config=settings)[:, 1:]
         ended = torch.cumsum((written == config.eos_token_id).int(), 1) - (written == config.eos_token_id).int() > 0
-        return written.float().masked_fill(ended | (written == self.padding_id), float(NOTHING))
+        ids: Tensor = written.float().masked_fill(ended | (written == self.padding_id), float(NOTHING))
+        return ids
 
     def training_outputs(self, rows: Rows, targets: Sequence[Any], entering: Tensor | None = None) -> Tensor:
         """Compute the logits of the targets' tokens, [G, longest, V]; each target has its token ids as `ids`."""
