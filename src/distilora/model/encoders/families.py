@@ -129,6 +129,13 @@ ARCHITECTURES = {
             ("attn.q", "attn.v"), ("attn.q", "attn.k", "attn.v", "attn.o"), _BERT_FEED_FORWARD,
             attention_registry=False, reserved_positions=2,
         ),
+    )
+}  # fmt: skip
+
+
+WRITERS = {
+    row.model_type: row
+    for row in (
         Architecture(
             "t5", "shared", "encoder.block", (), _no_head,
             ("q", "v"), ("q", "k", "v", "o"), ("wi", "wi_0", "wi_1", "wo"), attention_registry=False, decoder="decoder.block",
@@ -143,12 +150,11 @@ ARCHITECTURES = {
 
 
 def architecture(model_type: str) -> Architecture:
-    """Look up a family. Raises EncoderError if the table has none of this name."""
-    if model_type not in ARCHITECTURES:
-        raise EncoderError(
-            f"encoder.name: family {model_type!r} is not supported; supported are {', '.join(ARCHITECTURES)}"
-        )
-    return ARCHITECTURES[model_type]
+    """Look up a family. Raises EncoderError if neither table has one of this name."""
+    families = ARCHITECTURES | WRITERS
+    if model_type not in families:
+        raise EncoderError(f"encoder.name: family {model_type!r} is not supported; supported are {', '.join(families)}")
+    return families[model_type]
 
 
 def in_head(name: str, family: Architecture) -> bool:
