@@ -121,7 +121,7 @@ def changed(folder: Path, **fields: Any) -> None:
         ({"problem_type": "multi_label_classification"}, ArtifactError, "multi-label classification are not supported"),
         ({"auto_map": {"AutoModel": "x.Y"}}, ArtifactError, "needs code of its own, which is never run"),
         ({"id2label": {"0": "a", "2": "b"}}, ArtifactError, "config.json is damaged"),
-        ({"model_type": "t5"}, EncoderError, "family 't5' is not supported"),
+        ({"model_type": "gpt2"}, EncoderError, "family 'gpt2' is not supported"),
     ],
 )
 def test_what_is_no_classifier(fields: dict[str, Any], error: type, said: str, plain: Path) -> None:

@@ -238,7 +238,7 @@ def test_an_audit_is_replaced_only_on_demand(audited: Path, tmp_path: Path, caps
         (["DATA", "--data.path", "x.csv"], "--data.path: DATA says it already"),
         (["DATA", "--ouput", "out"], "--ouput: there is no such setting; did you mean --output?"),
         (["DATA", "--output", "DATA"], "output: "),
-        (["DATA", "--task", "tagging"], "task: no task called 'tagging'"),
+        (["DATA", "--task", "nonsense"], "task: no task called 'nonsense'"),
         (["DATA", "--task", "regression"], "task: regression has no classes whose labels could be audited"),
         (["DATA", "--run", "nowhere", "--output", "OUT"], "nowhere: no such run"),
         (["DATA", "--apply", "c.json", "--output", "OUT"], "output: "),

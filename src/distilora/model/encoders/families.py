@@ -133,20 +133,15 @@ ARCHITECTURES = {
 }  # fmt: skip
 
 
-WRITERS = {
-    row.model_type: row
-    for row in (
-        Architecture(
-            "t5", "shared", "encoder.block", (), _no_head,
-            ("q", "v"), ("q", "k", "v", "o"), ("wi", "wi_0", "wi_1", "wo"), attention_registry=False, decoder="decoder.block",
-        ),
-        Architecture(
-            "bart", "shared", "encoder.layers", (), _no_head,
-            ("q_proj", "v_proj"), ("q_proj", "k_proj", "v_proj", "out_proj"), ("fc1", "fc2"), attention_registry=False,
-            decoder="decoder.layers",
-        ),
-    )
-}  # fmt: skip
+_T5 = Architecture(
+    "t5", "shared", "encoder.block", (), _no_head, ("q", "v"), ("q", "k", "v", "o"), ("wi", "wi_0", "wi_1", "wo"),
+    attention_registry=False, decoder="decoder.block",
+)  # fmt: skip
+_BART = Architecture(
+    "bart", "shared", "encoder.layers", (), _no_head, ("q_proj", "v_proj"), ("q_proj", "k_proj", "v_proj", "out_proj"),
+    ("fc1", "fc2"), attention_registry=False, decoder="decoder.layers",
+)  # fmt: skip
+WRITERS = {row.model_type: row for row in (_T5, _BART)}
 
 
 def architecture(model_type: str) -> Architecture:
