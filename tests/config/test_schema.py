@@ -250,6 +250,7 @@ def docstrings() -> dict[str, str]:
     stages |= {
         "training": "TrainingConfig",
         "distillation": "DistillationConfig",
+        "generation": "GenerationConfig",
         "evaluation": "EvaluationConfig",
     }
     stages[""] = "RunConfig"
