@@ -33,6 +33,18 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975))
 
 
+def with_intervals(
+    values: dict[str, NDArray[np.float64]], of_resamples: dict[str, NDArray[np.float64]]
+) -> dict[str, Any]:
+    """Return each metric, [1], as value, low and high; None where it is undefined, and no interval where any resample's is."""
+    measured: dict[str, Any] = {}
+    for name, (value,) in values.items():
+        bounds = of_resamples.get(name)
+        low, high = (None, None) if bounds is None or np.isnan(bounds).any() else interval(bounds)
+        measured[name] = {"value": None if np.isnan(value) else float(value), "low": low, "high": high}
+    return measured
+
+
 def resampled(
     probabilities: Probabilities, targets: Indices, resamples: int, predicted: Indices | None = None
 ) -> dict[str, NDArray[np.float64]]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distilora.tasks.metrics.bootstrap import draws, interval
+from distilora.tasks.metrics.bootstrap import draws, with_intervals
 
 Probabilities = NDArray[np.float64]
 Marks = NDArray[np.bool_]
@@ -29,12 +29,7 @@ def multilabel_metrics(
     """Compute all metrics, micro F1 first; one that is undefined is None."""
     values = _values(probabilities, answered, true, np.ones((len(true), 1)))
     of_resamples = resampled_decisions(probabilities, answered, true, resamples) if resamples else {}
-    measured: dict[str, Any] = {}
-    for name, (value,) in values.items():
-        bounds = of_resamples.get(name)
-        low, high = (None, None) if bounds is None or np.isnan(bounds).any() else interval(bounds)
-        measured[name] = {"value": None if np.isnan(value) else float(value), "low": low, "high": high}
-    return measured
+    return with_intervals(values, of_resamples)
 
 
 def resampled_decisions(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distilora.tasks.metrics.bootstrap import draws, interval
+from distilora.tasks.metrics.bootstrap import draws, with_intervals
 
 Indices = NDArray[np.int64]
 
@@ -20,12 +20,7 @@ def distance_metrics(predicted: Indices, targets: Indices, resamples: int = 0) -
     """Compute both metrics; kappa is None if all predictions and targets are one class."""
     values = _distances(predicted, targets, np.ones((len(targets), 1)))
     of_resamples = resampled_distances(predicted, targets, resamples) if resamples else {}
-    measured: dict[str, Any] = {}
-    for name, (value,) in values.items():
-        bounds = of_resamples.get(name)
-        low, high = (None, None) if bounds is None or np.isnan(bounds).any() else interval(bounds)
-        measured[name] = {"value": None if np.isnan(value) else float(value), "low": low, "high": high}
-    return measured
+    return with_intervals(values, of_resamples)
 
 
 def resampled_distances(predicted: Indices, targets: Indices, resamples: int) -> dict[str, NDArray[np.float64]]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distilora.tasks.metrics.bootstrap import draws, interval
+from distilora.tasks.metrics.bootstrap import draws, with_intervals
 
 Values = NDArray[np.float64]
 
@@ -21,12 +21,7 @@ def regression_metrics(predicted: Values, targets: Values, resamples: int = 0) -
     """Compute all metrics, spearman first; a correlation is None where either side is constant, r2 where the targets are."""
     values = _errors(predicted, targets, np.ones((len(targets), 1)))
     of_resamples = resampled_errors(predicted, targets, resamples) if resamples else {}
-    measured: dict[str, Any] = {}
-    for name, (value,) in values.items():
-        bounds = of_resamples.get(name)
-        low, high = (None, None) if bounds is None or np.isnan(bounds).any() else interval(bounds)
-        measured[name] = {"value": None if np.isnan(value) else float(value), "low": low, "high": high}
-    return measured
+    return with_intervals(values, of_resamples)
 
 
 def resampled_errors(predicted: Values, targets: Values, resamples: int) -> dict[str, Values]:
