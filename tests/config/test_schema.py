@@ -250,6 +250,7 @@ def docstrings() -> dict[str, str]:
     stages |= {
         "training": "TrainingConfig",
         "distillation": "DistillationConfig",
+        "summary": "SummaryConfig",
         "generation": "GenerationConfig",
         "evaluation": "EvaluationConfig",
     }
@@ -268,7 +269,7 @@ def docstrings() -> dict[str, str]:
 def test_help_names_every_setting_with_its_docstring() -> None:
     shown = "".join(help_text(RunConfig, "usage", {}).split())
     described = docstrings()
-    nested = ("data", "encoder", "adapter", "training", "distillation", "generation", "evaluation")
+    nested = ("data", "encoder", "adapter", "training", "distillation", "summary", "generation", "evaluation")
     settings = {key for key in known_keys(RunConfig) if key not in nested}
     assert set(described) == settings
     missing = [k for k, text in described.items() if f"--{k}" not in shown or "".join(text.split()) not in shown]

@@ -21,7 +21,7 @@ from distilora.inference.predictor import load
 from distilora.model.build import new_network
 from distilora.model.encoders.find import find_encoder, load_tokenizer
 from distilora.runs.run import Run
-from distilora.tasks.abstractive_summarization import AbstractiveSummarization, lines
+from distilora.tasks.abstractive_summarization import AbstractiveSummarization
 
 pytest.importorskip("rouge_score")
 FAMILIES = ("t5", "bart")
@@ -176,4 +176,4 @@ def test_a_task_and_a_family_must_fit(tmp_path: Path, encoder: Path, reviews: Pa
 
 
 def test_sentences_stand_on_lines() -> None:
-    assert lines("It was long. But fine! Really") == "It was long.\nBut fine!\nReally"
+    assert AbstractiveSummarization().as_lines("It was long. But fine! Really") == "It was long.\nBut fine!\nReally"

@@ -13,11 +13,14 @@ from support.stopping import write_recipe
 from support.tiny import BAD, GOOD, PLAIN, tiny_config, tiny_tokenizer
 
 from distilora.cli.main import main
+from distilora.config.parse import parse
+from distilora.config.schema import RunConfig
 from distilora.data.cleaning import cleaning
-from distilora.data.examples import Example
+from distilora.data.examples import Example, Examples
 from distilora.errors import ConfigError, DataError
 from distilora.inference.predictor import load
 from distilora.tasks.metrics.rouge import oracle, rouge
+from distilora.tasks.selection import choose
 from distilora.tasks.summarization import Summarization
 
 pytest.importorskip("rouge_score")
@@ -110,6 +113,10 @@ def test_repetition_is_passed_over_and_lengths_are_kept() -> None:
     assert TASK.with_length(words=7).choose(logits, sentences) == [0, 2]
     assert TASK.with_length(words=1).choose(logits, sentences) == [0]
     assert TASK.with_length(sentences=9).choose(logits, sentences) == [0, 2, 3]
+    by_words = Summarization(words=7, redundancy="mmr")
+    assert Summarization(sentences=2, redundancy="mmr").choose(logits, sentences) == [0, 2]
+    assert Summarization(sentences=4, redundancy="mmr").choose(logits, sentences) == [0, 1, 2, 3]
+    assert by_words.choose(logits, sentences) == [0, 2]
     with pytest.raises(ConfigError, match="sentences: 0 given"):
         TASK.with_length(sentences=0)
 
@@ -158,7 +165,38 @@ def test_from_training_to_scoring(encoder: Path, tmp_path: Path, capsys: pytest.
     capsys.readouterr()
     assert main(["predict", run, texts[0], "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["summary"] == own[0]["summary"]
+    assert main(["predict", run, texts[0], "--json", "--sentences", "3"]) == 0
+    assert len(json.loads(json.loads(capsys.readouterr().out)["sentences"])) == 3
+    assert main(["predict", run, texts[0], "--json", "--words", "0"]) == 2
+    assert capsys.readouterr().err == "distilora: --words: 0 given, at least 1 wanted\n"
     (tmp_path / "long.txt").write_text(texts[0])
     assert main(["predict", run, "--input", str(tmp_path / "long.txt")]) == 0
     places, sentence = capsys.readouterr().out.strip().split("  ", 1)
     assert texts[0][slice(*map(int, places.split("-")))] == sentence
+
+
+def test_marginal_relevance_by_hand() -> None:
+    """Of two copies and a worse sentence the worse one is next where 0.7 of the lead in probability is less than 0.3 times 1."""
+    sentences = ("warm plot", "warm plot", "dull music")
+    for second, expected in ((0.9, [0, 2]), (0.97, [0, 2]), (0.2, [0, 2])):
+        p = np.asarray([0.99, second, second - 0.1])
+        logits = np.log(p / (1 - p)).astype(np.float32)
+        assert choose(logits, sentences, 2, redundancy="mmr") == expected
+    p = np.asarray([0.99, 0.98, 0.98 - 0.3 / 0.7 - 0.01])  # just too unlikely
+    assert choose(np.log(p / (1 - p)).astype(np.float32), sentences, 2, redundancy="mmr") == [0, 1]
+
+
+def test_a_run_may_set_length_and_redundancy() -> None:
+    config = parse(RunConfig, ("--summary.words", "40", "--summary.redundancy", "mmr"))
+    assert Summarization().configured(config).settings["words"] == 40
+    assert Summarization().configured(config).settings["redundancy"] == "mmr"
+    assert Summarization(words=40).learnt_from(Examples("train", [])).settings["sentences"] is None
+    with pytest.raises(ConfigError, match=r"^summary\.words: given beside summary\.sentences; drop one of the two$"):
+        parse(RunConfig, ("--summary.words", "40", "--summary.sentences", "2"))
+
+
+def test_lengths_go_with_summaries(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(finished), "a plot", "--sentences", "2"]) == 2
+    assert (
+        capsys.readouterr().err == "distilora: --sentences: given, but task classification chooses no sentences; drop it\n"
+    )

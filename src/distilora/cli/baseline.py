@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distilora.cli.arguments import EVERYWHERE, TRAIN_OPTIONS, require_train_extra
-from distilora.errors import ConfigError
+from distilora.cli.settings import settings_to_look_at
 
 USAGE = "distilora baseline [RECIPE.yaml] [--data.FIELD VALUE ...] [--json]"
 OPTIONS = {
@@ -24,30 +24,14 @@ def reads(key: str) -> bool:
 
 def baseline_command(words: Sequence[str]) -> int:
     """Fit the baselines, print what they reach, and return the exit code."""
-    from distilora.config.descriptions import help_text
-    from distilora.config.schema import RunConfig
-
-    if "-h" in words or "--help" in words:
-        print(help_text(RunConfig, USAGE, OPTIONS, reads))
+    settings = settings_to_look_at("baseline", words, USAGE, OPTIONS, reads)
+    if settings is None:
         return 0
-    as_json = "--json" in words
-    words = [word for word in words if word != "--json"]
-    from distilora.config.parse import known_keys, parse, read_recipe
-
-    of_train = {"resume", "overwrite", "dry-run", *(key for key in known_keys(RunConfig) if not reads(key))}
-    for option in (word.split("=")[0] for word in words if word.startswith("--")):
-        if option[2:] in of_train:
-            raise ConfigError(
-                f"{option}: goes with distilora train; baseline trains no encoder and writes nothing, drop it"
-            )
+    config, as_json = settings
     require_train_extra()
     from distilora.runs.baseline import measure_baselines
 
-    recipe = {}
-    if words and not words[0].startswith("-"):
-        recipe = read_recipe(words[0])
-        words = words[1:]
-    summary = measure_baselines(parse(RunConfig, words, recipe, options=OPTIONS))
+    summary = measure_baselines(config)
     if as_json:
         print(json.dumps(summary, ensure_ascii=False))
     else:

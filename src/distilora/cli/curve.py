@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distilora.cli.arguments import EVERYWHERE, TRAIN_OPTIONS, require_train_extra
+from distilora.cli.settings import take_recipe
 from distilora.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,14 +52,11 @@ def read_settings(words: Sequence[str]) -> "tuple[RunConfig, tuple[int | str, ..
         if any(word.split("=")[0] == option for word in words):
             raise ConfigError(f"{option}: goes with distilora train; a curve goes on by itself where it was, drop it")
     settings, sizes, updates = _take(words)
-    from distilora.config.parse import parse, read_recipe
+    from distilora.config.parse import parse
     from distilora.config.schema import RunConfig
     from distilora.runs.resolve import check_given
 
-    recipe = {}
-    if settings and not settings[0].startswith("-"):
-        recipe = read_recipe(settings[0])
-        settings = settings[1:]
+    recipe, settings = take_recipe(settings)
     config = parse(RunConfig, settings, recipe, options=OPTIONS)
     flags = {word[2:].split("=")[0] for word in settings if word.startswith("--")}
     if "output" not in flags:

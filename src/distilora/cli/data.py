@@ -5,37 +5,27 @@ from collections.abc import Sequence
 from typing import Any
 
 from distilora.cli.arguments import EVERYWHERE, TRAIN_OPTIONS, require_train_extra
+from distilora.cli.settings import settings_to_look_at
 
 USAGE = "distilora data [RECIPE.yaml] [--task TASK] [--data.FIELD VALUE ...] [--json]"
 OPTIONS = {"RECIPE.yaml": TRAIN_OPTIONS["RECIPE.yaml"], "--json": "print JSON", **EVERYWHERE}
 
 
+def reads(key: str) -> bool:
+    """Tell whether a setting of a run makes a difference to the description of its data."""
+    return key in ("task", "data", "encoder") or key.startswith(("data.", "encoder."))
+
+
 def data_command(words: Sequence[str]) -> int:
     """Print what the data are and return the exit code."""
-    from distilora.config.descriptions import help_text
-    from distilora.config.parse import parse, read_recipe
-    from distilora.config.schema import RunConfig
-
-    if "-h" in words or "--help" in words:
-        print(
-            help_text(
-                RunConfig,
-                USAGE,
-                OPTIONS,
-                lambda key: key in ("task", "data", "encoder") or key.startswith(("data.", "encoder.")),
-            )
-        )
+    settings = settings_to_look_at("data", words, USAGE, OPTIONS, reads)
+    if settings is None:
         return 0
-    as_json = "--json" in words
-    words = [word for word in words if word != "--json"]
+    config, as_json = settings
     require_train_extra()
     from distilora.runs.describe import describe
 
-    recipe = {}
-    if words and not words[0].startswith("-"):
-        recipe = read_recipe(words[0])
-        words = words[1:]
-    described = describe(parse(RunConfig, words, recipe, options=OPTIONS))
+    described = describe(config)
     if as_json:
         print(json.dumps(described, ensure_ascii=False))
     else:

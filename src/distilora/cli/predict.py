@@ -8,12 +8,15 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distilora.cli.arguments import Parser, add_answering, add_run
 from distilora.errors import ConfigError
 from distilora.files.separators import separator_from
 from distilora.progress import say
+
+if TYPE_CHECKING:
+    from distilora.tasks.base import Task
 
 MOST_SHOWN = 8  # labels of an answer on the terminal
 WAYS = (
@@ -43,6 +46,12 @@ def predict_command(words: Sequence[str]) -> int:
         "--question", metavar="TEXT", action="append", help="question to answer from the --context; repeatable"
     )
     parser.add_argument("--context", metavar="FILE", help="text file that holds the answer; - is standard input")
+    parser.add_argument(
+        "--sentences", metavar="N", type=int, help="sentences of a summary (default: as the run's settings say)"
+    )
+    parser.add_argument(
+        "--words", metavar="N", type=int, help="most words of a summary, which has one sentence at least"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the output file")
     parser.add_argument("--text-column", metavar="NAME", help="column of the text (default: found by its name)")
     parser.add_argument(
@@ -67,6 +76,8 @@ def _predict(args: Namespace) -> int:
         args.run, args.precision, args.device, args.encoder, args.base, args.abstain_below, args.backend,
         lexicon=args.lexicon, abstain_error=args.abstain_error,
     )  # fmt: skip
+    if args.sentences is not None or args.words is not None:
+        predictor.task = _lengthened(predictor.task, args.sentences, args.words)
     if args.question:
         context = _context(args.context)
         asked = [{"question": question, "context": context} for question in args.question]
@@ -100,6 +111,16 @@ def _predict(args: Namespace) -> int:
     return 0
 
 
+def _lengthened(task: "Task", sentences: int | None, words: int | None) -> "Task":
+    """Return the task for summaries of another length. Raises ConfigError for a task without."""
+    from distilora.tasks.summarization import Summarization
+
+    if not isinstance(task, Summarization):
+        option = "--words" if sentences is None else "--sentences"
+        raise ConfigError(f"{option}: given, but task {task.name} chooses no sentences; drop it")
+    return task.with_length(sentences, words)
+
+
 def _settle(args: Namespace) -> None:
     """Settle where texts come from and answers go. Raises ConfigError if arguments contradict each other."""
     if bool(args.question) != bool(args.context):
@@ -109,6 +130,8 @@ def _settle(args: Namespace) -> None:
         if args.texts or args.input or args.output:
             raise ConfigError("--question: goes with --context alone; a table of questions is an --input")
         return
+    if args.sentences is not None and args.words is not None:
+        raise ConfigError("--words: given beside --sentences; drop one of the two")
     if not args.texts and args.input is None and _is_piped():
         args.input = "-"
     if bool(args.texts) == bool(args.input):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from distilora.cli.arguments import TRAIN_OPTIONS, Parser, require_train_extra
+from distilora.cli.settings import take_recipe
 from distilora.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,15 +56,11 @@ def _print_help() -> None:
 
 def _new(words: list[str]) -> "RunConfig":
     """Read the settings of a new run from its recipe, if one is named, and the options, which win over it."""
-    from distilora.config.parse import parse, read_recipe
+    from distilora.config.parse import parse
     from distilora.config.schema import RunConfig
     from distilora.runs.resolve import check_given
 
-    recipe = {}
-    words = [re.sub(r"^--init-from(?==|$)", "--init_from", word) for word in words]
-    if words and not words[0].startswith("-"):
-        recipe = read_recipe(words[0])
-        words = words[1:]
+    recipe, words = take_recipe([re.sub(r"^--init-from(?==|$)", "--init_from", word) for word in words])
     config = parse(RunConfig, words, recipe, options=TRAIN_OPTIONS)
     check_given(config, {word[2:].split("=")[0] for word in words if word.startswith("--")}, recipe)
     return config

@@ -17,6 +17,7 @@ Attention = Literal["auto", "packed", "eager", "sdpa"]
 MethodName = Literal["lora", "qlora", "full", "head"]
 Base = Literal["auto", "4bit", "full"]
 LexiconName = Literal["none", "nbsvm"]
+Redundancy = Literal["trigrams", "mmr", "none"]
 LexiconUse = Literal["auto", "none"]
 CARVED = "carved"  # value of data.validation_split
 
@@ -275,6 +276,27 @@ class DistillationConfig:
 
 
 @dataclass(frozen=True)
+class SummaryConfig:
+    """Length and choice of sentences of a summary (task summarization); stored with the model."""
+
+    sentences: int | None = None
+    """Sentences of a summary; null: as many as the best choice in the training documents has on average."""
+    words: int | None = None
+    """Most words of a summary, which has one sentence at least; null: counted in sentences."""
+    redundancy: Redundancy = "trigrams"
+    """Repetition: trigrams, no sentence repeats three words in a row of another; mmr, maximal marginal relevance: likely sentences
+    that resemble those chosen least; or none, nothing is avoided."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError if a length is out of range, or two are given."""
+        for name in ("sentences", "words"):
+            value = getattr(self, name)
+            _check(value is None or value >= 1, f"summary.{name}", value, "at least 1, or null")
+        if self.sentences is not None and self.words is not None:
+            raise ConfigError("summary.words: given beside summary.sentences; drop one of the two")
+
+
+@dataclass(frozen=True)
 class GenerationConfig:
     """How an encoder-decoder writes (task abstractive_summarization): by beam search, the same in validation and prediction."""
 
@@ -341,6 +363,7 @@ class RunConfig:
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    summary: SummaryConfig = field(default_factory=SummaryConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 

@@ -69,6 +69,7 @@ def check_run(config: RunConfig, task: Task | None = None, *, overwrite: bool = 
     check_kind(config, encoder, task)
     check_expert(config, task)
     check_fragments(config, task)
+    check_sections(config, task)
     check_balance(config, task)
     needed = 4 * COPIES * trained_numbers(config, encoder, task)
     _check_room(folder, needed, overwrite or resume)
@@ -90,6 +91,13 @@ def check_kind(config: RunConfig, encoder: Encoder, task: Task) -> None:
             f"adapter.method: {method.name}{'' if adapter.last_blocks is None else ' with last_blocks'} given, but "
             "encoder-decoders are trained in all blocks, by lora or full; give one of them, without last_blocks"
         )
+
+
+def check_sections(config: RunConfig, task: Task) -> None:
+    """Raise ConfigError if a section of the settings is given that only another task reads."""
+    for name in ("summary", "generation"):
+        if name != task.section and getattr(config, name) != getattr(RunConfig(), name):
+            raise ConfigError(f"{name}: given, but task {task.name} does not read it; drop it, or give another task")
 
 
 def check_balance(config: RunConfig, task: Task) -> None:

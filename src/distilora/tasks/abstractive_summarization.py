@@ -6,34 +6,26 @@ How a summary is written, beams, length and repetition (`generation.*` of the se
 evaluation and prediction write alike.
 """
 
-import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distilora.config.schema import DataConfig, RunConfig, SourceConfig
-from distilora.data.examples import Example, Examples
+from distilora.config.schema import RunConfig
+from distilora.data.examples import Example
 from distilora.data.fragments import sentence_starts
-from distilora.data.sources import Source
-from distilora.errors import ConfigError, DataError
-from distilora.files.tables import Record
-from distilora.progress import say
-from distilora.tasks.base import Measurement, Outputs, Remeasured, States, Task
-from distilora.tasks.columns import find_column, refuse_label_columns
-from distilora.tasks.metrics.rouge import MEASURES, rouge
+from distilora.errors import DataError
+from distilora.tasks.base import Measurement, Outputs, States, Task
 from distilora.tasks.registry import register
-from distilora.tasks.showing import Shown, Table
-from distilora.tasks.summarization import DOCUMENTS, SUMMARIES, read_document, read_summaries, rouge_metrics
+from distilora.tasks.showing import Shown
+from distilora.tasks.summaries import SummaryTask, mean_rouge, read_document
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor
 
     from distilora.batching.rows import Rows
-
-EXCERPT = 600  # characters of a document in the report
 
 
 @dataclass(frozen=True)
@@ -46,120 +38,59 @@ class Goal:
 
 
 @register
-class AbstractiveSummarization(Task):
+class AbstractiveSummarization(SummaryTask):
     """Abstractive summarisation; `generation` is how summaries are written."""
 
     name = "abstractive_summarization"
     outputs = 1
     transformers_class = "AutoModelForSeq2SeqLM"
-    pipeline_tag = "summarization"
-    example = "--input long_review.txt"
     generates = True
-    reads_documents = True
-    headlines = ("rouge1", "rouge2", "rougeL")
+    section = "generation"
+    answers_with = "words of its own"
+    in_windows = False
 
     def __init__(
         self,
-        document_column: str = "text",
-        summaries_column: str | None = "summaries",
+        text_column: str = "text",
+        label_column: str | None = "summaries",
         generation: Mapping[str, Any] | None = None,
     ) -> None:
-        self.document_column, self.summaries_column = document_column, summaries_column
-        self.text_column, self.label_column = document_column, summaries_column
+        self.text_column, self.label_column = text_column, label_column
         self.generation = dict(generation or {"max_new_tokens": 64})
 
     @property
     def settings(self) -> Mapping[str, Any]:  # type: ignore[override]
         """Columns, and how summaries are written."""
         return {
-            "document_column": self.document_column, "summaries_column": self.summaries_column,
+            "text_column": self.text_column,
+            "label_column": self.label_column,
             "generation": dict(self.generation),
-        }  # fmt: skip
+        }
 
     @property
     def phrase(self) -> str:
         """The task in words."""
         return "abstractive summarisation"
 
-    @classmethod
-    def from_source(cls, config: DataConfig, source: Source) -> Self:
-        """Create the task with the columns of the training split. Raises DataError or ConfigError naming the field at fault."""
-        refuse_label_columns(config, cls.name)
-        if config.labels is not None:
-            raise ConfigError(f"data.labels: given, but task {cls.name} answers in words; drop it")
-        first = next(iter(source.records(config.train_split, "data.train_split")), None)
-        if first is None:
-            raise DataError(f"data.train_split: {source.name} {config.train_split} has no records; give another")
-        document = find_column(first.values, config.text_column, DOCUMENTS, "data.text_column")
-        others = [name for name in first.values if name != document]
-        summaries = find_column(others, config.label_column, SUMMARIES, "data.label_column")
-        say(f"data: documents from column {document!r}, summaries from {summaries!r}")
-        return cls(document, summaries)
-
     def configured(self, config: RunConfig) -> Task:
         """Return the task that writes as the run's settings say."""
         given = config.generation
-        return self._with(
+        return self.with_settings(
             generation={
                 "num_beams": given.beams, "max_new_tokens": given.longest, "length_penalty": given.length_penalty,
                 "no_repeat_ngram_size": given.no_repeat,
             }
         )  # fmt: skip
 
-    def read(self, values: Mapping[str, Any]) -> Example:
-        """Read a document, a text or a list of its sentences, and its summaries. Raises DataError for anything else."""
-        if self.document_column not in values:
-            raise DataError(
-                f"data.text_column: no column {self.document_column!r} (columns: {', '.join(map(str, values))}); name one"
-            )
-        document = read_document(values[self.document_column], self.document_column)
-        example = Example((" ".join(document.texts),))
-        if self.summaries_column is None:
-            return example
-        if self.summaries_column not in values:
-            raise DataError(
-                f"data.label_column: no column {self.summaries_column!r} (columns: {', '.join(map(str, values))}); name one"
-            )
-        return replace(example, target=read_summaries(values[self.summaries_column], self.summaries_column))
+    def document(self, values: Mapping[str, Any]) -> Example:
+        """Read a text, or a list of sentences, joined by spaces. Raises DataError for anything else."""
+        return Example((" ".join(read_document(values[self.text_column], self.text_column).texts),))
 
-    def read_text(self, text: str) -> Example:
-        """Read a document without summaries."""
-        return Example((text,))
-
-    def aligned_to(
-        self, source: Source, split: str, columns: SourceConfig, notes: list[str]
-    ) -> tuple[Task, Iterator[Record]]:
-        """Adapt the task to the columns of other documents with summaries."""
-        first = next(iter(source.records(split, "data.split")), None)
-        if first is None:
-            raise DataError(f"data.path: {source.name} {split} has no records; give another split")
-        names = list(map(str, first.values))
-        known = self.document_column if self.document_column in names else None
-        document = find_column(names, columns.text_column or known, DOCUMENTS, "data.text_column")
-        known = self.summaries_column if self.summaries_column in names else None
-        summaries = find_column(names, columns.label_column or known, SUMMARIES, "data.label_column")
-        task = self._with(document_column=document, summaries_column=summaries)
-        return task, task.records(source, split, "data.split", notes)
-
-    def for_prediction(self, columns: Collection[str], text_column: str | None = None) -> Task:
-        """Adapt the task to documents without summaries."""
-        name = text_column or (self.document_column if self.document_column in columns else None)
-        document = find_column(columns, name, DOCUMENTS, "text-column")
-        return self._with(document_column=document, summaries_column=None)
-
-    def _with(self, **settings: Any) -> "AbstractiveSummarization":
-        return AbstractiveSummarization(**{**self.settings, **settings})
-
-    def target_name(self, target: Any) -> Any:
-        """Return the summaries as a list in JSON; None without any."""
-        return None if target is None else json.dumps(list(target), ensure_ascii=False)
-
-    def strata(self, targets: Sequence[Any]) -> list[Any]:
-        """Return one stratum for all."""
-        return [0] * len(targets)
-
-    def check(self, examples: Examples) -> None:
-        """Accept any documents with summaries."""
+    def as_lines(self, summary: str) -> str:
+        """Cut a summary into sentences, one a line."""
+        starts = sentence_starts(summary)
+        ends = [*starts[1:], len(summary)]
+        return "\n".join(summary[start:end].strip() for start, end in zip(starts, ends, strict=True))
 
     def targets(self, examples: Sequence[Example], tokenizer: "Tokenizer") -> list[Any]:
         """Return for each document the tokens of its first summary, ended, and all summaries."""
@@ -203,56 +134,16 @@ class AbstractiveSummarization(Task):
     def metrics(self, outputs: Outputs, targets: Sequence[Any], resamples: int = 0) -> dict[str, Any]:
         """Compute ROUGE-1, 2, L and Lsum of the summaries, against the reference with the best ROUGE-1."""
         pairs = zip(outputs, targets, strict=True)
-        return rouge_metrics(
-            [rouge(lines(_text(ids, goal.tokenizer)), goal.references) for ids, goal in pairs], resamples
-        )
+        return mean_rouge((self.rouge(_text(ids, goal.tokenizer), goal.references) for ids, goal in pairs), resamples)
 
     def findings(self, measurement: Measurement) -> dict[str, Any]:
         """List the summaries with the least ROUGE-1."""
-        items, answers = measurement.examples.items, measurement.answers
-        scores = [rouge(lines(a["summary"]), item.target)["rouge1"] for item, a in zip(items, answers, strict=True)]
-        worst = np.argsort(scores, kind="stable")[: measurement.max_mistakes].tolist()
-        return {
-            "mistakes": [
-                {
-                    "place": items[i].place, "target": " | ".join(items[i].target), "answer": answers[i]["summary"],
-                    "text": " ".join(items[i].texts)[:EXCERPT],
-                }
-                for i in worst
-            ],
-        }  # fmt: skip
-
-    def correct(self, target: Any, answer: Mapping[str, Any]) -> bool:
-        """Raise DataError: summaries are not right or wrong."""
-        raise DataError(f"task {self.name}: a summary is not right or wrong; compare ROUGE")
-
-    def remeasure(self, predictions: Sequence[Mapping[str, Any]], resamples: int) -> Remeasured:
-        """Measure the summaries that were saved; an answer's quality is its ROUGE-1."""
-        from distilora.tasks.metrics.bootstrap import resampled_mean
-
-        scores = [rouge(lines(row["summary"] or ""), json.loads(row["target"])) for row in predictions]
-        values = {name: np.asarray([score[name] for score in scores]) for name in MEASURES}
-        return Remeasured(
-            {name: float(of.mean()) for name, of in values.items()},
-            {name: resampled_mean(of, resamples) for name, of in values.items()},
-            values["rouge1"],
-            None,
-        )
+        return {"mistakes": self.worst(measurement)}
 
     @classmethod
     def report(cls, split: Mapping[str, Any]) -> Shown:
         """Show the worst summaries."""
-        if not split.get("mistakes"):
-            return Shown()
-        worst = [(row["target"], row["answer"], row["text"]) for row in split["mistakes"]]
-        columns = ("reference", "summary", "document")
-        return Shown(tables=[Table("The summaries with the least ROUGE-1", columns, worst, text=("document",))])
-
-
-def lines(text: str) -> str:
-    """Put each sentence on a line of its own, as ROUGE-Lsum wants them."""
-    starts = sentence_starts(text)
-    return "\n".join(text[start:end].strip() for start, end in zip(starts, [*starts[1:], len(text)], strict=True))
+        return Shown(tables=cls.worst_table(split))
 
 
 def _text(ids: Any, tokenizer: "Tokenizer") -> str:

@@ -95,8 +95,9 @@ class Task(ABC):
     """Transformers class whose head layers are trained; what is saved loads into it."""
     output_kind: ClassVar[OutputKind] = "other"
     """What outputs [G, ...] are. first: `finish` of what the Transformers class's own head computes of each example's first row;
-    tokens: `collect` of what it computes of every token (tasks/token_outputs.py). Both can be exported to ONNX. label: as first,
-    and their softmax is the probability of one label among C, [G, C], so that behaviour checks can be run on the model."""
+    tokens: what it computes of every token, as a TokenTask collects it (tasks/token_outputs.py). Both can be exported to ONNX.
+    label: as first, and their softmax is the probability of one label among C, [G, C], so that behaviour checks can be run on the
+    model."""
     finished: ClassVar[bool] = False
     """Whether `finish` changes anything. Where it does, the Transformers class alone does not give the task's outputs."""
     problem_type: ClassVar[str | None] = None
@@ -109,6 +110,8 @@ class Task(ABC):
     """Whether outputs are logits that a temperature fitted on validation may divide (`fit_temperature`)."""
     example: ClassVar[str] = '"A slow start, but the last hour is superb."'
     """What `distilora predict RUN` can be tried with, as words on a command line."""
+    section: ClassVar[str | None] = None
+    """Section of a run's settings that this task alone reads, by `configured`."""
     reads_documents: ClassVar[bool] = False
     """Whether a .txt file is one text, not one a line."""
     headlines: ClassVar[tuple[str, ...]] = ()
@@ -245,10 +248,6 @@ class Task(ABC):
     @abstractmethod
     def head(self, states: States, rows: "Rows") -> "Tensor":
         """Compute the outputs of G examples, [G, ...], from the hidden states of their rows."""
-
-    def collect(self, tokens: Outputs, rows: "Rows") -> Outputs:
-        """Collect the outputs [G, ...] from what the Transformers class's head computes of all tokens, [T, outputs]; for tokens."""
-        raise NotImplementedError
 
     def finish(self, raw: "Tensor") -> "Tensor":
         """Turn what the Transformers class's head computes of G rows, [G, outputs], into the task's outputs, [G, ...]."""

@@ -15,7 +15,14 @@ from distilora.files.tables import Record
 from distilora.progress import say
 from distilora.tasks import classes
 from distilora.tasks.base import Measurement, Outputs, Remeasured
-from distilora.tasks.columns import LABEL_COLUMNS, TEXT_COLUMNS, check_columns, find_column, refuse_label_columns
+from distilora.tasks.columns import (
+    LABEL_COLUMNS,
+    TEXT_COLUMNS,
+    check_columns,
+    find_column,
+    first_record,
+    refuse_label_columns,
+)
 from distilora.tasks.foreign import transformers_labels
 from distilora.tasks.labels import case_warning, collect_names, label_name, order_labels, order_note, whole_number
 from distilora.tasks.matching import match_labels
@@ -73,11 +80,9 @@ class Classification(TextTask):
         Raises DataError naming the field and row at fault.
         """
         refuse_label_columns(config, cls.name)
-        first = next(iter(source.records(config.train_split, "data.train_split")), None)
-        if first is None:
-            raise DataError(f"data.train_split: {source.name} {config.train_split} has no records; give another")
-        text = find_column(first.values, config.text_column, TEXT_COLUMNS, "data.text_column")
-        label = find_column(first.values, config.label_column, LABEL_COLUMNS, "data.label_column")
+        first = first_record(source, config.train_split, "data.train_split")
+        text = find_column(first, config.text_column, TEXT_COLUMNS, "data.text_column")
+        label = find_column(first, config.label_column, LABEL_COLUMNS, "data.label_column")
         check_columns(text, label)
         names = source.label_names.get(label)
         places = collect_names(source.records(config.train_split, "data.train_split"), label) if names is None else {}

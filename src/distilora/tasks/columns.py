@@ -1,7 +1,7 @@
 """Finds the columns of text and label: in training by usual names, in other data by the names of training."""
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from distilora.config.schema import DataConfig, SourceConfig
 from distilora.data.sources import Source
@@ -14,6 +14,14 @@ if TYPE_CHECKING:
 
 TEXT_COLUMNS = ("text", "review", "review_text", "reviewtext", "sentence", "content", "comment", "document", "body")
 LABEL_COLUMNS = ("label", "labels", "sentiment", "class", "category", "target", "rating", "stars")
+
+
+def first_record(source: Source, split: str, setting: str) -> Mapping[str, Any]:
+    """Return the values of a split's first record. Raises DataError naming the setting if there is none."""
+    first = next(iter(source.records(split, setting)), None)
+    if first is None:
+        raise DataError(f"{setting}: {source.name} {split} has no records; give another")
+    return first.values
 
 
 def measured_columns(

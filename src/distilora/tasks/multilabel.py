@@ -22,7 +22,7 @@ from distilora.errors import ConfigError, DataError
 from distilora.files.tables import Record
 from distilora.progress import say
 from distilora.tasks.base import Measurement, Outputs, Remeasured, Task
-from distilora.tasks.columns import LABEL_COLUMNS, TEXT_COLUMNS, check_columns, find_column
+from distilora.tasks.columns import LABEL_COLUMNS, TEXT_COLUMNS, check_columns, find_column, first_record
 from distilora.tasks.labels import label_name, order_labels
 from distilora.tasks.metrics.names import share_text
 from distilora.tasks.registry import register
@@ -84,20 +84,18 @@ class MultiLabel(TextTask):
     @classmethod
     def from_source(cls, config: DataConfig, source: Source) -> Self:
         """Create the task with the columns and labels of the training split. Raises DataError naming the field at fault."""
-        first = next(iter(source.records(config.train_split, "data.train_split")), None)
-        if first is None:
-            raise DataError(f"data.train_split: {source.name} {config.train_split} has no records; give another")
-        text = find_column(first.values, config.text_column, TEXT_COLUMNS, "data.text_column")
+        first = first_record(source, config.train_split, "data.train_split")
+        text = find_column(first, config.text_column, TEXT_COLUMNS, "data.text_column")
         if config.label_columns is not None:
             for column in config.label_columns:
-                check_columns(text, find_column(first.values, column, (), "data.label_columns"))
+                check_columns(text, find_column(first, column, (), "data.label_columns"))
             if config.labels is not None and len(config.labels) != len(config.label_columns):
                 raise ConfigError(
                     f"data.labels: {len(config.labels)} given for {len(config.label_columns)} label_columns; give one for each"
                 )
             say(f"data: text from column {text!r}, labels from columns {', '.join(config.label_columns)}")
             return cls(tuple(map(str, config.labels or config.label_columns)), text, None, config.label_columns)
-        label = find_column(first.values, config.label_column, USUAL, "data.label_column")
+        label = find_column(first, config.label_column, USUAL, "data.label_column")
         check_columns(text, label)
         say(f"data: text from column {text!r}, labels from column {label!r}")
         if config.labels is not None:
@@ -147,12 +145,10 @@ class MultiLabel(TextTask):
         """Adapt the task to the columns of other labelled data; columns of 0 and 1 must have the names of training."""
         if self.label_columns is None or columns.label_column is not None:
             return super().aligned_to(source, split, columns, notes)
-        first = next(iter(source.records(split, "data.split")), None)
-        if first is None:
-            raise DataError(f"data.path: {source.name} {split} has no records; give another split")
-        text = find_column(first.values, columns.text_column or self.text_column, (), "data.text_column")
+        first = first_record(source, split, "data.split")
+        text = find_column(first, columns.text_column or self.text_column, (), "data.text_column")
         for column in self.label_columns:
-            find_column(first.values, column, (), "data.label_column")
+            find_column(first, column, (), "data.label_column")
         task = type(self)(**{**self.settings, "text_column": text})
         return task, task.records(source, split, "data.split", notes)
 

@@ -13,78 +13,38 @@ Metrics are those of SQuAD's official evaluation (tasks/metrics/squad.py).
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distilora.batching.tokens import Tokenised
-from distilora.config.schema import DataConfig, SourceConfig
 from distilora.data.alignment import align
 from distilora.data.cleaning import Cleaning
 from distilora.data.examples import Example, Examples
-from distilora.data.sources import Source
-from distilora.errors import ConfigError, DataError
-from distilora.files.tables import Record
-from distilora.progress import say
+from distilora.errors import DataError
 from distilora.tasks.base import Measurement, Outputs, Remeasured, Task
-from distilora.tasks.columns import find_column, refuse_label_columns
+from distilora.tasks.documents import DocumentTask
+from distilora.tasks.metrics.answers import answer_metrics, best_threshold, f1_by_share
 from distilora.tasks.metrics.squad import exact, f1
 from distilora.tasks.registry import register
 from distilora.tasks.showing import Curve, Curves, Shown, Table
+from distilora.tasks.spans import Goal, Truth, best_span, goal_of, read_truths
 from distilora.tasks.token_outputs import TokenTask
-from distilora.tasks.windows import Encoded, Windows
+from distilora.tasks.windows import Windows
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor
 
 QUESTIONS = ("question", "query")
-CONTEXTS = ("context", "passage", "document", "review", "text")
-ANSWERS = ("answers", "answer")
-STARTS = 20  # starts per window of which the best ends are searched
 EXCERPT = 600  # characters of a mistake's context
 
 
-class Truth(NamedTuple):
-    """A true answer: its text, and its span in the context as it is read."""
-
-    text: str
-    start: int
-    end: int
-
-
-@dataclass(frozen=True)
-class Goal:
-    """Target of an example: its true answers, and where the tokens of all its windows stand in the context."""
-
-    truth: tuple[str, ...]
-    encoded: Encoded = field(repr=False)
-    context: str = field(repr=False)
-    starts: tuple[int, ...]  # tokens that start a true answer
-    ends: tuple[int, ...]
-
-
-class Best(NamedTuple):
-    """Best span of a context, in its characters, with its score and that of no answer, and their shares of the probability."""
-
-    start: int
-    end: int
-    score: float
-    nothing: float
-    p: float
-    p_nothing: float
-
-    @property
-    def margin(self) -> float:
-        """What no answer scores more than the best span."""
-        return self.nothing - self.score
-
-
 @register
-class QuestionAnswering(TokenTask):
+class QuestionAnswering(DocumentTask, TokenTask):
     """Extractive question answering; `threshold` is what no answer must score more than the best span."""
 
     name = "question_answering"
@@ -92,28 +52,29 @@ class QuestionAnswering(TokenTask):
     pipeline_tag = "question-answering"
     example = '--question "How is the ending?" --context review.txt'
     headlines = ("f1", "exact_match", "f1_answerable")
+    document_columns = ("context", "passage", "document", "review", "text")
+    target_columns = ("answers", "answer")
+    answers_with = "spans"
 
     def __init__(
         self,
+        text_column: str = "context",
+        label_column: str | None = "answers",
         question_column: str = "question",
-        context_column: str = "context",
-        answers_column: str | None = "answers",
         overlap: int = 128,
         longest: int = 64,
         threshold: float = 0.0,
     ) -> None:
-        self.question_column, self.context_column, self.answers_column = question_column, context_column, answers_column
+        self.text_column, self.label_column, self.question_column = text_column, label_column, question_column
         self.overlap, self.longest, self.threshold = overlap, longest, threshold
-        self.label_column = answers_column
         self._windows: tuple[Any, Windows] | None = None
 
     @property
     def settings(self) -> Mapping[str, Any]:  # type: ignore[override]
-        """Columns, overlap of windows and most tokens of an answer, and the threshold."""
+        """Columns of context, answers and question, overlap of windows and most tokens of an answer, and the threshold."""
         return {
-            "question_column": self.question_column, "context_column": self.context_column,
-            "answers_column": self.answers_column, "overlap": self.overlap, "longest": self.longest,
-            "threshold": self.threshold,
+            "text_column": self.text_column, "label_column": self.label_column, "question_column": self.question_column,
+            "overlap": self.overlap, "longest": self.longest, "threshold": self.threshold,
         }  # fmt: skip
 
     @property
@@ -122,37 +83,25 @@ class QuestionAnswering(TokenTask):
         return "extractive question answering"
 
     @classmethod
-    def from_source(cls, config: DataConfig, source: Source) -> Self:
-        """Create the task with the columns of the training split. Raises DataError or ConfigError naming the field at fault."""
-        refuse_label_columns(config, cls.name)
-        if config.truncation_side != "right":
-            raise ConfigError(
-                f"data.truncation_side: {config.truncation_side} given, but task {cls.name} reads long contexts in windows and "
-                "cuts nothing; drop it"
-            )
-        if config.labels is not None:
-            raise ConfigError(f"data.labels: given, but task {cls.name} answers with spans; drop it")
-        first = next(iter(source.records(config.train_split, "data.train_split")), None)
-        if first is None:
-            raise DataError(f"data.train_split: {source.name} {config.train_split} has no records; give another")
-        question = _question(first.values)
-        context = find_column(
-            [name for name in first.values if name != question], config.text_column, CONTEXTS, "data.text_column"
+    def other_columns(cls, names: Sequence[str], known: Mapping[str, Any]) -> dict[str, str]:
+        """Find the question's column, by its name in training, else by a usual one. Raises DataError without one."""
+        trained = known.get("question_column")
+        found = next((n for n in names if n == trained), None) or next(
+            (n for n in names if n.lower().strip() in QUESTIONS), None
         )
-        answers = find_column(first.values, config.label_column, ANSWERS, "data.label_column")
-        say(f"data: question from column {question!r}, context from {context!r}, answers from {answers!r}")
-        return cls(question, context, answers)
-
-    def read(self, values: Mapping[str, Any]) -> Example:
-        """Read question and context, and the answers with their places. Raises DataError for an answer that is not there."""
-        question, context = (self._text(values, name) for name in (self.question_column, self.context_column))
-        if self.answers_column is None:
-            return Example((question, context))
-        if self.answers_column not in values:
+        if found is None:
             raise DataError(
-                f"data.label_column: no column {self.answers_column!r} (columns: {', '.join(map(str, values))}); name one"
+                f"question: no column called {' or '.join(QUESTIONS)} (columns: {', '.join(names)}); rename the question's"
             )
-        return Example((question, context), _truths(values[self.answers_column], context, self.answers_column))
+        return {"question_column": found}
+
+    def document(self, values: Mapping[str, Any]) -> Example:
+        """Read question and context. Raises DataError for anything but text."""
+        return Example(tuple(self._text(values, name) for name in (self.question_column, self.text_column)))
+
+    def target(self, value: Any, document: Example) -> tuple[Truth, ...]:
+        """Read the answers with their places. Raises DataError for an answer that is not there."""
+        return read_truths(value, document.texts[1], str(self.label_column))
 
     def _text(self, values: Mapping[str, Any], name: str) -> str:
         if name not in values:
@@ -177,36 +126,6 @@ class QuestionAnswering(TokenTask):
             target = tuple(truth for truth in moved if truth.start < truth.end)
         return replace(example, texts=texts, target=target, origin=alignment)
 
-    def aligned_to(
-        self, source: Source, split: str, columns: SourceConfig, notes: list[str]
-    ) -> tuple[Task, Iterator[Record]]:
-        """Adapt the task to the columns of other labelled data."""
-        first = next(iter(source.records(split, "data.split")), None)
-        if first is None:
-            raise DataError(f"data.path: {source.name} {split} has no records; give another split")
-        names = list(map(str, first.values))
-        question = self.question_column if self.question_column in names else _question(names)
-        known = self.context_column if self.context_column in names else None
-        context = find_column(names, columns.text_column or known, CONTEXTS, "data.text_column")
-        known = self.answers_column if self.answers_column in names else None
-        answers = find_column(names, columns.label_column or known, ANSWERS, "data.label_column")
-        task = self._with(question_column=question, context_column=context, answers_column=answers)
-        return task, task.records(source, split, "data.split", notes)
-
-    def for_prediction(self, columns: Collection[str], text_column: str | None = None) -> Task:
-        """Adapt the task to records without answers; `text_column` is that of the context."""
-        names = list(map(str, columns))
-        question = self.question_column if self.question_column in names else _question(names)
-        known = text_column or (self.context_column if self.context_column in names else None)
-        return self._with(
-            question_column=question,
-            context_column=find_column(names, known, CONTEXTS, "text-column"),
-            answers_column=None,
-        )
-
-    def _with(self, **settings: Any) -> "QuestionAnswering":
-        return QuestionAnswering(**{**self.settings, **settings})
-
     def check(self, examples: Examples) -> None:
         """Raise DataError if no question has an answer."""
         if not any(examples.targets):
@@ -229,7 +148,7 @@ class QuestionAnswering(TokenTask):
     def targets(self, examples: Sequence[Example], tokenizer: "Tokenizer") -> list[Any]:
         """Return for each example the tokens that start and end its true answers."""
         return [
-            _goal(example, encoded)
+            goal_of(example, encoded)
             for example, encoded in zip(examples, self._encoder(tokenizer).spans(_pairs(examples)), strict=True)
         ]
 
@@ -269,33 +188,7 @@ class QuestionAnswering(TokenTask):
         margins, spans = self._judged(outputs, targets)
         answered = np.asarray([f1(span, goal.truth) for span, goal in zip(spans, targets, strict=True)])
         unanswered = np.asarray([f1("", goal.truth) for goal in targets])
-        return self._with(threshold=_best_threshold(margins, answered, unanswered))
-
-    def best(self, logits: NDArray[np.float32], encoded: Encoded) -> Best:
-        """Find the best span of a context, of at most `longest` tokens in one window; an empty one at 0 where there is none."""
-        z = np.asarray(logits[: len(encoded.window)], np.float64)
-        inside, firsts = encoded.inside, encoded.firsts
-        nothing = z[firsts].min(axis=0)
-        found = (-np.inf, 0, 0)
-        for first, end in zip(firsts, [*firsts[1:], len(z)], strict=True):
-            places = first + np.flatnonzero(inside[first:end])
-            if not len(places):
-                continue
-            starts, ends = z[places, 0], z[places, 1]
-            for place in np.argsort(-starts, kind="stable")[:STARTS].tolist():
-                last = place + int(ends[place : place + self.longest].argmax())
-                if starts[place] + ends[last] > found[0]:
-                    found = (starts[place] + ends[last], int(places[place]), int(places[last]))
-        score, start, last = found
-        if score == -np.inf:
-            return Best(0, 0, float(nothing.sum()) - 1e4, float(nothing.sum()), 0.0, 1.0)
-        everything = np.concatenate([nothing[None], z[inside]])
-        top = everything.max(axis=0)
-        total = float((np.log(np.exp(everything - top).sum(axis=0)) + top).sum())
-        return Best(
-            int(encoded.spans[start, 0]), int(encoded.spans[last, 1]), float(score), float(nothing.sum()),
-            float(np.exp(score - total)), float(np.exp(nothing.sum() - total)),
-        )  # fmt: skip
+        return self.with_settings(threshold=best_threshold(margins, answered, unanswered))
 
     def decode(self, outputs: Outputs, examples: Sequence[Example], tokenizer: "Tokenizer") -> list[dict[str, Any]]:
         """Decode logits into `answer` ('' for none), its `start` and `end` in the context as given (-1), its `score`, the
@@ -305,7 +198,7 @@ class QuestionAnswering(TokenTask):
         for logits, example, encoded in zip(
             outputs, examples, self._encoder(tokenizer).spans(_pairs(examples)), strict=True
         ):
-            best = self.best(logits, encoded)
+            best = best_span(logits, encoded, self.longest)
             share = float(1 / (1 + np.exp(-best.margin)))
             if best.margin > self.threshold or best.start == best.end:
                 answers.append({"answer": "", "start": -1, "end": -1, "score": best.p_nothing, "no_answer": share})
@@ -333,12 +226,12 @@ class QuestionAnswering(TokenTask):
         texts = ["" if margin > self.threshold else span for margin, span in zip(margins, spans, strict=True)]
         measured = answer_metrics(texts, [goal.truth for goal in targets], resamples)
         if resamples:
-            measured["figures"] = {"by_share": _by_share(margins, spans, [goal.truth for goal in targets])}
+            measured["figures"] = {"by_share": f1_by_share(margins, spans, [goal.truth for goal in targets])}
         return measured
 
     def _judged(self, outputs: Outputs, targets: Sequence[Goal]) -> tuple[NDArray[np.float64], list[str]]:
         """Return what no answer scores more than the best span, [G], and that span, of every question."""
-        best = [self.best(logits, goal.encoded) for logits, goal in zip(outputs, targets, strict=True)]
+        best = [best_span(logits, goal.encoded, self.longest) for logits, goal in zip(outputs, targets, strict=True)]
         spans = [goal.context[found.start : found.end] for found, goal in zip(best, targets, strict=True)]
         return np.asarray([found.margin for found in best]), spans
 
@@ -415,119 +308,8 @@ class QuestionAnswering(TokenTask):
         return ["", *(f"  {line}" for line in _never(split))]
 
 
-def answer_metrics(answers: Sequence[str], truths: Sequence[Sequence[str]], resamples: int = 0) -> dict[str, Any]:
-    """Compute F1 and exact match of all questions, F1 of the answerable ones, accuracy on the others; None where there are none."""
-    from distilora.tasks.metrics.bootstrap import draws, interval
-
-    answerable = np.asarray([bool(truth) for truth in truths])
-    shared = np.asarray([f1(answer, truth) for answer, truth in zip(answers, truths, strict=True)])
-    right = np.asarray([exact(answer, truth) for answer, truth in zip(answers, truths, strict=True)])
-    everything = np.ones(len(shared), bool)
-    measured: dict[str, Any] = {}
-    for name, values, of in (
-        ("f1", shared, everything), ("exact_match", right, everything), ("f1_answerable", shared, answerable),
-        ("no_answer_accuracy", shared, ~answerable),
-    ):  # fmt: skip
-        if not of.any():
-            measured[name] = {"value": None, "low": None, "high": None}
-            continue
-        low = high = None
-        if resamples:
-            parts = [(values * of) @ weights / np.maximum(of @ weights, 1) for weights in draws(len(values), resamples)]
-            low, high = interval(np.concatenate(parts))
-        measured[name] = {"value": float(values[of].mean()), "low": low, "high": high}
-    return measured
-
-
-def _best_threshold(
-    margins: NDArray[np.float64], answered: NDArray[np.float64], unanswered: NDArray[np.float64]
-) -> float:
-    """Choose the threshold of the best mean F1, where questions with a greater margin stay without an answer."""
-    order = np.argsort(margins, kind="stable")
-    levels = margins[order]
-    candidates = np.concatenate([[levels[0] - 1], (levels[1:] + levels[:-1]) / 2, [levels[-1] + 1]])
-    gains = np.concatenate([[0.0], np.cumsum((answered - unanswered)[order])])
-    best = np.flatnonzero(gains >= gains.max() - 1e-9)
-    return float(candidates[best[np.argmin(np.abs(candidates[best]))]])
-
-
-def _by_share(
-    margins: NDArray[np.float64], spans: Sequence[str], truths: Sequence[Sequence[str]]
-) -> dict[str, list[float]]:
-    """Compute F1 of all questions where only those of the least margins are answered, by their share: at most 101 points."""
-    order = np.argsort(margins, kind="stable")
-    answered = np.asarray([f1(span, truth) for span, truth in zip(spans, truths, strict=True)])[order]
-    unanswered = np.asarray([f1("", truth) for truth in truths])[order]
-    values = np.concatenate([[0.0], np.cumsum(answered - unanswered)]) + unanswered.sum()
-    places = np.unique(np.linspace(0, len(order), 101).round().astype(int))
-    return {"share": (places / len(order)).tolist(), "f1": (values[places] / len(order)).tolist()}
-
-
-def _question(columns: Collection[str]) -> str:
-    """Find the question's column by a usual name. Raises DataError without one."""
-    found = next((column for column in map(str, columns) if column.lower().strip() in QUESTIONS), None)
-    if found is None:
-        raise DataError(
-            f"question: no column called {' or '.join(QUESTIONS)} (columns: {', '.join(map(str, columns))}); rename the question's"
-        )
-    return found
-
-
 def _pairs(examples: Sequence[Example]) -> list[tuple[str, str]]:
     return [(example.texts[0], example.texts[-1]) for example in examples]
-
-
-def _goal(example: Example, encoded: Encoded) -> Goal:
-    starts, ends = set(), set()
-    for truth in example.target:
-        touching = encoded.inside & (encoded.spans[:, 1] > truth.start) & (encoded.spans[:, 0] < truth.end)
-        for window in np.unique(encoded.window[touching]):
-            places = np.flatnonzero(touching & (encoded.window == window))
-            whole = encoded.spans[places[0], 0] <= truth.start and encoded.spans[places[-1], 1] >= truth.end
-            if whole:  # a window that cuts an answer does not hold it
-                starts.add(int(places[0]))
-                ends.add(int(places[-1]))
-    return Goal(
-        tuple(t.text for t in example.target), encoded, example.texts[1], tuple(sorted(starts)), tuple(sorted(ends))
-    )
-
-
-def _truths(value: Any, context: str, column: str) -> tuple[Truth, ...]:
-    """Read SQuAD's answers, {text: [...], answer_start: [...]} or a list of {text, answer_start}, also as JSON."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value) if value.strip() else None
-        except ValueError:
-            raise DataError(
-                f"data.label_column: {column!r} holds {value!r:.60}, which is not JSON; correct it"
-            ) from None
-    if value is None:
-        return ()
-    try:
-        if isinstance(value, Mapping):
-            pairs = list(zip(value["text"], value["answer_start"], strict=True))
-        else:
-            pairs = [(answer["text"], answer["answer_start"]) for answer in value]
-        truths = tuple(Truth(str(text), int(start), int(start) + len(str(text))) for text, start in pairs)
-    except (KeyError, TypeError, ValueError):
-        raise DataError(
-            f"data.label_column: {column!r} holds {value!r:.60}; lists `text` and `answer_start` of equal length are wanted"
-        ) from None
-    return tuple(_placed(truth, context) for truth in truths if truth.text.strip())
-
-
-def _placed(truth: Truth, context: str) -> Truth:
-    """Return an answer where it stands: at its offset, else where the context holds it once. Raises DataError elsewhere."""
-    if context[truth.start : truth.end] == truth.text:
-        return truth
-    start = context.find(truth.text)
-    if start < 0 or context.find(truth.text, start + 1) >= 0:
-        times = "nowhere" if start < 0 else "in several places"
-        raise DataError(
-            f"data.label_column: the answer {truth.text!r:.60} does not stand at character {truth.start} of the context, but "
-            f"{times}; correct it"
-        )
-    return Truth(truth.text, start, start + len(truth.text))
 
 
 def _never(split: Mapping[str, Any]) -> list[str]:

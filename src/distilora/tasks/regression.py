@@ -17,7 +17,7 @@ from distilora.data.sources import Source
 from distilora.errors import DataError
 from distilora.progress import say
 from distilora.tasks.base import Measurement, Outputs, Remeasured, Task
-from distilora.tasks.columns import TEXT_COLUMNS, check_columns, find_column, refuse_label_columns
+from distilora.tasks.columns import TEXT_COLUMNS, check_columns, find_column, first_record, refuse_label_columns
 from distilora.tasks.registry import register
 from distilora.tasks.showing import Points, Shown, Table
 from distilora.tasks.text import TextTask
@@ -70,11 +70,9 @@ class Regression(TextTask):
         if config.labels is not None:
             raise DataError("data.labels: given, but task regression predicts a number; drop it")
         refuse_label_columns(config, cls.name)
-        first = next(iter(source.records(config.train_split, "data.train_split")), None)
-        if first is None:
-            raise DataError(f"data.train_split: {source.name} {config.train_split} has no records; give another")
-        text = find_column(first.values, config.text_column, TEXT_COLUMNS, "data.text_column")
-        value = find_column(first.values, config.label_column, VALUE_COLUMNS, "data.label_column")
+        first = first_record(source, config.train_split, "data.train_split")
+        text = find_column(first, config.text_column, TEXT_COLUMNS, "data.text_column")
+        value = find_column(first, config.label_column, VALUE_COLUMNS, "data.label_column")
         check_columns(text, value)
         say(f"data: text from column {text!r}, number from column {value!r}")
         return cls(text, value)

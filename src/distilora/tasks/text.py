@@ -1,5 +1,6 @@
 """Base of the tasks that read a single text and answer it as a whole; they differ in what the target is."""
 
+from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,7 +12,7 @@ from distilora.data.sources import Source
 from distilora.errors import DataError
 from distilora.files.tables import Record
 from distilora.tasks.base import States, Task
-from distilora.tasks.columns import TEXT_COLUMNS, check_columns, find_column, measured_columns
+from distilora.tasks.columns import TEXT_COLUMNS, check_columns, find_column, first_record, measured_columns
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,9 +55,9 @@ class TextTask(Task):
             )
         return values[self.label_column]
 
+    @abstractmethod
     def target(self, value: Any) -> Any:
         """Read the target as it is written in a record. Raises DataError if it is not valid."""
-        raise NotImplementedError
 
     def read(self, values: Mapping[str, Any]) -> Example:
         """Read the text and its target; that is None if the task has no column of it."""
@@ -71,10 +72,8 @@ class TextTask(Task):
         self, source: Source, split: str, columns: SourceConfig, notes: list[str]
     ) -> tuple[Task, Iterator[Record]]:
         """Adapt the task to the text and label columns of other data (see `measured_columns`)."""
-        first = next(iter(source.records(split, "data.split")), None)
-        if first is None:
-            raise DataError(f"data.path: {source.name} {split} has no records; give another split")
-        text, label = measured_columns(self, source, first.values, columns)
+        first = first_record(source, split, "data.split")
+        text, label = measured_columns(self, source, first, columns)
         check_columns(text, label)
         for content, trained, current in (("Texts", self.text_column, text), ("Labels", self.label_column, label)):
             if trained is not None and trained != current:

@@ -15,6 +15,7 @@ from distilora.errors import ArtifactError
 from distilora.hardware import InferencePrecision, threads
 from distilora.inference.backends import graphs
 from distilora.tasks.registry import restore
+from distilora.tasks.token_outputs import TokenTask
 
 # Padded tokens a call: a long text runs alone and needs no mask, short ones share one pass over the weights
 # (LOG.md: One micro-batch on each core).
@@ -33,7 +34,7 @@ class OnnxBackend:
         self.precision: Any = artifact.precision if precision == "auto" else precision
         self.path = graphs(artifact)[self.precision]
         task = restore(artifact.task["name"], artifact.task["settings"])
-        self._collect = task.collect if task.output_kind == "tokens" else None
+        self._collect = task.collect if isinstance(task, TokenTask) else None
         self.threads = threads()
         self.lanes = self.threads
         self._opening = Lock()

@@ -1,0 +1,141 @@
+"""Answers as spans of a context: read from records, found among the tokens, and the likeliest one by its logits.
+
+    span of greatest s_i + e_j, i <= j < i + longest, in one window
+    P = exp(s_i + e_j) / (S E)      S = exp(s_0) + sum over the context's tokens of all windows of exp(s)      E alike
+
+s_0 and e_0, of no answer, are the least logits of the windows' first tokens.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilora.data.examples import Example
+from distilora.errors import DataError
+from distilora.tasks.windows import Encoded
+
+STARTS = 20  # starts per window of which the best ends are searched
+
+
+class Truth(NamedTuple):
+    """A true answer: its text, and its span in the context as it is read."""
+
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Target of an example: its true answers, and where the tokens of all its windows stand in the context."""
+
+    truth: tuple[str, ...]
+    encoded: Encoded = field(repr=False)
+    context: str = field(repr=False)
+    starts: tuple[int, ...]  # tokens that start a true answer
+    ends: tuple[int, ...]
+
+
+class Best(NamedTuple):
+    """Best span of a context, in its characters, with its score and that of no answer, and their shares of the probability."""
+
+    start: int
+    end: int
+    score: float
+    nothing: float
+    p: float
+    p_nothing: float
+
+    @property
+    def margin(self) -> float:
+        """What no answer scores more than the best span."""
+        return self.nothing - self.score
+
+
+def read_truths(value: Any, context: str, column: str) -> tuple[Truth, ...]:
+    """Read SQuAD's answers, {text: [...], answer_start: [...]} or a list of {text, answer_start}, also as JSON."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.strip() else None
+        except ValueError:
+            raise DataError(
+                f"data.label_column: {column!r} holds {value!r:.60}, which is not JSON; correct it"
+            ) from None
+    if value is None:
+        return ()
+    try:
+        if isinstance(value, Mapping):
+            pairs = list(zip(value["text"], value["answer_start"], strict=True))
+        else:
+            pairs = [(answer["text"], answer["answer_start"]) for answer in value]
+        truths = tuple(Truth(str(text), int(start), int(start) + len(str(text))) for text, start in pairs)
+    except (KeyError, TypeError, ValueError):
+        raise DataError(
+            f"data.label_column: {column!r} holds {value!r:.60}; lists `text` and `answer_start` of equal length are wanted"
+        ) from None
+    return tuple(_placed(truth, context) for truth in truths if truth.text.strip())
+
+
+def _placed(truth: Truth, context: str) -> Truth:
+    """Return an answer where it stands: at its offset, else where the context holds it once. Raises DataError elsewhere."""
+    if context[truth.start : truth.end] == truth.text:
+        return truth
+    start = context.find(truth.text)
+    if start < 0 or context.find(truth.text, start + 1) >= 0:
+        times = "nowhere" if start < 0 else "in several places"
+        raise DataError(
+            f"data.label_column: the answer {truth.text!r:.60} does not stand at character {truth.start} of the context, but "
+            f"{times}; correct it"
+        )
+    return Truth(truth.text, start, start + len(truth.text))
+
+
+def goal_of(example: Example, encoded: Encoded) -> Goal:
+    """Find the tokens that start and end the true answers of an example, in every window that holds one whole."""
+    starts, ends = set(), set()
+    for truth in example.target:
+        touching = encoded.inside & (encoded.spans[:, 1] > truth.start) & (encoded.spans[:, 0] < truth.end)
+        for window in np.unique(encoded.window[touching]):
+            places = np.flatnonzero(touching & (encoded.window == window))
+            whole = encoded.spans[places[0], 0] <= truth.start and encoded.spans[places[-1], 1] >= truth.end
+            if whole:  # a window that cuts an answer does not hold it
+                starts.add(int(places[0]))
+                ends.add(int(places[-1]))
+    return Goal(
+        tuple(t.text for t in example.target), encoded, example.texts[1], tuple(sorted(starts)), tuple(sorted(ends))
+    )
+
+
+def best_span(logits: NDArray[np.float32], encoded: Encoded, longest: int) -> Best:
+    """Find the best span of a context, of at most `longest` tokens in one window; an empty one at 0 where there is none.
+
+    Args:
+        logits: of start and end, of each token of all windows, [T or more, 2].
+    """
+    z = np.asarray(logits[: len(encoded.window)], np.float64)
+    inside, firsts = encoded.inside, encoded.firsts
+    nothing = z[firsts].min(axis=0)
+    found = (-np.inf, 0, 0)
+    for first, end in zip(firsts, [*firsts[1:], len(z)], strict=True):
+        places = first + np.flatnonzero(inside[first:end])
+        if not len(places):
+            continue
+        starts, ends = z[places, 0], z[places, 1]
+        for place in np.argsort(-starts, kind="stable")[:STARTS].tolist():
+            last = place + int(ends[place : place + longest].argmax())
+            if starts[place] + ends[last] > found[0]:
+                found = (starts[place] + ends[last], int(places[place]), int(places[last]))
+    score, start, last = found
+    if score == -np.inf:
+        return Best(0, 0, float(nothing.sum()) - 1e4, float(nothing.sum()), 0.0, 1.0)
+    everything = np.concatenate([nothing[None], z[inside]])
+    top = everything.max(axis=0)
+    total = float((np.log(np.exp(everything - top).sum(axis=0)) + top).sum())
+    return Best(
+        int(encoded.spans[start, 0]), int(encoded.spans[last, 1]), float(score), float(nothing.sum()),
+        float(np.exp(score - total)), float(np.exp(nothing.sum() - total)),
+    )  # fmt: skip
