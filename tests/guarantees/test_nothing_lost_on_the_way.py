@@ -4,6 +4,7 @@
 and tests/training/test_checkpoint_killed.py.
 """
 
+import dataclasses
 import json
 import random
 import shutil
@@ -16,8 +17,10 @@ import pytest
 from support.fresh import COMMAND, Fresh
 from support.stopping import curves, temporary, told, write_recipe
 from support.tiny import tiny_config
+from support.writers import config_of, write_model
 
 from distilora.artifact.format import read_artifact
+from distilora.config.schema import RunConfig
 from distilora.errors import ArtifactError
 from distilora.runs.run import train
 
@@ -135,6 +138,15 @@ def _stage(kill: tuple[str, int, float]) -> int:
     return {"training.prefix_cache": 0, "training.loop": 1, "runs.run": 2}[kill[0].rpartition(".")[0]]
 
 
+def kill(config: RunConfig, kills: list[tuple[str, int, float]], rng: random.Random, folder: Path) -> None:
+    """Kill a run at every one of these places, resume it each time, and let it end."""
+    timed = [(place, number, rng.uniform(0, seconds)) for place, number, seconds in sorted(kills, key=_stage)]
+    words = [write_recipe(folder / "recipe.yaml", config), config.output, json.dumps(timed)]
+    done = subprocess.run([sys.executable, "-c", DRIVER, *words], capture_output=True, text=True, timeout=300)
+    met = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert met == [[place, signal.SIGKILL] for place, *_ in timed] + [[None, 0]], done.stderr
+
+
 @pytest.mark.slow
 def test_killed_again_and_again(encoder: Path, reviews: Path, tmp_path: Path) -> None:
     """With a frozen block: its states are computed once, for both validations and eight epochs."""
@@ -143,13 +155,27 @@ def test_killed_again_and_again(encoder: Path, reviews: Path, tmp_path: Path) ->
     train(tiny_config(untouched, reviews, encoder, **changes))
     assert json.loads((untouched / "metrics.json").read_text())["training"]["prefix_cache"]["bytes"] > 0
     config = tiny_config(out, reviews, encoder, **changes)
-    kills = [(place, number, rng.uniform(0, seconds)) for place, number, seconds in sorted(KILLS, key=_stage)]
-    words = [write_recipe(tmp_path / "recipe.yaml", config), str(out), json.dumps(kills)]
-    done = subprocess.run([sys.executable, "-c", DRIVER, *words], capture_output=True, text=True, timeout=300)
-    met = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
-    assert met == [[place, signal.SIGKILL] for place, *_ in kills] + [[None, 0]], done.stderr
+    kill(config, KILLS, rng, tmp_path)
     assert told(out) == told(untouched)
     assert temporary(out) == []
     assert not (out / "checkpoints").exists()
     assert not (out / "cache").exists()
     assert curves(out) == curves(untouched)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_an_encoder_decoder_killed_again_and_again(family: str, tmp_path: Path) -> None:
+    """Every state of the decoder comes back, too, and generation begins where it should."""
+    pytest.importorskip("rouge_score")
+    model, changes = (
+        write_model(tmp_path / "model", family, 0.2),
+        {"training__epochs": 8, "training__checkpoint_every": 5, "training__tracker": "tensorboard"},
+    )
+    untouched = config_of(tmp_path, model, 200, **changes)
+    train(untouched)
+    config = dataclasses.replace(untouched, output=str(tmp_path / "again"))
+    kill(config, [KILLS[i] for i in (0, 2, 3, 7, 9)], random.Random(2), tmp_path)
+    assert told(tmp_path / "again") == told(tmp_path / "run")
+    assert temporary(tmp_path / "again") == []
+    assert curves(tmp_path / "again") == curves(tmp_path / "run")

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,11 +15,13 @@ from distilora.batching.rows import rows_of
 from distilora.config.schema import AdapterConfig
 from distilora.errors import ArtifactError, ConfigError, EncoderError
 from distilora.model.build import load_network, new_network
+from distilora.model.encoders.families import in_head
 from distilora.model.encoders.find import Encoder, find_encoder
 from distilora.model.network import Network
 from distilora.model.weights import save_weights
 from distilora.runs.resolve import resolve
 from distilora.tasks.classification import Classification
+from distilora.tasks.regression import Regression
 
 CPU = torch.device("cpu")
 TASK = Classification(("neg", "pos"), "text", "label")
@@ -147,3 +150,20 @@ def test_a_pickled_adapter_is_never_opened(tiny_encoder: Encoder, tmp_path: Path
     weights.unlink()
     with pytest.raises(ArtifactError, match=r"no adapter_model\.safetensors in adapter/"):
         load_network(tiny_encoder, TASK, tmp_path, weights="peft", precision="fp32", device=CPU)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize(("method", "form"), [("full", "delta"), ("head", "delta"), ("lora", "peft")])
+def test_a_head_lies_in_memory_as_it_was_trained(
+    method: str, form: Any, plain: bool, tiny_encoder: Encoder, tmp_path: Path
+) -> None:
+    """Weights that are mapped from a file lie anywhere, and a head of one output then gives other last bits."""
+    task = Regression("text", "label", 0.0, 1.0)
+    network = new_network(tiny_encoder, task, AdapterConfig(method=method), precision="fp32", device=CPU)
+    save_weights(network, tmp_path, form)
+    loaded = load_network(tiny_encoder, task, tmp_path, weights=form, precision="fp32", device=CPU, plain=plain)
+    head = {name: p for name, p in loaded.named_parameters() if in_head(name, tiny_encoder.architecture)}
+    assert len(head) >= 4
+    assert {name: p.data_ptr() % 64 for name, p in head.items()} == dict.fromkeys(head, 0)
+    with torch.no_grad():
+        assert torch.equal(loaded(ROWS), network.eval()(ROWS))

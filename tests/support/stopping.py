@@ -32,7 +32,14 @@ def told(folder: Path) -> dict[str, Any]:
 def without_times(evaluations: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Evaluations without the seconds that n-gram baselines took."""
     return [
-        {**e, "ngram_baselines": [{k: v for k, v in row.items() if k != "seconds"} for row in e["ngram_baselines"]]}
+        {
+            **e,
+            **{
+                name: [{k: v for k, v in row.items() if k != "seconds"} for row in e[name]]
+                for name in ("ngram_baselines",)
+                if name in e
+            },
+        }
         for e in evaluations
     ]
 

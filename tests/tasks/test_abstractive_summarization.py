@@ -1,8 +1,6 @@
 """Abstractive summarisation, on tiny random encoder-decoders: nothing is claimed of what they write but that it is reproduced."""
 
-import dataclasses
 import json
-import random
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from support.stopping import write_recipe
-from support.tiny import PLAIN, tiny_config, tiny_tokenizer
+from support.tiny import tiny_config
+from support.writers import config_of, write_model
 from tokenizers import Tokenizer
 
 from distilora.artifact.format import read_artifact
@@ -20,58 +19,11 @@ from distilora.errors import ConfigError
 from distilora.inference.predictor import load
 from distilora.model.build import new_network
 from distilora.model.encoders.find import find_encoder, load_tokenizer
-from distilora.runs.run import Run
+from distilora.runs.run import Run, train
 from distilora.tasks.abstractive_summarization import AbstractiveSummarization
 
 pytest.importorskip("rouge_score")
 FAMILIES = ("t5", "bart")
-
-
-def write_model(folder: Path, family: str, spread: float | None = None) -> Path:
-    """A random model; `spread` is the standard deviation of its matrices, where the usual one leaves low-rank updates blind."""
-    from transformers import AutoConfig, AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
-
-    sizes: dict[str, Any] = {
-        "vocab_size": tiny_tokenizer().get_vocab_size(),
-        "d_model": 32,
-        "pad_token_id": 0,
-        "eos_token_id": 3,
-    }
-    if family == "t5":
-        sizes |= {"d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2, "decoder_start_token_id": 0}
-    else:
-        sizes |= {
-            "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
-            "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 80, "bos_token_id": 2,
-            "decoder_start_token_id": 3, "forced_eos_token_id": None,
-        }  # fmt: skip
-    torch.manual_seed(1)
-    model = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(family, **sizes))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if spread and parameter.dim() == 2:
-                parameter.normal_(std=spread)
-    model.save_pretrained(folder)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tiny_tokenizer(), unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
-    ).save_pretrained(folder)  # fmt: skip
-    return folder
-
-
-def write_data(path: Path, count: int, seed: int = 0) -> Path:
-    """Documents of plain words; the summary is the first three."""
-    rng, rows = random.Random(seed), []
-    for _ in range(count):
-        words = rng.sample(PLAIN, 8)
-        rows.append({"text": " ".join(words), "summary": " ".join(words[:3])})
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return path
-
-
-def config_of(base: Path, model: Path, count: int = 60, **changes: Any) -> Any:
-    data = write_data(base / "data.jsonl", count)
-    changes = {"training__epochs": 2, "generation__longest": 8, "data__validation_size": 10, **changes}
-    return dataclasses.replace(tiny_config(base / "run", data, model, **changes), task="abstractive_summarization")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -177,3 +129,18 @@ def test_a_task_and_a_family_must_fit(tmp_path: Path, encoder: Path, reviews: Pa
 
 def test_sentences_stand_on_lines() -> None:
     assert AbstractiveSummarization().as_lines("It was long. But fine! Really") == "It was long.\nBut fine!\nReally"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_from_nothing_learns_to_copy(family: str, tmp_path: Path) -> None:
+    """Three words of eight, of documents that it has not seen: attention to the document is learnt, or nothing is."""
+    config = config_of(
+        tmp_path, write_model(tmp_path / "model", family, 0.05), 4000, training__epochs=12, training__learning_rate=0.003,
+        adapter__method="full", training__update_size=32, training__validations=2, data__validation_size=100,
+        data__train_size=None,
+    )  # fmt: skip
+    train(config)
+    (split,) = json.loads((tmp_path / "run" / "metrics.json").read_text("utf-8"))["evaluations"][:1]
+    assert split["examples"] >= 100
+    assert split["metrics"]["rouge2"]["value"] > 0.9

@@ -37,19 +37,38 @@ def tokenizer(length: int = 24) -> Any:
 
 
 @pytest.mark.parametrize(
-    "value", [answers(("superb", 14)), json.dumps(answers(("superb", 14))), [{"text": "superb", "answer_start": 14}]]
+    "value",
+    [
+        answers(("superb", 14)),
+        json.dumps(answers(("superb", 14))),
+        [{"text": "superb", "answer_start": 14}],
+        "superb",
+        ["superb"],
+        '["superb"]',
+    ],
 )
 def test_answers_are_read_as_squad_has_them(value: Any) -> None:
     assert [tuple(truth) for truth in read(value=value).target] == [("superb", 14, 20)]
 
 
-@pytest.mark.parametrize("value", [None, "", {"text": [], "answer_start": []}, []])
+@pytest.mark.parametrize("value", [None, "", float("nan"), {"text": [], "answer_start": []}, []])
 def test_a_question_may_have_no_answer(value: Any) -> None:
     assert read(value=value).target == ()
 
 
 @pytest.mark.parametrize(
-    "value", [answers(("the", 1)), answers(("boring", 4)), {"text": ["a"]}, "{", [{"text": "superb"}], 7]
+    "value",
+    [
+        answers(("the", 1)),
+        answers(("boring", 4)),
+        {"text": ["a"]},
+        "{",
+        [{"text": "superb"}],
+        7,
+        "the",
+        "boring",
+        ["boring"],
+    ],
 )
 def test_an_answer_that_is_not_there_is_refused(value: Any) -> None:
     with pytest.raises(DataError, match=r"data\.label_column: "):

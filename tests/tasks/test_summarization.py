@@ -198,5 +198,6 @@ def test_a_run_may_set_length_and_redundancy() -> None:
 def test_lengths_go_with_summaries(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", str(finished), "a plot", "--sentences", "2"]) == 2
     assert (
-        capsys.readouterr().err == "distilora: --sentences: given, but task classification chooses no sentences; drop it\n"
+        capsys.readouterr().err
+        == "distilora: --sentences: given, but task classification chooses no sentences; drop it\n"
     )

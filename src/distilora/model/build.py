@@ -31,6 +31,8 @@ from distilora.tasks.base import Task
 
 BaseForm = Literal["full", "4bit", "widened"]  # as loaded, in 4 bits, or the 4-bit values in fp32
 
+ALIGNMENT = 64  # bytes, of what PyTorch allocates; weights that are mapped from a file lie anywhere
+
 
 def new_network(
     encoder: Encoder,
@@ -190,6 +192,10 @@ def _pack(model: Any, attention: str, family: Architecture) -> Any:
 
 
 def _place(network: Network, precision: str, device: torch.device) -> Network:
+    for name, parameter in network.named_parameters():
+        # a product with one column is summed in an order that depends on where the weights lie (LOG.md: Bits of a head)
+        if in_head(name, network.architecture) and parameter.data_ptr() % ALIGNMENT:
+            parameter.data = parameter.data.clone()
     if precision == "bf16":
         in_fp32: set[torch.nn.Parameter] = set()
         if network.packed and device.type == "cpu":

@@ -57,41 +57,52 @@ class Best(NamedTuple):
 
 
 def read_truths(value: Any, context: str, column: str) -> tuple[Truth, ...]:
-    """Read SQuAD's answers, {text: [...], answer_start: [...]} or a list of {text, answer_start}, also as JSON."""
-    if isinstance(value, str):
+    """Read the true answers of a question, none among them.
+
+    Args:
+        value: SQuAD's {text: [...], answer_start: [...]}, or a list of {text, answer_start} or of texts, all of these also as JSON,
+            or a single text. A text without its start must stand in the context once.
+
+    Raises DataError for anything else, and for an answer that the context does not hold where it should.
+    """
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
-            value = json.loads(value) if value.strip() else None
+            value = json.loads(value)
         except ValueError:
             raise DataError(
                 f"data.label_column: {column!r} holds {value!r:.60}, which is not JSON; correct it"
             ) from None
-    if value is None:
+    if value is None or value != value:
         return ()
     try:
         if isinstance(value, Mapping):
             pairs = list(zip(value["text"], value["answer_start"], strict=True))
+        elif isinstance(value, str):
+            pairs = [(value, None)]
         else:
-            pairs = [(answer["text"], answer["answer_start"]) for answer in value]
-        truths = tuple(Truth(str(text), int(start), int(start) + len(str(text))) for text, start in pairs)
+            pairs = [(of, None) if isinstance(of, str) else (of["text"], of["answer_start"]) for of in value]
+        answers = [(str(text), None if start is None else int(start)) for text, start in pairs]
     except (KeyError, TypeError, ValueError):
         raise DataError(
-            f"data.label_column: {column!r} holds {value!r:.60}; lists `text` and `answer_start` of equal length are wanted"
+            f"data.label_column: {column!r} holds {value!r:.60}; a text, or lists `text` and `answer_start` of equal length, "
+            "are wanted"
         ) from None
-    return tuple(_placed(truth, context) for truth in truths if truth.text.strip())
+    return tuple(_placed(text, start, context) for text, start in answers if text.strip())
 
 
-def _placed(truth: Truth, context: str) -> Truth:
+def _placed(text: str, start: int | None, context: str) -> Truth:
     """Return an answer where it stands: at its offset, else where the context holds it once. Raises DataError elsewhere."""
-    if context[truth.start : truth.end] == truth.text:
-        return truth
-    start = context.find(truth.text)
-    if start < 0 or context.find(truth.text, start + 1) >= 0:
-        times = "nowhere" if start < 0 else "in several places"
-        raise DataError(
-            f"data.label_column: the answer {truth.text!r:.60} does not stand at character {truth.start} of the context, but "
-            f"{times}; correct it"
-        )
-    return Truth(truth.text, start, start + len(truth.text))
+    if start is None or start < 0 or context[start : start + len(text)] != text:
+        found = context.find(text)
+        if found < 0 or context.find(text, found + 1) >= 0:
+            where = "nowhere" if found < 0 else "in several places"
+            if start is None:
+                problem = f"stands {where} in the context; correct it, or say where it starts, as SQuAD's answer_start"
+            else:
+                problem = f"does not stand at character {start} of the context, but {where}; correct it"
+            raise DataError(f"data.label_column: the answer {text!r:.60} {problem}")
+        start = found
+    return Truth(text, start, start + len(text))
 
 
 def goal_of(example: Example, encoded: Encoded) -> Goal:
