@@ -36,7 +36,8 @@ def compute(rows: Rows) -> Rows:
 @cache
 def reviews() -> tuple[list[str], np.ndarray, np.ndarray]:
     """Texts, labels and clusters of near copies of IMDB's training reviews."""
-    from distilora.config.schema import AuditConfig, DataConfig
+    from distilora.config.measuring import AuditConfig
+    from distilora.config.schema import DataConfig
     from distilora.data.audit import find_copies, read_labelled
     from distilora.evaluation.audit import audited_task
 

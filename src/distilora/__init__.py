@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from distilora.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from distilora.config.measuring import MeasureConfig
     from distilora.config.parse import parse, read_recipe
-    from distilora.config.schema import MeasureConfig, RunConfig
+    from distilora.config.schema import RunConfig
     from distilora.errors import DistiloraError
     from distilora.evaluation.compare import Comparison, compare
     from distilora.evaluation.evaluate import evaluate
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "RunConfig": "config.schema",
-    "MeasureConfig": "config.schema",
+    "MeasureConfig": "config.measuring",
     "parse": "config.parse",
     "read_recipe": "config.parse",
     "DistiloraError": "errors",

@@ -8,9 +8,10 @@ import pytest
 
 from distilora.config import descriptions
 from distilora.config.descriptions import Setting, Stage, as_given, help_text, in_words, stages
+from distilora.config.measuring import MeasureConfig
 from distilora.config.parse import known_keys, parse
 from distilora.config.reference import reference_page
-from distilora.config.schema import MeasureConfig, RunConfig
+from distilora.config.schema import RunConfig
 
 CONFIGS = [RunConfig, MeasureConfig]
 PYTHON = re.compile(r"Optional|Union|Literal|tuple|\bint\b|\bstr\b|\bbool\b|\bNone\b|\[str|\btype:|<class|True|False")

@@ -7,8 +7,9 @@ import pytest
 from distilora.cli.arguments import EVALUATE_OPTIONS, TRAIN_OPTIONS
 from distilora.config.descriptions import stages
 from distilora.config.hints import ALIASES, nearest
+from distilora.config.measuring import MeasureConfig
 from distilora.config.parse import parse
-from distilora.config.schema import MeasureConfig, RunConfig
+from distilora.config.schema import RunConfig
 from distilora.errors import ConfigError
 
 KNOWN = {

@@ -10,8 +10,9 @@ import yaml
 
 from distilora.config import schema as module
 from distilora.config.descriptions import help_text
+from distilora.config.measuring import MeasureConfig
 from distilora.config.parse import known_keys, parse, read_recipe, read_recorded, to_tree
-from distilora.config.schema import DataConfig, MeasureConfig, RunConfig
+from distilora.config.schema import DataConfig, RunConfig
 from distilora.errors import ConfigError
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))

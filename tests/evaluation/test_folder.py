@@ -12,7 +12,7 @@ from support.tiny import tiny_reviews, write_csv
 
 from distilora.artifact.format import Artifact, read_artifact
 from distilora.cli.main import main
-from distilora.config.schema import MeasureConfig, SourceConfig
+from distilora.config.measuring import MeasureConfig, SourceConfig
 from distilora.errors import ConfigError
 from distilora.evaluation.folder import check_output, choose_folder, data_name, evaluation_identity
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from distilora.config.schema import SourceConfig
+from distilora.config.measuring import SourceConfig
 from distilora.data.sources import Source
 from distilora.errors import DataError
 from distilora.tasks.classification import Classification

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from support.tiny import divided, tiny_reviews, write_csv
 
+from distilora.config.measuring import SourceConfig
 from distilora.config.parse import parse
-from distilora.config.schema import DataConfig, RunConfig, SourceConfig
+from distilora.config.schema import DataConfig, RunConfig
 from distilora.errors import ConfigError, DataError
 from distilora.tasks.classification import Classification
 from distilora.tasks.labels import order_labels, order_note, whole_number

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from support.tiny import divided, tiny_reviews, write_csv
 
-from distilora.config.schema import DataConfig, EvaluationConfig, MeasureConfig, SourceConfig
+from distilora.config.measuring import MeasureConfig, SourceConfig
+from distilora.config.schema import DataConfig, EvaluationConfig
 from distilora.data.sources import Source, open_source
 from distilora.errors import DataError
 from distilora.evaluation.evaluate import evaluate

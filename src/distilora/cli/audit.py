@@ -7,7 +7,7 @@ from distilora.cli.arguments import EVERYWHERE, require_train_extra
 from distilora.errors import ConfigError
 
 if TYPE_CHECKING:
-    from distilora.config.schema import AuditConfig
+    from distilora.config.measuring import AuditConfig
 
 USAGE = (
     "distilora audit DATA [--output DIR] [--run RUN] [--overwrite] [--data.FIELD VALUE ...]; "
@@ -23,7 +23,7 @@ OPTIONS = {
 def audit_command(words: Sequence[str]) -> int:
     """Audit data, or apply corrections to them, print what was found, and return the exit code."""
     from distilora.config.descriptions import help_text
-    from distilora.config.schema import AuditConfig
+    from distilora.config.measuring import AuditConfig
 
     if "-h" in words or "--help" in words:
         print(help_text(AuditConfig, USAGE, OPTIONS))
@@ -42,7 +42,7 @@ def audit_command(words: Sequence[str]) -> int:
 
 def read_settings(words: Sequence[str]) -> "tuple[AuditConfig, bool]":
     """Read DATA and the settings after it; return them, and whether to overwrite. Raises ConfigError."""
-    from distilora.config.schema import AuditConfig
+    from distilora.config.measuring import AuditConfig
 
     if not words or words[0].startswith("-"):
         raise ConfigError(f"DATA: the labelled data come first; usage: {USAGE}")

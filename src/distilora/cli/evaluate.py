@@ -17,8 +17,8 @@ LABELS = ("--checks.negative", "--checks.positive")
 
 def evaluate_command(words: Sequence[str]) -> int:
     """Measure a run as the settings say and print its metrics; return the exit code."""
+    from distilora.config.measuring import MeasureConfig
     from distilora.config.parse import parse
-    from distilora.config.schema import MeasureConfig
 
     if "-h" in words or "--help" in words:
         from distilora.config.descriptions import help_text

@@ -7,8 +7,9 @@ import typing
 from dataclasses import dataclass, field
 from typing import Literal
 
+from distilora.config.limits import SEEDS, require, require_two_columns
 from distilora.errors import ConfigError
-from distilora.hardware import Device, InferencePrecision, Precision
+from distilora.hardware import Device, Precision
 
 C = typing.TypeVar("C")
 BackendName = Literal["auto", "torch", "onnx"]
@@ -20,19 +21,6 @@ LexiconName = Literal["none", "nbsvm"]
 Redundancy = Literal["trigrams", "mmr", "none"]
 LexiconUse = Literal["auto", "none"]
 CARVED = "carved"  # value of data.validation_split
-
-
-SEEDS = 2**63  # PyTorch takes a signed 64-bit integer
-
-
-def _check(holds: bool, name: str, value: object, requirement: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name}: {value!r} given, {requirement} wanted")
-
-
-def _check_columns(text: str | None, label: str | None) -> None:
-    if text is not None and text == label:
-        raise ConfigError(f"data.label_column: {label!r} is data.text_column, too; name another column")
 
 
 @dataclass(frozen=True)
@@ -104,13 +92,13 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Raise ConfigError if a field is out of range or two contradict each other."""
-        _check(0 <= self.heldout < 1, "data.heldout", self.heldout, "a share from 0 to below 1")
-        _check(0 <= self.fragments <= 1, "data.fragments", self.fragments, "a share from 0 to 1")
-        _check(self.validation_size >= 2, "data.validation_size", self.validation_size, "at least 2")
-        _check(self.max_length >= 8, "data.max_length", self.max_length, "at least 8")
-        _check(0 <= self.seed < SEEDS, "data.seed", self.seed, "a whole number from 0 to 2**63 - 1")
-        _check(self.train_size is None or self.train_size >= 2, "data.train_size", self.train_size, "at least 2")
-        _check(self.labels is None or len(set(self.labels)) == len(self.labels) >= 2, "data.labels", self.labels,
+        require(0 <= self.heldout < 1, "data.heldout", self.heldout, "a share from 0 to below 1")
+        require(0 <= self.fragments <= 1, "data.fragments", self.fragments, "a share from 0 to 1")
+        require(self.validation_size >= 2, "data.validation_size", self.validation_size, "at least 2")
+        require(self.max_length >= 8, "data.max_length", self.max_length, "at least 8")
+        require(0 <= self.seed < SEEDS, "data.seed", self.seed, "a whole number from 0 to 2**63 - 1")
+        require(self.train_size is None or self.train_size >= 2, "data.train_size", self.train_size, "at least 2")
+        require(self.labels is None or len(set(self.labels)) == len(self.labels) >= 2, "data.labels", self.labels,
                "two or more different names")  # fmt: skip
         if self.validation_split == self.train_split:
             raise ConfigError(f"data.validation_split: {self.validation_split} is also trained on; give another split")
@@ -126,7 +114,7 @@ class DataConfig:
             raise ConfigError(
                 "data.order_column: given, but data.carve is random; drop it, or add --data.carve consecutive"
             )
-        _check_columns(self.text_column, self.label_column)
+        require_two_columns(self.text_column, self.label_column)
 
 
 @dataclass(frozen=True)
@@ -163,10 +151,10 @@ class AdapterConfig:
 
     def __post_init__(self) -> None:
         """Raise ConfigError if a field is out of range; what goes with which method, model/adapters/methods.py says."""
-        _check(self.r >= 1, "adapter.r", self.r, "at least 1")
-        _check(self.alpha > 0, "adapter.alpha", self.alpha, "a positive number")
-        _check(0 <= self.dropout < 1, "adapter.dropout", self.dropout, "a share from 0 to below 1")
-        _check(self.last_blocks is None or self.last_blocks >= 1, "adapter.last_blocks", self.last_blocks,
+        require(self.r >= 1, "adapter.r", self.r, "at least 1")
+        require(self.alpha > 0, "adapter.alpha", self.alpha, "a positive number")
+        require(0 <= self.dropout < 1, "adapter.dropout", self.dropout, "a share from 0 to below 1")
+        require(self.last_blocks is None or self.last_blocks >= 1, "adapter.last_blocks", self.last_blocks,
                "at least 1, or null")  # fmt: skip
 
 
@@ -231,28 +219,28 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         """Raise ConfigError if a field is out of range."""
         for name in ("epochs", "update_size", "validations", "checkpoint_every"):
-            _check(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "at least 1")
-        _check(0 <= self.seed < SEEDS, "training.seed", self.seed, "a whole number from 0 to 2**63 - 1")
-        _check(self.threads is None or self.threads >= 1, "training.threads", self.threads, "at least 1, or null")
-        _check(self.max_grad_norm > 0, "training.max_grad_norm", self.max_grad_norm, "a positive number")
-        _check(self.token_budget is None or self.token_budget >= 8, "training.token_budget", self.token_budget,
+            require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "at least 1")
+        require(0 <= self.seed < SEEDS, "training.seed", self.seed, "a whole number from 0 to 2**63 - 1")
+        require(self.threads is None or self.threads >= 1, "training.threads", self.threads, "at least 1, or null")
+        require(self.max_grad_norm > 0, "training.max_grad_norm", self.max_grad_norm, "a positive number")
+        require(self.token_budget is None or self.token_budget >= 8, "training.token_budget", self.token_budget,
                "at least 8, or null")  # fmt: skip
         for name in ("learning_rate", "head_learning_rate"):
             rate = getattr(self, name)
-            _check(rate is None or rate > 0, f"training.{name}", rate, "a positive number, or null")
-            _check(rate is None or rate < 1e30, f"training.{name}", rate, "far below 1 (0.0005 is usual for LoRA)")
-        _check(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or more")
-        _check(0 <= self.expert_targets <= 1, "training.expert_targets", self.expert_targets, "a share from 0 to 1")
-        _check(
+            require(rate is None or rate > 0, f"training.{name}", rate, "a positive number, or null")
+            require(rate is None or rate < 1e30, f"training.{name}", rate, "far below 1 (0.0005 is usual for LoRA)")
+        require(self.weight_decay >= 0, "training.weight_decay", self.weight_decay, "0 or more")
+        require(0 <= self.expert_targets <= 1, "training.expert_targets", self.expert_targets, "a share from 0 to 1")
+        require(
             0 <= self.logit_adjustment < 1e3,
             "training.logit_adjustment",
             self.logit_adjustment,
             "0 or more, 1 is usual",
         )
-        _check(0 <= self.warmup <= 1, "training.warmup", self.warmup, "a share from 0 to 1")
-        _check(self.dropout is None or 0 <= self.dropout < 1, "training.dropout", self.dropout,
+        require(0 <= self.warmup <= 1, "training.warmup", self.warmup, "a share from 0 to 1")
+        require(self.dropout is None or 0 <= self.dropout < 1, "training.dropout", self.dropout,
                "a share from 0 to below 1, or null")  # fmt: skip
-        _check(self.patience is None or self.patience >= 1, "training.patience", self.patience, "at least 1, or null")
+        require(self.patience is None or self.patience >= 1, "training.patience", self.patience, "at least 1, or null")
 
 
 @dataclass(frozen=True)
@@ -270,9 +258,9 @@ class DistillationConfig:
 
     def __post_init__(self) -> None:
         """Raise ConfigError if a field is out of range."""
-        _check(self.epochs >= 1, "distillation.epochs", self.epochs, "at least 1")
-        _check(0 < self.rate < 1e3, "distillation.rate", self.rate, "a positive number, 1 or less is usual")
-        _check(self.texts is None or self.texts >= 1, "distillation.texts", self.texts, "at least 1, or null")
+        require(self.epochs >= 1, "distillation.epochs", self.epochs, "at least 1")
+        require(0 < self.rate < 1e3, "distillation.rate", self.rate, "a positive number, 1 or less is usual")
+        require(self.texts is None or self.texts >= 1, "distillation.texts", self.texts, "at least 1, or null")
 
 
 @dataclass(frozen=True)
@@ -291,7 +279,7 @@ class SummaryConfig:
         """Raise ConfigError if a length is out of range, or two are given."""
         for name in ("sentences", "words"):
             value = getattr(self, name)
-            _check(value is None or value >= 1, f"summary.{name}", value, "at least 1, or null")
+            require(value is None or value >= 1, f"summary.{name}", value, "at least 1, or null")
         if self.sentences is not None and self.words is not None:
             raise ConfigError("summary.words: given beside summary.sentences; drop one of the two")
 
@@ -311,15 +299,15 @@ class GenerationConfig:
 
     def __post_init__(self) -> None:
         """Raise ConfigError if a field is out of range."""
-        _check(self.beams >= 1, "generation.beams", self.beams, "at least 1")
-        _check(self.longest >= 1, "generation.longest", self.longest, "at least 1")
-        _check(
+        require(self.beams >= 1, "generation.beams", self.beams, "at least 1")
+        require(self.longest >= 1, "generation.longest", self.longest, "at least 1")
+        require(
             -10 <= self.length_penalty <= 10,
             "generation.length_penalty",
             self.length_penalty,
             "a number from -10 to 10",
         )
-        _check(self.no_repeat >= 0, "generation.no_repeat", self.no_repeat, "0 or more")
+        require(self.no_repeat >= 0, "generation.no_repeat", self.no_repeat, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -337,10 +325,10 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         """Raise ConfigError if a field is out of range."""
-        _check(self.token_budget is None or self.token_budget >= 8, "evaluation.token_budget", self.token_budget,
+        require(self.token_budget is None or self.token_budget >= 8, "evaluation.token_budget", self.token_budget,
                "at least 8, or null")  # fmt: skip
-        _check(self.bootstrap >= 100, "evaluation.bootstrap", self.bootstrap, "at least 100")
-        _check(self.mistakes >= 0, "evaluation.mistakes", self.mistakes, "0 or more")
+        require(self.bootstrap >= 100, "evaluation.bootstrap", self.bootstrap, "at least 100")
+        require(self.mistakes >= 0, "evaluation.mistakes", self.mistakes, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -366,99 +354,3 @@ class RunConfig:
     summary: SummaryConfig = field(default_factory=SummaryConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-
-
-@dataclass(frozen=True)
-class SourceConfig:
-    """The labelled examples that `distilora evaluate` measures a model on."""
-
-    path: str = ""
-    """As in training: a Hub dataset, 'embedded', a folder, a .tar.gz or a file."""
-    split: str = "test"
-    """Split to evaluate; a single file is taken whole, whatever its name."""
-    name: str | None = None
-    """Configuration of the Hub dataset, where it has several."""
-    revision: str | None = None
-    """Branch, tag or commit of the Hub dataset."""
-    text_column: str | None = None
-    """Column of the text; null: the one named in training, else found by name."""
-    label_column: str | None = None
-    """Column of the label; null: the one named in training, or the one whose label names the source declares."""
-    separator: str | None = None
-    """Separator of the cells of csv and tsv files, such as ';' or tab; null: detected (comma, semicolon, tab, bar)."""
-    strict: bool = False
-    """A blank text is an error; otherwise it is skipped and counted."""
-
-    def __post_init__(self) -> None:
-        """Raise ConfigError if one column is given for two."""
-        _check_columns(self.text_column, self.label_column)
-
-
-@dataclass(frozen=True)
-class ChecksConfig:
-    """Checks of a model's behaviour on small texts made for the purpose; `--checks [FILE]` is short for the suite."""
-
-    suite: str | None = None
-    """Suite to run: sentiment, which comes with distilora, or a YAML file of your own; null: none."""
-    negative: tuple[str | int, ...] | None = None
-    """Labels of the model that the suite should take for negative; null: known by their usual names."""
-    positive: tuple[str | int, ...] | None = None
-    """Labels of the model that the suite should take for positive; null: known by their usual names."""
-    seed: int = 0
-    """Seed that chooses the texts; the same seed makes the same texts for every model."""
-    examples: int = 5
-    """Failing cases of each check shown with text and answers; cases.jsonl has them all."""
-
-    def __post_init__(self) -> None:
-        """Raise ConfigError if a field is out of range, or names labels without a suite."""
-        _check(0 <= self.seed < SEEDS, "checks.seed", self.seed, "a whole number from 0 to 2**63 - 1")
-        _check(self.examples >= 0, "checks.examples", self.examples, "0 or more")
-        for name in ("negative", "positive"):
-            if getattr(self, name) and self.suite is None:
-                raise ConfigError(f"checks.{name}: given without checks; add --checks, or drop it")
-
-
-@dataclass(frozen=True)
-class MeasureConfig:
-    """An evaluation of a finished run on other data."""
-
-    output: str | None = None
-    """Folder for metrics.json, predictions.parquet and report.html; null: in the run's folder,
-    evaluations/DATA-SPLIT-PRECISION (FILE-PRECISION for a single file; -4bit or -full for a qlora run; -checks with
-    checks, and checks-SUITE-PRECISION for checks alone)."""
-    precision: InferencePrecision = "auto"
-    """Precision of the forward pass; auto: what an export's parity gate chose, for a run bf16 where the processor computes
-    in it, else fp32."""
-    device: Device = "auto"
-    """Device; auto: a GPU where there is one."""
-    encoder: str | None = None
-    """Location of the run's encoder, if it has moved since training; it must be the same one."""
-    base: Base = "auto"
-    """Encoder under a qlora run's adapter: 4bit, as in training, or full, in full precision, for which the artifact says
-    how far the answers agree; auto: as in training."""
-    lexicon: LexiconUse = "auto"
-    """none: without the model's n-gram expert, by the encoder alone."""
-    data: SourceConfig = field(default_factory=SourceConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    checks: ChecksConfig = field(default_factory=ChecksConfig)
-
-
-@dataclass(frozen=True)
-class AuditConfig:
-    """A search for labels and texts that look wrong."""
-
-    output: str = "audit"
-    """Folder for audit.html, issues.csv, tasks.json, labels.xml and summary.json; with `apply`, the table to write: a csv, tsv,
-    jsonl or parquet file."""
-    run: str | None = None
-    """Folder of a finished run on the same labels; its answers count where it was neither trained nor chosen on a text."""
-    apply: str | None = None
-    """Label Studio's JSON export of the corrected tasks; null: search instead of correct."""
-    task: str = "classification"
-    """Task that reads the data: classification, or the name of your own that --task-file registers."""
-    data: DataConfig = field(default_factory=DataConfig)
-
-    def __post_init__(self) -> None:
-        """Raise ConfigError if a run is given to correct by."""
-        if self.run is not None and self.apply is not None:
-            raise ConfigError("run: given, but apply only writes what was corrected; drop one of the two")

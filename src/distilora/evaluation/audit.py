@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distilora.config.schema import AuditConfig
+from distilora.config.measuring import AuditConfig
 from distilora.data.audit import (
     CONFLICT,
     LABEL,

@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from distilora.config.schema import AuditConfig
+from distilora.config.measuring import AuditConfig
 from distilora.data.examples import Example, text_digest
 from distilora.data.parts import settle
 from distilora.data.sources import Source

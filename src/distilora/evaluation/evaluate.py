@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from distilora.artifact.format import Artifact, read_artifact
+from distilora.config.measuring import MeasureConfig
 from distilora.config.parse import to_tree
-from distilora.config.schema import MeasureConfig
 from distilora.data.examples import Examples, read_examples
 from distilora.data.overlap import examples_digest, seen_among, seen_file
 from distilora.data.sources import open_source

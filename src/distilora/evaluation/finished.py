@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from distilora.artifact.format import model_folder, read_artifact
+from distilora.config.measuring import SourceConfig
 from distilora.config.parse import parse, read_recorded
-from distilora.config.schema import CARVED, RunConfig, SourceConfig
+from distilora.config.schema import CARVED, RunConfig
 from distilora.data.parts import find_test
 from distilora.data.sources import Source, open_source
 from distilora.errors import ArtifactError, DataError

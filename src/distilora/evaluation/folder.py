@@ -9,7 +9,7 @@ from typing import Any
 
 from distilora.artifact.format import Artifact
 from distilora.artifact.shipped import is_shipped
-from distilora.config.schema import MeasureConfig
+from distilora.config.measuring import MeasureConfig
 from distilora.errors import ConfigError, OutputError
 from distilora.files.output import check_creatable
 from distilora.progress import say

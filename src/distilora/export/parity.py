@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from distilora.artifact.check import read_check
 from distilora.artifact.format import Artifact
 from distilora.batching.rows import Rows
+from distilora.config.measuring import SourceConfig
 from distilora.config.parse import parse, read_recorded
-from distilora.config.schema import RunConfig, SourceConfig
+from distilora.config.schema import RunConfig
 from distilora.data.cleaning import cleaning
 from distilora.data.examples import Example, Examples, read_examples
 from distilora.data.overlap import SEEN, examples_digest, seen_among, seen_file

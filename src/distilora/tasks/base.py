@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilora.batching.tokens import Tokenised, tokenise
-from distilora.config.schema import DataConfig, RunConfig, SourceConfig
+from distilora.config.measuring import SourceConfig
+from distilora.config.schema import DataConfig, RunConfig
 from distilora.data.cleaning import Cleaning
 from distilora.data.examples import Example, Examples
 from distilora.data.sources import Source

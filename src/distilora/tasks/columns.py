@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from distilora.config.schema import DataConfig, SourceConfig
+from distilora.config.measuring import SourceConfig
+from distilora.config.schema import DataConfig
 from distilora.data.sources import Source
 from distilora.errors import ConfigError, DataError
 from distilora.files.separators import SEPARATORS

@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
-from distilora.config.schema import DataConfig, SourceConfig
+from distilora.config.measuring import SourceConfig
+from distilora.config.schema import DataConfig
 from distilora.data.examples import Example
 from distilora.data.sources import Source
 from distilora.errors import ConfigError, DataError

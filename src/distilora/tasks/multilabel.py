@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from distilora.config.schema import DataConfig, SourceConfig
+from distilora.config.measuring import SourceConfig
+from distilora.config.schema import DataConfig
 from distilora.data.examples import Examples
 from distilora.data.sources import Source
 from distilora.errors import ConfigError, DataError

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from distilora.config.schema import SourceConfig
+from distilora.config.measuring import SourceConfig
 from distilora.data.examples import Example
 from distilora.data.sources import Source
 from distilora.errors import DataError

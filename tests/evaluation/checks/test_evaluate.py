@@ -15,8 +15,8 @@ from support.tiny import BAD, GOOD, PLAIN, tiny_config, tiny_reviews, write_csv
 
 from distilora.cli.evaluate import as_settings
 from distilora.cli.main import main
+from distilora.config.measuring import MeasureConfig
 from distilora.config.parse import parse
-from distilora.config.schema import MeasureConfig
 from distilora.evaluation.checks.evaluate import answer_of
 from distilora.inference.predictor import load
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distilora.artifact.shipped import is_shipped
-from distilora.config.schema import ChecksConfig, MeasureConfig
+from distilora.config.measuring import ChecksConfig, MeasureConfig
 from distilora.errors import ConfigError, MissingExtra
 from distilora.evaluation.checks.naming import name_labels
 from distilora.evaluation.checks.run import Answer, Probabilities, SuiteResult, run_checks
