@@ -23,7 +23,7 @@ ORDER = (
     ("training", "artifact"),
     ("inference",),
     ("evaluation", "explanation", "scoring", "export"),
-    ("runs",),
+    ("runs", "serving"),
     ("cli",),
     ("__init__",),
     ("__main__",),
