@@ -14,12 +14,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distilora.artifact.find import find_model
 from distilora.artifact.format import Artifact
 from distilora.artifact.tokenizer import open_tokenizer
-from distilora.batching.outputs import stacked
+from distilora.batching.outputs import Outputs, stacked
 from distilora.batching.tokens import Tokenised
 from distilora.config.schema import BackendName, Base, LexiconUse
 from distilora.data.cleaning import cleaning
@@ -36,6 +36,9 @@ from distilora.inference.texts import is_missing, is_sequence
 from distilora.progress import say
 from distilora.tasks.base import Task
 from distilora.tasks.registry import restore
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 SHOWN = 8  # labels in a predictor's repr
 FILL = "give one with words, or drop strict to have its answer empty"
@@ -64,6 +67,7 @@ class Predictor:
         abstain_below: float = 0.0,
         strict: bool = False,
         lexicon: LexiconUse = "auto",
+        tokenizer: "Tokenizer | None" = None,
     ) -> None:
         if not 0 <= abstain_below <= 1:
             raise ConfigError(f"abstain_below: {abstain_below!r} given, a probability from 0 to 1 wanted")
@@ -72,7 +76,7 @@ class Predictor:
         self.backend = backend
         self.task = task or restore(artifact.task["name"], artifact.task["settings"])
         self.calibrate = calibrator_of(artifact, lexicon)
-        self.tokenizer = open_tokenizer(artifact)
+        self.tokenizer = tokenizer or open_tokenizer(artifact)  # one may serve several models
         self.cleaning = cleaning(artifact.cleaning["name"], artifact.cleaning["version"])
         self._loading: dict[str, Any] | None = None  # the arguments of `load` that made it
         self._names: tuple[str, ...] = ()  # an answer's keys; empty before the first answer
@@ -205,11 +209,15 @@ class Predictor:
                 entry.outputs, entry.truncated = outputs, bool(cut)
         if not examples:
             return []
-        outputs = self.calibrate(stacked([entry.outputs for entry in entries]), examples)
-        decoded = self.task.decode(outputs, examples, self.tokenizer)
+        outputs = stacked([entry.outputs for entry in entries])
+        return self.decoded(outputs, examples, [entry.truncated for entry in entries])
+
+    def decoded(self, outputs: Outputs, examples: Sequence[Example], truncated: Sequence[bool]) -> list[dict[str, Any]]:
+        """Turn the encoder's outputs for cleaned examples, [G, ...], into answers; `truncated`: whether each was cut."""
+        outputs = self.calibrate(outputs, examples)
         answers = [
-            {**answer, "truncated": entry.truncated, "abstain": answer.get("score", 1.0) < self.abstain_below}
-            for answer, entry in zip(decoded, entries, strict=True)
+            {**answer, "truncated": cut, "abstain": answer.get("score", 1.0) < self.abstain_below}
+            for answer, cut in zip(self.task.decode(outputs, examples, self.tokenizer), truncated, strict=True)
         ]
         self._names = tuple(answers[0])
         return answers

@@ -25,7 +25,7 @@ from distilora.hardware import InferencePrecision, flags
 from distilora.inference.backends import Backend, graphs, open_backend
 from distilora.inference.lanes import run_rows
 from distilora.progress import say, warn
-from distilora.tasks.base import Task
+from distilora.tasks.base import Outputs, Task
 
 LEAST_AGREEMENT = 0.995
 LEAST_SHARE = 0.01
@@ -63,7 +63,11 @@ def regate(artifact: Artifact, task: Task, backend: Backend) -> tuple[bool, str]
     """Compare the backend with fp32 on the check texts; return whether it passes, and the result in words."""
     check = read_check(artifact.folder)
     rows = task.tokenise(open_tokenizer(artifact), check.examples).rows
-    outputs, outputs_fp32 = run_rows(rows, backend), check.outputs_fp32
+    return agrees(artifact, task, run_rows(rows, backend), check.outputs_fp32)
+
+
+def agrees(artifact: Artifact, task: Task, outputs: Outputs, outputs_fp32: Outputs) -> tuple[bool, str]:
+    """Compare a model's outputs of texts, [G, ...], with those in fp32; return whether they pass, and the result in words."""
     agreement = task.agreement(outputs, outputs_fp32)
     if agreement is None:
         difference = float(np.abs(outputs - outputs_fp32).max())

@@ -1,0 +1,109 @@
+"""Computes batches of independent inputs: of one model, or of many adapters on an encoder that they share."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import finalize
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distilora.artifact.format import Artifact
+from distilora.batching.rows import Rows, joined
+from distilora.errors import MissingExtra
+from distilora.hardware import InferencePrecision
+from distilora.inference.backends import Backend
+
+if TYPE_CHECKING:
+    from distilora.inference.backends.shared import SharedEncoder
+
+Outputs = NDArray[np.float32]
+Compute = Callable[[Sequence[Rows], Sequence[Any]], list[Outputs]]
+
+
+class Engine(Protocol):
+    """What computes; batches of different engines have nothing in common."""
+
+    lanes: int
+    """Batches worth computing at once."""
+    budget: int
+    """Tokens of a batch that suit the machine."""
+    padded: bool
+    """Whether inputs are padded to the longest of a batch, so that a batch costs its inputs times that."""
+
+    def lane(self) -> Compute:
+        """Return a function for the calling thread, on one core, that computes the outputs of each input, [...].
+
+        Its arguments are each input's rows, one group, and the adapter that answers it (None where the model has no other).
+        """
+        ...
+
+
+class Alone:
+    """Engine of one model on a backend of its own."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.lanes, self.budget = backend.lanes, backend.token_budget
+        self.padded = type(backend).__name__ == "OnnxBackend"
+
+    def lane(self) -> Compute:
+        """Return the backend's lane for lists of inputs."""
+        run = self.backend.lane()
+
+        def compute(rows: Sequence[Rows], adapters: Sequence[Any]) -> list[Outputs]:
+            return list(run(joined(rows)))
+
+        return compute
+
+
+class Shared:
+    """Engine of one encoder with many adapters, mixed in a batch; an adapter is freed when no model holds it any more."""
+
+    padded = False
+
+    def __init__(self, encoder: "SharedEncoder") -> None:
+        self._encoder = encoder
+        self.lanes, self.budget = encoder.lanes, encoder.token_budget
+
+    def takes(self, artifact: Artifact) -> bool:
+        """Tell whether a model can be an adapter here."""
+        return self._encoder.takes(artifact)
+
+    def add(self, artifact: Artifact) -> "Adapter":
+        """Read a model's adapter and head. Raises ArtifactError if they are damaged."""
+        adapter = Adapter(self._encoder.add(artifact))
+        finalize(adapter, self._encoder.remove, adapter.number)
+        return adapter
+
+    def backend(self, adapter: "Adapter") -> Backend:
+        """Return the backend of one adapter alone."""
+        return self._encoder.alone(adapter.number)
+
+    def lane(self) -> Compute:
+        """Return a lane of mixed batches."""
+        self._encoder.lane()
+        run = self._encoder.run
+
+        def compute(rows: Sequence[Rows], adapters: Sequence[Any]) -> list[Outputs]:
+            return list(run(joined(rows), [adapter.number for adapter in adapters]))
+
+        return compute
+
+
+class Adapter:
+    """An adapter's number on a shared encoder; whoever holds it keeps the adapter."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def open_shared(artifact: Artifact, precision: InferencePrecision) -> Shared:
+    """Open the encoder of a model for many adapters.
+
+    Raises MissingExtra without PyTorch, EncoderError without the encoder, ArtifactError if it is another one.
+    """
+    try:
+        from distilora.inference.backends.shared import SharedEncoder
+    except ImportError as error:
+        raise MissingExtra(error.name or "torch", "train") from None
+    return Shared(SharedEncoder(artifact, precision))
