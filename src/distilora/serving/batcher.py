@@ -205,33 +205,34 @@ class Batcher:
     def _work(self) -> None:
         """Compute batches until the batcher is closed: the life of a lane."""
         computes: WeakKeyDictionary[Engine, Compute] = WeakKeyDictionary()  # of models that were removed nothing stays
-        while True:
-            with self._lock:
-                self._lock.wait_for(lambda: bool(self.depth) or self._closed)
-                if self._closed:
-                    return
-                batch = self._take()
-                if not batch:
-                    continue
-                self._running += 1
-            engine = batch[0].work.engine
-            if engine not in computes:
-                computes[engine] = engine.lane()
-            started = time.monotonic()
-            results = _computed(computes[engine], batch)
-            seconds = max(time.monotonic() - started, 1e-6)
-            with self._lock:
-                tokens = sum(item.work.tokens for item in batch)
-                self._rate += SMOOTHING * (tokens / seconds - self._rate)
-                self.batch_sizes.append((len(batch), tokens))
-                for item, result in zip(batch, results, strict=True):
-                    if isinstance(result, Exception):
-                        item.ticket.fail(result)
-                    else:
-                        item.ticket.put(item.number, result)
-                self._running -= 1
-                self._lock.notify_all()
-            del engine, batch, results  # while this lane waits, it keeps no model
+        while self._compute_next(computes):
+            pass
+
+    def _compute_next(self, computes: "WeakKeyDictionary[Engine, Compute]") -> bool:
+        """Wait for a batch and compute it; return False if the batcher was closed."""
+        with self._lock:
+            self._lock.wait_for(lambda: bool(self.depth) or self._closed)
+            if self._closed:
+                return False
+            batch = self._take()
+            if not batch:
+                return True
+            self._running += 1
+        started = time.monotonic()
+        results = _computed(computes, batch)
+        seconds = max(time.monotonic() - started, 1e-6)
+        with self._lock:
+            tokens = sum(item.work.tokens for item in batch)
+            self._rate += SMOOTHING * (tokens / seconds - self._rate)
+            self.batch_sizes.append((len(batch), tokens))
+            for item, result in zip(batch, results, strict=True):
+                if isinstance(result, Exception):
+                    item.ticket.fail(result)
+                else:
+                    item.ticket.put(item.number, result)
+            self._running -= 1
+            self._lock.notify_all()
+        return True
 
     def _take(self) -> list[_Item]:
         """Take the next batch out of the queue; [] if nothing that waits is wanted any more. The caller holds the lock."""
@@ -284,16 +285,19 @@ class Batcher:
             self._lock.notify_all()
 
 
-def _computed(compute: Compute, batch: Sequence[_Item]) -> list[Outputs | Exception]:
+def _computed(computes: "WeakKeyDictionary[Engine, Compute]", batch: Sequence[_Item]) -> list[Outputs | Exception]:
     """Compute a batch; if that fails, each input alone, so that one cannot spoil the others."""
+    engine = batch[0].work.engine
     try:
-        outputs = compute([item.work.rows for item in batch], [item.work.adapter for item in batch])
+        if engine not in computes:
+            computes[engine] = engine.lane()
+        outputs = computes[engine]([item.work.rows for item in batch], [item.work.adapter for item in batch])
     except Exception as error:
         if len(batch) == 1:
             failed = Failed("the model failed on this input")
             failed.__cause__ = error
             return [failed]
-        return [result for item in batch for result in _computed(compute, [item])]
+        return [result for item in batch for result in _computed(computes, [item])]
     return [
         part
         if np.isfinite(part).all()
