@@ -65,6 +65,10 @@ class Shared:
         self._encoder = encoder
         self.lanes, self.budget = encoder.lanes, encoder.token_budget
 
+    def __len__(self) -> int:
+        """Return the number of adapters."""
+        return len(self._encoder)
+
     def takes(self, artifact: Artifact) -> bool:
         """Tell whether a model can be an adapter here."""
         return self._encoder.takes(artifact)
