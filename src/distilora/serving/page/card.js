@@ -16,7 +16,7 @@ export function figure(name, measured) {
   const share = SHARES.test(name);
   const written = (number) => (share ? (100 * number).toFixed(1) : number.toFixed(3));
   return {
-    title: NAMES[name] ?? name.replaceAll("_", " ").replace(/^.|f1|rouge/g, (letters) => letters.toUpperCase()),
+    title: NAMES[name] ?? name.replaceAll("_", " ").replace(/f1|rouge|^./g, (letters) => letters.toUpperCase()),
     text: typeof value === "number" ? written(value) + (share ? "%" : "") : "undefined",
     range: typeof low === "number" && typeof high === "number" ? `${written(low)} to ${written(high)}` : null,
   };
@@ -67,7 +67,7 @@ function reliability(bins) {
     draw("text", { x: LEFT + SIDE / 2, y: TOP + SIDE + 33, "text-anchor": "middle" }, "probability given"));
   return make("figure", {},
     make("figcaption", {}, make("h3", {}, "Does a probability keep its word?"),
-      soft("Right answers, by the probability given. On the dashed line, 80% means 80 of 100. A larger dot is of more texts.")),
+      soft("Right answers, by the probability given. On the dashed line, 80% means 80 of 100. Larger dots: more texts.")),
     picture,
     fold("As a table", table(["Probability given", "Right", "Texts"],
       bins.map((bin) => [`${(100 * bin.confidence).toFixed(1)}%`, `${(100 * bin.accuracy).toFixed(1)}%`, count(bin.count)]))));

@@ -28,7 +28,7 @@ export function parse(text) {
   return { header, rows, separator, newline: text.includes("\r\n") ? "\r\n" : "\n" };
 }
 
-// The separator with which most rows have as many cells as the first, then the one that makes most columns.
+// The separator by which most rows are as wide as the first, then the one that makes most columns.
 function detect(text) {
   const scored = SEPARATORS.map((separator) => {
     const rows = [];
@@ -76,7 +76,7 @@ function* read(text, separator) {
   }
 }
 
-// The column that most likely holds the texts: one with a usual name, else the one with the longest cells.
+// The column of the texts, most likely: one with a usual name, else the one with the longest cells.
 export function textColumn(header, rows) {
   const usual = TEXT_COLUMNS.map((name) => header.findIndex((column) => column.trim().toLowerCase() === name)).find((i) => i >= 0);
   if (usual !== undefined) return usual;
@@ -90,8 +90,8 @@ export function write(rows, separator, newline) {
   return rows.map((row) => row.map((cell) => quoted(String(cell))).join(separator) + newline).join("");
 }
 
-// A spreadsheet runs a cell that begins like this as a formula, and a label may come from anybody's training data.
-// An apostrophe makes it text. Numbers are harmless and stay numbers.
+// A spreadsheet runs a cell that begins like this as a formula, and labels may come from anybody's data. An apostrophe
+// makes it text. Numbers are harmless.
 export function harmless(value) {
   const cell = String(value ?? "");
   return /^[=+\-@\t\r]/.test(cell) && !/^[+-]?\d+(\.\d+)?(e[+-]?\d+)?$/i.test(cell) ? `'${cell}` : cell;

@@ -41,7 +41,7 @@ export const table = (head, rows) =>
       make("thead", {}, make("tr", {}, head.map((cell) => make("th", { scope: "col" }, cell)))),
       make("tbody", {}, rows.map((row) => make("tr", {}, row.map((cell) => make("td", {}, String(cell))))))));
 
-// The 100% and the 0% that a model never means are not written.
+// 100% and 0%, which a model never means, are not written.
 export function percent(share) {
   if (share > 0.999) return "> 99.9%";
   if (share < 0.001) return "< 0.1%";

@@ -36,7 +36,7 @@ async function start() {
 
 function use(chosen) {
   model = chosen;
-  asking?.abort();
+  asking = asking?.abort();
   document.title = `${model.name} · distilora`;
   $("model").value = $("name").textContent = model.name;
   $("purpose").textContent = [purpose(), headline()].filter(Boolean).join(" ");
@@ -128,7 +128,7 @@ function busy(waits, message) {
   $("status").textContent = message;
 }
 
-// What is wrong with a text is told at its field; what is wrong with the service, below the button. The text stays.
+// What is wrong with a text is told at its field; what is wrong with the service, below the button.
 function fail(error) {
   show($("answer"), false);
   if (error.status !== 422 && error.status !== 413) return ($("problem").textContent = error.message);
@@ -142,9 +142,9 @@ function view(asked, answer, weighs) {
   const rows = nodes.filter(Boolean);
   if (answer.explanation) {
     const words = weighed(asked.text, answer.explanation, model.task === "regression");
-    rows.push(make("h3", {}, "Which words it comes from"), ...words.filter(Boolean));
+    rows.push(make("h3", {}, `Which ${answer.explanation.level}s it comes from`), ...words.filter(Boolean));
   } else if (!ROUTES[model.task] && !weighs) {
-    rows.push(make("p", {}, button("Show which words it comes from", () => again(asked))));
+    rows.push(make("p", {}, button("Show where it comes from", () => again(asked))));
   }
   if (corrections && correctable(model)) rows.push(correction(model, asked.text, answer));
   $("answer-body").replaceChildren(...rows);

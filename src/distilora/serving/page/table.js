@@ -184,7 +184,7 @@ function finish(source, column, answers, trouble) {
   summary.focus();
 }
 
-// What a person's own cells hold is not changed; what the model says is made harmless for spreadsheets.
+// A person's own cells are not changed; what the model says is made harmless for spreadsheets.
 function file({ header, rows, separator, newline, bom }, answers) {
   const names = [...new Set([...answers.values()].flatMap(Object.keys))];
   names.sort((a, b) => (a === "error") - (b === "error"));

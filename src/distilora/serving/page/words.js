@@ -32,7 +32,7 @@ export function weighed(text, { parts, label, level = "word", text: cleaned }, n
     const button = make("span", { role: "button", class: `word ${look(piece, most)}`, tabindex: buttons.length ? -1 : 0 },
       piece.text, make("span", { class: "spoken" }, `, ${told(piece)}`));
     const tell = () => (detail.textContent = `${excerpt(piece.text, 60)}: ${told(piece)}`);
-    for (const event of ["focus", "click", "mouseenter"]) button.addEventListener(event, tell);
+    for (const event of ["focus", "click", "mousemove"]) button.addEventListener(event, tell); // not mouseenter: the text may move
     buttons.push(button);
     box.append(button);
   }
