@@ -3,8 +3,8 @@
     python -m bench.serving.load PLAN.json        prints one JSON object: every request's status, start and seconds
 
 PLAN.json: {"host", "port", "path", "bodies": [text, ...], "headers": {}, "seconds", and "connections" (closed loop) or "rate" (open
-loop, requests per second, arrivals of a Poisson process)}. In an open loop a request that the service has not taken up yet counts from
-the moment at which it was due (no coordinated omission). Keep-alive connections, as many as are wanted at once.
+loop, requests per second, arrivals of a Poisson process)}. In an open loop a request counts from the moment at which it was due,
+whatever the service is busy with (no coordinated omission). Keep-alive connections, as many as are wanted at once.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from itertools import cycle
+from pathlib import Path
 from typing import Any, NamedTuple
 
 
@@ -105,7 +106,7 @@ async def opened(plan: dict[str, Any]) -> list[Sent]:
 
 def main() -> None:
     """Run a plan and print what became of its requests."""
-    plan = json.loads(open(sys.argv[1], encoding="utf-8").read())
+    plan = json.loads(Path(sys.argv[1]).read_text("utf-8"))
     sent = asyncio.run(closed(plan) if "connections" in plan else opened(plan))
     print(json.dumps({"sent": [[round(s.due, 5), round(s.seconds, 5), s.status] for s in sorted(sent)]}))
 
