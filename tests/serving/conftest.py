@@ -1,11 +1,14 @@
 """Fixtures: tiny finished runs of several tasks, loaded once, and a service of them for each test."""
 
 import csv
+import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from starlette.testclient import TestClient
 from support.tiny import tiny_config
 
@@ -37,26 +40,25 @@ def folders(tmp_path_factory: pytest.TempPathFactory, encoder: Path, finished: P
     from distilora.export import save as saving
     from distilora.runs.run import train
 
-    base = tmp_path_factory.mktemp("tasks")
-    found = {"reviews": finished}
-    with pytest.MonkeyPatch.context() as patch:
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one of the processes trains for all
+        base = base.parent
+    base = base / "serving"
+    base.mkdir(exist_ok=True)
+    found = {"reviews": finished, **{task: base / task for task in ROWS}}
+    with pytest.MonkeyPatch.context() as patch, FileLock(base / "lock"):
         patch.setattr(saving, "verify", verify_here)
         for task, (columns, row) in ROWS.items():
+            if (base / task / "metrics.json").is_file():
+                continue
             with open(base / f"{task}.csv", "w", newline="", encoding="utf-8") as stream:
                 writer = csv.writer(stream)
                 writer.writerow(columns)
                 writer.writerows(row(i) for i in range(24))
             changes: dict[str, Any] = {"adapter__method": "full", "training__epochs": 1, "data__validation_size": 4}
             config = tiny_config(base / task, base / f"{task}.csv", encoder, **changes)
-            train(_for_task(config, task))
-            found[task] = base / task
+            train(replace(config, task=task))
     return found
-
-
-def _for_task(config: Any, task: str) -> Any:
-    from dataclasses import replace
-
-    return replace(config, task=task)
 
 
 @pytest.fixture(scope="session")

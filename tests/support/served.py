@@ -21,11 +21,20 @@ class Exchange(NamedTuple):
         return json.loads(self.body)
 
 
+def scope_of(path: str, headers: Sequence[tuple[str, str]], method: str = "POST") -> dict[str, Any]:
+    return {
+        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": method, "path": path,
+        "raw_path": path.encode(), "root_path": "", "query_string": b"", "scheme": "http",
+        "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers],
+        "client": ("192.0.2.1", 1), "server": ("test", 80), "state": {},
+    }  # fmt: skip
+
+
 async def exchange(
-    app: ASGIApp, path: str, chunks: Sequence[bytes | float | None] = (b"",), method: str = "POST",
-    headers: Sequence[tuple[str, str]] = (("content-type", "application/json"),), query: str = "",
+    app: ASGIApp, path: str, chunks: Sequence[Any] = (b"",), method: str = "POST",
+    headers: Sequence[tuple[str, str]] = (("content-type", "application/json"),),
 ) -> Exchange:  # fmt: skip
-    """Send a request in chunks; a number is a pause, None hangs up."""
+    """Send a request in chunks; a number is a pause, None hangs up in the middle, and ... after the last chunk."""
     sent: list[dict[str, Any]] = []
     waiting = list(chunks)
     over = asyncio.Event()
@@ -33,10 +42,10 @@ async def exchange(
     async def receive() -> dict[str, Any]:
         while waiting:
             chunk = waiting.pop(0)
-            if chunk is None:
+            if chunk in (None, ...):
                 return {"type": "http.disconnect"}
             if isinstance(chunk, bytes):
-                return {"type": "http.request", "body": chunk, "more_body": bool(waiting)}
+                return {"type": "http.request", "body": chunk, "more_body": waiting not in ([], [...])}
             await asyncio.sleep(chunk)
         await over.wait()
         return {"type": "http.disconnect"}
@@ -44,13 +53,7 @@ async def exchange(
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    scope = {
-        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": method, "path": path,
-        "raw_path": path.encode(), "root_path": "", "query_string": query.encode(), "scheme": "http",
-        "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers],
-        "client": ("192.0.2.1", 1), "server": ("test", 80), "state": {},
-    }  # fmt: skip
-    await app(scope, receive, send)
+    await app(scope_of(path, headers, method), receive, send)
     over.set()
     start = next((one for one in sent if one["type"] == "http.response.start"), {"status": 0, "headers": []})
     parts = [one.get("body", b"") for one in sent if one["type"] == "http.response.body"]

@@ -78,6 +78,8 @@ def _serve(args: Namespace) -> int:
     for option, value, least in (("--grace", args.grace, 0), ("--drain-seconds", args.drain_seconds, 1)):
         if not least <= value <= 3600:
             raise ConfigError(f"{option}: {value:g} given, {least} to 3600 seconds wanted")
+    if not 0 <= args.port <= 65535:  # the system would take it modulo 65536
+        raise ConfigError(f"--port: {args.port} given, 0 to 65535 wanted")
     if not 1 <= args.workers <= 256:
         raise ConfigError(f"--workers: {args.workers} given, 1 to 256 wanted")
     if args.workers > 1 and args.admin_key_file:

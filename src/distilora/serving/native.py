@@ -153,7 +153,7 @@ async def _shown(service: Service, request: Request, wanted: Asked, computed: Co
 def _stream(service: Service, request: Request, read: Read, of_line: OfLine) -> Streamed:
     """Answer a stream of lines; whatever is wrong with its settings is told before, with a status."""
     settings = asked.query_settings(request.query_params, request.url.path)
-    read(service, of_line(PAIR if read is asked.questions else REVIEW, settings))
+    read(service, of_line({"question": "x", "context": "x"} if read is asked.questions else "x", settings))
     depth = service.limits.json_depth
 
     async def line(number: int, raw: bytes) -> bytes:

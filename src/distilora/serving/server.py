@@ -30,9 +30,9 @@ def bound(host: str, port: int) -> socket.socket:
     own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         own.bind(address)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         own.close()
-        reason = getattr(error, "strerror", None) or error
+        reason = error.strerror or error
         raise ConfigError(f"--port: {port} on {host} cannot be used ({reason}); give another --port") from None
     own.set_inheritable(True)
     return own

@@ -49,6 +49,8 @@ class Streamed(Response):
                 await self._send(send, await answer)
                 tasks.remove(answer)
             await reader
+            if isinstance(self._ended, ClientGone):
+                raise self._ended
             if self._ended is not None:
                 await self._send(send, json_bytes({"error": error_of(self._ended)}))
             await send({"type": "http.response.body", "body": b""})
