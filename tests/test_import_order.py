@@ -31,7 +31,10 @@ ORDER = (
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 WITHOUT_TORCH = ("errors", "progress", "version", "hardware", "signals", "fresh_process", "files", "config", "data", "batching",
                  "tasks", "lexicon", "artifact", "inference", "scoring", "serving", "cli", "__init__")  # fmt: skip
-WITH_TORCH = ("inference/backends/torch_backend.py",)  # the one module of these rooms that may import it
+WITH_TORCH = (
+    "inference/backends/torch_backend.py",
+    "inference/backends/shared.py",
+)  # those of these rooms that may import it
 TORCH = ("torch", "transformers", "peft", "accelerate", "safetensors.torch")
 IN_A_TASK = ("finish", "head", "loss", "explained")  # methods of a task that run where torch is
 

@@ -83,7 +83,7 @@ def load_network(
     in. Raises ArtifactError if the weights are damaged or do not fit this encoder.
     """
     if plain and base == "full" and device.type == "cpu":
-        with _weights_of(folder):
+        with loading_weights(folder):
             bare = plain_run(encoder, task, folder, weights, attention)
         if bare is not None:
             return _place(network_of(bare, encoder.architecture, task), precision, device).eval()
@@ -91,13 +91,13 @@ def load_network(
     with quiet_libraries():
         model = _transformers_model(encoder, task, attention, None)
         _convert_base(model, encoder, base, precision, device)
-        with _weights_of(folder):
+        with loading_weights(folder):
             outer = SAVED_FORMS[weights].load(model, folder)
     return _place(network_of(outer, encoder.architecture, task), precision, device).eval()
 
 
 @contextmanager
-def _weights_of(folder: Path) -> Iterator[None]:
+def loading_weights(folder: Path) -> Iterator[None]:
     """Turn what loading raises into an ArtifactError."""
     try:
         yield
@@ -113,7 +113,7 @@ def load_merged(
     Raises ArtifactError if it cannot be loaded.
     """
     if plain and device.type == "cpu":
-        with _weights_of(folder):
+        with loading_weights(folder):
             settings = json.loads((folder / "config.json").read_text("utf-8"))
             family = architecture(settings["model_type"])
             bare = plain_folder(folder, settings, family, task, attention)

@@ -11,7 +11,7 @@ three ways through the blocks, with the same results up to rounding:
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -27,11 +27,32 @@ from distilora.model.precision import WithoutAutocast, computing_in
 from distilora.tasks.base import Task
 
 
+class Headed(Protocol):
+    """What `States` reads of a network: its head, how its rows are pooled, where it computes."""
+
+    pooling: str
+    architecture: Architecture
+
+    @property
+    def model(self) -> Any:
+        """Modules of the head, under the names that `Architecture.head` reads."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Device it computes on."""
+        ...
+
+    def full_precision(self) -> "WithoutAutocast":
+        """Turn autocast off."""
+        ...
+
+
 class States:
     """Last states of the encoder for B rows, T tokens in all, width D; computed when, and as far as, they are asked for."""
 
     def __init__(
-        self, network: "Network", rows: Rows, tokens: Callable[[], Tensor], first: Callable[[], Tensor] | None = None
+        self, network: Headed, rows: Rows, tokens: Callable[[], Tensor], first: Callable[[], Tensor] | None = None
     ) -> None:
         self._network, self._rows = network, rows
         self._compute_tokens, self._compute_first = tokens, first
@@ -213,9 +234,7 @@ class Network(nn.Module):
         return WithoutAutocast(self.device.type)
 
     def _input(self, rows: Rows, packed: Packed) -> tuple[Tensor, Tensor]:
-        # RoBERTa counts positions from the one after its padding's
-        positions = packed.positions + (self.padding_id + 1 if self.architecture.reserved_positions else 0)
-        return packed.pack(rows.ids, self.padding_id)[None], positions[None]
+        return packed_input(rows, packed, self.architecture, self.padding_id)
 
     def _embedded(self, rows: Rows, packed: Packed, dtype: torch.dtype) -> Tensor:
         ids, positions = self._input(rows, packed)
@@ -243,6 +262,13 @@ class Network(nn.Module):
         input_ids = torch.from_numpy(ids).to(self.device)
         hidden = self.model.base_model(input_ids=input_ids, attention_mask=mask, **positions)[0]
         return hidden, torch.from_numpy(inside).to(self.device)
+
+
+def packed_input(rows: Rows, packed: Packed, family: Architecture, padding_id: int) -> tuple[Tensor, Tensor]:
+    """Lay out token ids and positions as the family's embeddings read them, [1, size] each."""
+    # RoBERTa counts positions from the one after its padding's
+    positions = packed.positions + (padding_id + 1 if family.reserved_positions else 0)
+    return packed.pack(rows.ids, padding_id)[None], positions[None]
 
 
 def _filled(tokens: Tensor, packed: Packed) -> Tensor:

@@ -41,9 +41,9 @@ _LEGACY = {"gamma": "weight", "beta": "bias"}  # of a norm, in files of the firs
 
 
 class PlainModel(nn.Module):
-    """Modules of a Transformers classifier: `base_model` (embeddings and blocks) and the layers of its head."""
+    """Modules of a Transformers classifier: `base_model` (embeddings and blocks) and, if `headed`, the layers of its head."""
 
-    def __init__(self, config: Mapping[str, Any], family: Architecture, weights: Weights) -> None:
+    def __init__(self, config: Mapping[str, Any], family: Architecture, weights: Weights, headed: bool = True) -> None:
         super().__init__()
         self.config = _settings(config)
         self.prefix = family.model_type
@@ -59,13 +59,24 @@ class PlainModel(nn.Module):
         ]
         _put(base, family.blocks, nn.ModuleList(blocks))
         self.add_module(self.prefix, base)
-        _HEADS[family.model_type](self, weights)
+        if headed:
+            _HEADS[family.model_type](self, weights)
         self.dropout = nn.Identity()
 
     @property
     def base_model(self) -> nn.Module:
         """Embeddings and blocks."""
         return self.get_submodule(self.prefix)
+
+
+class PlainHead(nn.Module):
+    """Layers of a head by themselves, under the names that `Architecture.head` reads."""
+
+    def __init__(self, family: Architecture, weights: Weights) -> None:
+        super().__init__()
+        self.base_model = nn.Module()  # BERT's pooler is there
+        _HEADS[family.model_type](self, weights)
+        self.dropout = nn.Identity()
 
 
 class Embeddings(nn.Module):
@@ -112,24 +123,24 @@ class Pooler(nn.Module):
         return torch.tanh(self.dense(states[:, 0]))
 
 
-def _distilbert_head(model: PlainModel, weights: Weights) -> None:
+def _distilbert_head(model: PlainModel | PlainHead, weights: Weights) -> None:
     model.pre_classifier, model.classifier = _linear(weights, "pre_classifier"), _linear(weights, "classifier")
 
 
-def _bert_head(model: PlainModel, weights: Weights) -> None:
+def _bert_head(model: PlainModel | PlainHead, weights: Weights) -> None:
     model.base_model.pooler = Pooler(weights)
     model.classifier = _linear(weights, "classifier")
 
 
-def _roberta_head(model: PlainModel, weights: Weights) -> None:
+def _roberta_head(model: PlainModel | PlainHead, weights: Weights) -> None:
     model.classifier = ClassificationHead(weights, torch.tanh)
 
 
-def _electra_head(model: PlainModel, weights: Weights) -> None:
+def _electra_head(model: PlainModel | PlainHead, weights: Weights) -> None:
     model.classifier = ClassificationHead(weights, functional.gelu)
 
 
-_HEADS: dict[str, Callable[[PlainModel, Weights], None]] = {
+_HEADS: dict[str, Callable[[PlainModel | PlainHead, Weights], None]] = {
     "distilbert": _distilbert_head,
     "bert": _bert_head,
     "roberta": _roberta_head,
@@ -140,7 +151,7 @@ _HEADS: dict[str, Callable[[PlainModel, Weights], None]] = {
 def plain_run(encoder: Encoder, task: Task, folder: Path, saved: Saved, attention: str) -> PlainModel | None:
     """Build the model of a run's artifact around the weights of `encoder`; None: not of this kind."""
     family = encoder.architecture
-    if not _is_plain(encoder.config, family, task, attention):
+    if not _is_plain(encoder.config, family, task.transformers_class, attention):
         return None
     weights = _encoder_weights(encoder)
     saved_weights = SAVED_FORMS[saved].read(weights, folder, family)
@@ -155,11 +166,19 @@ def plain_run(encoder: Encoder, task: Task, folder: Path, saved: Saved, attentio
     return model
 
 
+def plain_encoder(encoder: Encoder, attention: str) -> PlainModel | None:
+    """Build an encoder without a head, its weights in fp32, mapped where they can be; None: not of this kind."""
+    family = encoder.architecture
+    if not _is_plain(encoder.config, family, HEADED, attention):
+        return None
+    return _build(encoder.config, family, _encoder_weights(encoder), headed=False)
+
+
 def plain_folder(
     folder: Path, config: Mapping[str, Any], family: Architecture, task: Task, attention: str
 ) -> PlainModel | None:
     """Build the model of a whole Transformers classifier's folder; None: not of this kind."""
-    if not _is_plain(config, family, task, attention):
+    if not _is_plain(config, family, task.transformers_class, attention):
         return None
     model = _build(config, family, _read_weights(folder))
     for name, parameter in model.named_parameters() if model else ():
@@ -167,16 +186,16 @@ def plain_folder(
     return model
 
 
-def _is_plain(config: Mapping[str, Any], family: Architecture, task: Task, attention: str) -> bool:
+def _is_plain(config: Mapping[str, Any], family: Architecture, transformers_class: str, attention: str) -> bool:
     return (
         family.model_type in _HEADS and family.parts is not None and attention == "packed"
-        and activation_name(config) == "gelu" and task.transformers_class == HEADED and not config.get("is_decoder")
+        and activation_name(config) == "gelu" and transformers_class == HEADED and not config.get("is_decoder")
     )  # fmt: skip
 
 
-def _build(config: Mapping[str, Any], family: Architecture, weights: Weights) -> PlainModel | None:
+def _build(config: Mapping[str, Any], family: Architecture, weights: Weights, headed: bool = True) -> PlainModel | None:
     try:
-        model = PlainModel(config, family, weights)
+        model = PlainModel(config, family, weights, headed)
     except (KeyError, EncoderError):  # a weight or a setting is missing: Transformers tells what that means
         return None
     names = dict(model.named_parameters())

@@ -63,11 +63,12 @@ class Shared:
 
     def __init__(self, encoder: "SharedEncoder") -> None:
         self._encoder = encoder
+        self._numbers: set[int] = set()
         self.lanes, self.budget = encoder.lanes, encoder.token_budget
 
     def __len__(self) -> int:
         """Return the number of adapters."""
-        return len(self._encoder)
+        return len(self._numbers)
 
     def takes(self, artifact: Artifact) -> bool:
         """Tell whether a model can be an adapter here."""
@@ -76,8 +77,13 @@ class Shared:
     def add(self, artifact: Artifact) -> "Adapter":
         """Read a model's adapter and head. Raises ArtifactError if they are damaged."""
         adapter = Adapter(self._encoder.add(artifact))
-        finalize(adapter, self._encoder.remove, adapter.number)
+        self._numbers.add(adapter.number)
+        finalize(adapter, self._free, adapter.number)
         return adapter
+
+    def _free(self, number: int) -> None:
+        self._numbers.discard(number)
+        self._encoder.remove(number)
 
     def backend(self, adapter: "Adapter") -> Backend:
         """Return the backend of one adapter alone."""
@@ -85,8 +91,7 @@ class Shared:
 
     def lane(self) -> Compute:
         """Return a lane of mixed batches."""
-        self._encoder.lane()
-        run = self._encoder.run
+        run = self._encoder.lane()
 
         def compute(rows: Sequence[Rows], adapters: Sequence[Any]) -> list[Outputs]:
             return list(run(joined(rows), [adapter.number for adapter in adapters]))
@@ -101,13 +106,16 @@ class Adapter:
         self.number = number
 
 
-def open_shared(artifact: Artifact, precision: InferencePrecision) -> Shared:
-    """Open the encoder of a model for many adapters.
+def share(artifact: Artifact, precision: InferencePrecision) -> Shared | None:
+    """Open the encoder of a model for many adapters; None: it needs an engine of its own.
 
     Raises MissingExtra without PyTorch, EncoderError without the encoder, ArtifactError if it is another one.
     """
     try:
-        from distilora.inference.backends.shared import SharedEncoder
+        from distilora.inference.backends.shared import open_shared
     except ImportError as error:
         raise MissingExtra(error.name or "torch", "train") from None
-    return Shared(SharedEncoder(artifact, precision))
+    if precision == "int8":
+        return None
+    encoder = open_shared(artifact, precision)
+    return None if encoder is None else Shared(encoder)

@@ -28,10 +28,11 @@ from distilora.batching.rows import Rows
 from distilora.data.examples import Example
 from distilora.errors import ArtifactError, ConfigError, DataError
 from distilora.hardware import InferencePrecision
+from distilora.inference.adapter_check import check_adapter
 from distilora.inference.predictor import Predictor, load
 from distilora.inference.regate import agrees
 from distilora.serving.batcher import Work
-from distilora.serving.engines import Alone, Engine, Shared, open_shared
+from distilora.serving.engines import Alone, Engine, Shared, share
 from distilora.serving.refusals import Invalid, UnknownModel
 
 Outputs = NDArray[np.float32]
@@ -129,7 +130,7 @@ class Pool:
             companions = [m for m in self.models if m.name != name and _on_one_encoder(m.predictor.artifact, artifact)]
             engine = next((m.engine for m in companions if isinstance(m.engine, Shared)), None)
             if engine is None and companions and _shareable(artifact):
-                engine = open_shared(artifact, self.precision)
+                engine = share(artifact, self.precision)
             if engine is None or not engine.takes(artifact):
                 model = self._alone(name, folder)
             else:
@@ -213,6 +214,9 @@ def _verify(model: Model) -> None:
     artifact = model.predictor.artifact
     if "check.npz" not in artifact.files:
         return  # a Transformers classifier that distilora did not write
+    if isinstance(model.engine, Shared):
+        check_adapter(artifact, model.predictor.backend)
+        return
     check, outputs = _checked(model)
     passed, result = agrees(artifact, model.predictor.task, outputs, check.outputs_fp32)
     if not passed:

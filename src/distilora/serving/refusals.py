@@ -2,6 +2,7 @@
 
 Refusal
 ├── UnknownModel      404 unknown_model      no model has that name; nothing else answers in its place
+├── NoCorrections     404 no_corrections     the service keeps no corrections
 ├── WrongTask         422 wrong_task         the model's task is asked through another route
 ├── Invalid           422 invalid            an input that cannot be read, named
 ├── TooMany           422 too_many           more inputs in a request than the limit
@@ -17,6 +18,7 @@ Refusal
 ├── Overloaded        429 overloaded         the queue is full; `retry_after` seconds would do
 ├── DeadlinePassed    504 deadline_passed    the answer would have come too late
 ├── Draining          503 draining           the service is being stopped
+├── CorrectionsFull   507 corrections_full   the file of corrections has reached its limit
 └── Failed            500 failed             a model failed; the log says how
 """
 
@@ -40,6 +42,12 @@ class UnknownModel(Refusal):
     """No model has the name."""
 
     status, kind = 404, "unknown_model"
+
+
+class NoCorrections(Refusal):
+    """The service keeps no corrections."""
+
+    status, kind = 404, "no_corrections"
 
 
 class WrongTask(Refusal):
@@ -130,6 +138,12 @@ class Draining(Refusal):
     """The service is being stopped."""
 
     status, kind = 503, "draining"
+
+
+class CorrectionsFull(Refusal):
+    """The file of corrections has reached its limit."""
+
+    status, kind = 507, "corrections_full"
 
 
 class Failed(Refusal):

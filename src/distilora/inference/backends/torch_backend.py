@@ -23,7 +23,7 @@ from distilora.hardware import (
 )
 from distilora.model.adapters.quantisation import require_bitsandbytes
 from distilora.model.build import BaseForm, load_merged, load_network
-from distilora.model.encoders.find import find_encoder, same_encoder
+from distilora.model.encoders.find import Encoder, find_encoder, same_encoder
 from distilora.model.network import Network, run_network
 from distilora.progress import say
 from distilora.tasks.registry import restore
@@ -51,18 +51,23 @@ class TorchBackend:
         return run_network(self.network, rows, self.precision)
 
     def lane(self) -> Callable[[Rows], NDArray[np.float32]]:
-        """Return a `run` on one core; the number of threads of all other threads does not change.
-
-        `set_num_threads` sets it for the calling thread and as the default for threads new to PyTorch. The calling thread
-        is new, so what it reads is that default: a short-lived thread restores it at once.
-        """
-        with _lane_starts:
-            default = torch.get_num_threads()
-            torch.set_num_threads(1)
-            restoring = Thread(target=torch.set_num_threads, args=(default,))
-            restoring.start()
-            restoring.join()
+        """Return a `run` on one core; the number of threads of all other threads does not change."""
+        use_one_core()
         return self.run
+
+
+def use_one_core() -> None:
+    """Let the calling thread, which must be new to PyTorch, compute on one core; all other threads keep their number.
+
+    `set_num_threads` sets it for the calling thread and as the default for threads new to PyTorch. The calling thread is new, so
+    what it reads is that default: a short-lived thread restores it at once.
+    """
+    with _lane_starts:
+        default = torch.get_num_threads()
+        torch.set_num_threads(1)
+        restoring = Thread(target=torch.set_num_threads, args=(default,))
+        restoring.start()
+        restoring.join()
 
 
 def open_torch(
@@ -116,18 +121,27 @@ def open_network(
     if base not in ("auto", "4bit", "full", "widened"):
         raise ArtifactError(f"base: {base!r} given, auto, 4bit or full wanted")
     resolved_base = _resolve_base(artifact, base)
-    trained_on = artifact.encoder
-    candidate = find_encoder(encoder or trained_on["name"], None if encoder else trained_on["revision"])
-    if not same_encoder(candidate, trained_on):
-        raise ArtifactError(
-            f"encoder: {encoder or trained_on['name']} has SHA-256 {candidate.sha256[:12]}, the model was trained on "
-            f"{trained_on['sha256'][:12]}; bring that encoder back"
-        )
+    candidate = trained_on(artifact, encoder)
     assert artifact.weights != "onnx"  # open_backend opens these elsewhere
     return load_network(
         candidate, task, artifact.folder, weights=artifact.weights, precision=precision, device=device,
         attention=artifact.attention, base=resolved_base, plain=plain,
     )  # fmt: skip
+
+
+def trained_on(artifact: Artifact, encoder: str | None = None) -> Encoder:
+    """Find the encoder that an artifact was trained on, at its present location `encoder` if it has moved.
+
+    Raises EncoderError if it is missing, ArtifactError if it is another one.
+    """
+    recorded = artifact.encoder
+    candidate = find_encoder(encoder or recorded["name"], None if encoder else recorded["revision"])
+    if not same_encoder(candidate, recorded):
+        raise ArtifactError(
+            f"encoder: {encoder or recorded['name']} has SHA-256 {candidate.sha256[:12]}, the model was trained on "
+            f"{recorded['sha256'][:12]}; bring that encoder back"
+        )
+    return candidate
 
 
 def _resolve_base(artifact: Artifact, base: Base | BaseForm) -> BaseForm:

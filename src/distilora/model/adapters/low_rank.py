@@ -10,7 +10,7 @@ The sum is formed once for each update of the weights, in fp32. Its gradients, w
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -143,14 +143,23 @@ LOW_RANK = Arithmetic(
 )
 
 
-def read_merged(weights: "Weights", folder: Path, blocks: str) -> "Weights | None":
-    """Read the weights that an adapter in PEFT's format changes: W + s B A in the blocks, and the layers saved whole.
+class SavedUpdate(NamedTuple):
+    """Update s B A of a layer, as it is read from a file."""
+
+    a: "Tensor"  # [r, in]
+    b: "Tensor"  # [out, r]
+    scale: float
+
+
+def read_updates(folder: Path, blocks: str, known: Container[str]) -> "tuple[dict[str, SavedUpdate], Weights] | None":
+    """Read an adapter's folder in PEFT's format: the updates by their layers' names, and the weights that were saved whole.
 
     Args:
-        weights: the encoder's, by the names of the Transformers class.
         blocks: the prefix of the blocks' weights.
+        known: names of the encoder's weights; all names are those of the Transformers class.
 
-    Returns None for another method, or an update outside the blocks, which PEFT adds to the layer's output, not its weight.
+    Returns None for another method than plain LoRA, or an update outside the blocks, which PEFT adds to the layer's output, not
+    its weight. Raises OSError, ValueError, KeyError or SafetensorError for files that are damaged.
     """
     from safetensors.torch import load_file
 
@@ -159,20 +168,34 @@ def read_merged(weights: "Weights", folder: Path, blocks: str) -> "Weights | Non
     same_base = settings.get("init_lora_weights") in _OWN_BASE
     if odd or not same_base or any(settings.get(name, value) != value for name, value in _PLAIN.items()):
         return None
-    updates: dict[str, dict[str, Tensor]] = {}
-    changed: Weights = {}
+    factors: dict[str, dict[str, Tensor]] = {}
+    whole: Weights = {}
     for name, tensor in load_file(folder / "adapter_model.safetensors").items():
         if match := _SAVED.fullmatch(name):
-            updates.setdefault(match[1], {})[match[2]] = tensor
+            factors.setdefault(match[1], {})[match[2]] = tensor
         elif ".lora_" in name:
             return None
         else:
-            changed[name.removeprefix("base_model.model.")] = tensor
-    for layer, update in updates.items():
-        weight = weights.get(f"{layer}.weight")
-        if weight is None or set(update) != {"A", "B"} or not layer.startswith(blocks):
+            whole[name.removeprefix("base_model.model.")] = tensor
+    updates = {}
+    for layer, pair in factors.items():
+        if f"{layer}.weight" not in known or set(pair) != {"A", "B"} or not layer.startswith(blocks):
             return None
         rank = settings["r"]
         scale = settings["lora_alpha"] / (math.sqrt(rank) if settings.get("use_rslora") else rank)
-        changed[f"{layer}.weight"] = weight.float().addmm(update["B"].float(), update["A"].float(), alpha=scale)
+        updates[layer] = SavedUpdate(pair["A"], pair["B"], scale)
+    return updates, whole
+
+
+def read_merged(weights: "Weights", folder: Path, blocks: str) -> "Weights | None":
+    """Read the weights that an adapter in PEFT's format changes: W + s B A in the blocks, and the layers saved whole.
+
+    `weights` are the encoder's, by the names of the Transformers class; returns None and raises as `read_updates` does.
+    """
+    saved = read_updates(folder, blocks, weights)
+    if saved is None:
+        return None
+    updates, changed = saved
+    for layer, (a, b, scale) in updates.items():
+        changed[f"{layer}.weight"] = weights[f"{layer}.weight"].float().addmm(b.float(), a.float(), alpha=scale)
     return changed

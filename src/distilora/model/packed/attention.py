@@ -94,19 +94,28 @@ def attend_first(
     keys, values = weight.view(2, heads, width // heads, width)
     by_head = (q * (width // heads) ** -0.5).view(count, heads, -1).transpose(0, 1)  # [heads, B, d]
     query = torch.bmm(by_head, keys).transpose(0, 1).contiguous()  # W_k' q, [B, heads, D]
-    summed = x.new_zeros(count, heads, width)
+    summed, saved = sum_tokens(query, x, packed)
+    out = torch.bmm(summed.transpose(0, 1), values.transpose(1, 2)).transpose(0, 1).reshape(count, width)
+    if bias is not None:
+        out += bias[width:]
+    return out, [by_head, query, summed, *saved]
+
+
+def sum_tokens(query: Tensor, x: Tensor, packed: Packed) -> tuple[Tensor, list[Tensor]]:
+    """Sum each row's tokens, weighted by their probabilities p = softmax(query x'):  sum_t p_t x_t, [B, heads, D].
+
+    `query` is [B, heads, D], x [size, D]. Returned with them: the tokens and the probabilities of each group of rows.
+    """
+    summed = torch.zeros_like(query)
     saved = []
     for group in packed.groups:
-        tokens = x.index_select(0, group.index).view(len(group.lengths), group.longest, width)
+        tokens = x.index_select(0, group.index).view(len(group.lengths), group.longest, x.shape[1])
         scores = torch.bmm(query[group.rows], tokens.transpose(1, 2))
         _hide_padding(scores, group.lengths, 1)
         p = torch.softmax(scores, -1)  # [B, heads, longest]
         summed[group.rows] = torch.bmm(p, tokens)
         saved += [tokens, p]
-    out = torch.bmm(summed.transpose(0, 1), values.transpose(1, 2)).transpose(0, 1).reshape(count, width)
-    if bias is not None:
-        out += bias[width:]
-    return out, [by_head, query, summed, *saved]
+    return summed, saved
 
 
 def attend_first_backward(

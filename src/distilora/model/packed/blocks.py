@@ -95,11 +95,12 @@ class Block:
         ) and all(layer.exact for projection in self._projections for layer in projection.layers)
 
     def _rest(self, x: Tensor, attended: Tensor) -> Tensor:
-        h = _norm(self.norm1, self.out(attended), x)
-        return _norm(self.norm2, self.lin2(self.lin1(h)), h)
+        h = add_norm(self.norm1, self.out(attended), x)
+        return add_norm(self.norm2, self.lin2(self.lin1(h)), h)
 
 
-def _norm(norm: nn.LayerNorm, change: Tensor, x: Tensor) -> Tensor:
+def add_norm(norm: nn.LayerNorm, change: Tensor, x: Tensor) -> Tensor:
+    """Compute norm(change + x), [n, D]."""
     return functional.layer_norm(change + x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
