@@ -48,6 +48,7 @@ KEY = "a-key-that-is-long-enough"
         (["RUN", "--workers", "2", "--admin-key-file", "x"], "--workers: models are added to one process only"),
         (["RUN", "--cors-origin", "*"], "--cors-origin: '*' given, an origin such as"),
         (["RUN", "--cors-origin", "https://a.example/path"], "--cors-origin: "),
+        (["RUN", "--corrections", "x.csv"], "--corrections: x.csv given, a file ending in .jsonl wanted"),
         (["RUN", "--precision", "int4"], "--precision: 'int4' given"),
     ],
 )

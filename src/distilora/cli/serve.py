@@ -18,6 +18,8 @@ from distilora.serving.limits import Limits
 if TYPE_CHECKING:
     import socket
 
+    from distilora.tasks.base import Task
+
 EXTRA = ("fastapi", "starlette", "uvicorn", "prometheus_client", "httptools")
 _NAMED = re.compile(r"([^/\\=]+)=(.+)", re.DOTALL)
 
@@ -37,6 +39,8 @@ def serve_command(words: Sequence[str]) -> int:
         "--admin-key-file", metavar="FILE", help="keys to add and remove models with; without, nobody can"
     )
     parser.add_argument("--allow-anonymous", action="store_true", help="listen beyond this machine without keys")
+    parser.add_argument("--corrections", metavar="FILE.jsonl",
+                        help="keep what people on the page say is wrong, as data to train on (default: nothing)")  # fmt: skip
     parser.add_argument("--cors-origin", metavar="ORIGIN", action="append", default=[],
                         help="pages of this origin may ask, as https://example.org; repeatable (default: none)")  # fmt: skip
     parser.add_argument("--grace", metavar="S", type=float, default=1.0,
@@ -86,8 +90,13 @@ def _serve(args: Namespace) -> int:
         raise ConfigError("--workers: models are added to one process only; drop --admin-key-file, or serve with one")
     origins = [_origin(text) for text in args.cors_origin]
     _check_extra()
+    from distilora.serving.corrections import check_corrections
     from distilora.serving.keys import read_keys
 
+    if args.corrections is not None:
+        check_corrections(Path(args.corrections))
+        if args.workers > 1:
+            raise ConfigError("--workers: one process writes corrections; drop --corrections, or serve with one")
     keys = read_keys(args.api_key_file, "--api-key-file")
     read_keys(args.admin_key_file, "--admin-key-file")
     if not (keys or args.allow_anonymous or _is_loopback(args.host)):
@@ -122,6 +131,7 @@ def _work(
 ) -> int:  # fmt: skip
     """Load the models and serve them."""
     from distilora.serving.app import application
+    from distilora.serving.corrections import corrections
     from distilora.serving.keys import read_keys
     from distilora.serving.pool import Pool
     from distilora.serving.server import run
@@ -132,10 +142,16 @@ def _work(
         pool.add(name, folder)
     service = Service(
         pool, limits, read_keys(args.api_key_file, "--api-key-file"), read_keys(args.admin_key_file, "--admin-key-file"),
-        origins=origins, log_requests=args.access_log == "on",
+        origins=origins, log_requests=args.access_log == "on", corrections=args.corrections is not None,
     )  # fmt: skip
+
+    def model(name: str | None) -> tuple[str, "Task"]:
+        chosen = pool.get(name)
+        return chosen.name, chosen.predictor.task
+
+    kept = corrections(Path(args.corrections) if args.corrections else None, model, limits)
     try:
-        drained = run(application(service), service, own, args.grace, args.drain_seconds, ready)
+        drained = run(application(service, kept), service, own, args.grace, args.drain_seconds, ready)
     finally:
         service.close()
     return 0 if drained else 1

@@ -179,6 +179,21 @@ class Models(Shape):
     corrections: bool = Field(description="whether the service keeps corrections")
 
 
+class Correction(Shape):
+    """A text, what was answered, and what is right: a label, a list of labels, or a number."""
+
+    model: str | None = None
+    input: str
+    answer: Any = None
+    correction: str | float | list[str]
+
+
+class Kept(Shape):
+    """That a correction was kept."""
+
+    kept: bool
+
+
 class Error(Shape):
     """Reason of a refusal: a kind for machines, a line for people, the field at fault if one is."""
 
