@@ -138,7 +138,7 @@ def served(finished: Path, tmp_path: Path) -> Iterator[Callable[..., Served]]:
     for one in started:
         if one.process.poll() is None:
             one.process.kill()
-            one.process.communicate()
+            one.process.communicate(timeout=30)
 
 
 def test_a_process_is_asked_abused_and_drained(served: Callable[..., Served]) -> None:
@@ -217,3 +217,13 @@ def test_several_processes_on_one_port(served: Callable[..., Served]) -> None:
     code, _, err = service.stop()
     assert code == 0
     assert '"event": "process died"' in err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forks")
+def test_processes_leave_when_their_parent_is_killed(served: Callable[..., Served]) -> None:
+    service = served("--workers", "2", "--grace", "0")
+    service.process.kill()
+    service.process.communicate(timeout=30)  # their ends of its pipes are closed, too
+    with pytest.raises(OSError, match="refused"):
+        service.ask("/livez")

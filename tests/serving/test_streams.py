@@ -135,9 +135,7 @@ def test_a_stream_ends_when_the_service_stops(client: TestClient) -> None:
 
     timer = threading.Timer(0.3, stop)
     timer.start()
-    told = asyncio.run(
-        exchange(client.app, "/v1/classify", [b'"superb"\n', 0.6, b'"dull"\n', b'"dull"\n'], headers=LINES)
-    )
+    told = asyncio.run(exchange(client.app, "/v1/classify", [b'"superb"\n', 60.0, b'"dull"\n'], headers=LINES))
     first, last = (json.loads(line) for line in told.body.splitlines())
     assert "label" in first
     assert last["error"]["kind"] == "draining"

@@ -150,6 +150,7 @@ def _work(
         return chosen.name, chosen.predictor.task
 
     kept = corrections(Path(args.corrections) if args.corrections else None, model, limits)
+    progress.quiet()  # notes on models that are added later are no lines of JSON
     try:
         drained = run(application(service, kept), service, own, args.grace, args.drain_seconds, ready)
     finally:

@@ -70,12 +70,12 @@ def application(service: Service, *more: APIRouter) -> FastAPI:
         answer.headers.update(error.headers or {})
         return answer
 
-    if service.origins:
+    app.add_middleware(Door, service=service, is_open=frozenset({*PROBES, *operations.page_files()}))
+    if service.origins:  # around the door, so that a page may also read why it was refused
         app.add_middleware(
             CORSMiddleware, allow_origins=service.origins, allow_methods=["GET", "POST"], max_age=600,
             allow_headers=["authorization", "content-type", "x-request-id"], expose_headers=["x-request-id", "retry-after"],
         )  # fmt: skip
-    app.add_middleware(Door, service=service, is_open=frozenset({*PROBES, *operations.page_files()}))
     app.openapi = lambda: _openapi(app, bool(service.keys))  # type: ignore[method-assign]
     return app
 

@@ -6,16 +6,17 @@ Refused are compressed bodies, other encodings than UTF-8, half characters (lone
 import asyncio
 import json
 import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn
 
 from starlette.requests import ClientDisconnect, Request
 
 from distilora.serving.limits import Limits
-from distilora.serving.refusals import ClientGone, Invalid, TooLarge, TooSlow, Unsupported
+from distilora.serving.refusals import ClientGone, Draining, Invalid, TooLarge, TooSlow, Unsupported
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
-SHOWN = 60  # characters of a client's own words in a message
+LOOK_UP_S = 0.5  # between two looks at whether the service stops, while a stream sends nothing
 _KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
 
 
@@ -130,18 +131,17 @@ def _check_text(text: str, field: str) -> None:
         raise Invalid(f"{field!s}: character {error.start + 1} is half a character; correct the text", field) from None
 
 
-async def lines(receive: Callable[[], Awaitable[Any]], limits: Limits) -> AsyncIterator[bytes]:
+async def lines(
+    receive: Callable[[], Awaitable[Any]], limits: Limits, stopping: Callable[[], bool] = lambda: False
+) -> AsyncIterator[bytes]:
     """Yield the lines of a body as they arrive, blank ones left out; no more than one and a part are held.
 
     Raises TooLarge for a line longer than a body may be, TooSlow if nothing arrives for as long as a request may take,
-    ClientGone if the connection is closed before the end.
+    ClientGone if the connection is closed before the end, Draining if the service is stopping.
     """
-    seconds, rest, more = limits.timeout_ms / 1000, b"", True
+    rest, more = b"", True
     while more:
-        try:
-            message = await asyncio.wait_for(receive(), seconds)
-        except TimeoutError:
-            raise TooSlow(f"body: nothing arrived for {seconds:.0f} s; send it at once") from None
+        message = await _next(receive, limits.timeout_ms / 1000, stopping)
         if message["type"] == "http.disconnect":
             raise ClientGone("body: the connection was closed before its end")
         more = message.get("more_body", False)
@@ -151,7 +151,21 @@ async def lines(receive: Callable[[], Awaitable[Any]], limits: Limits) -> AsyncI
         for line in whole:
             if len(line) > limits.body_bytes:
                 raise _too_large(limits)
+            if stopping():
+                raise Draining("the service is being stopped; send the rest again in a while")
             if line.strip():
                 yield line
         if len(rest) > limits.body_bytes:
             raise _too_large(limits)
+
+
+async def _next(receive: Callable[[], Awaitable[Any]], seconds: float, stopping: Callable[[], bool]) -> Any:
+    """Return the next message; look up every now and then. Raises TooSlow, Draining."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        try:
+            return await asyncio.wait_for(receive(), min(left, LOOK_UP_S))
+        except TimeoutError:
+            if stopping():
+                raise Draining("the service is being stopped; send the rest again in a while") from None
+    raise TooSlow(f"body: nothing arrived for {seconds:.0f} s; send it at once")

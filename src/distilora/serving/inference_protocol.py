@@ -176,7 +176,7 @@ def routes(service: Service) -> APIRouter:
         identity, wanted = fields.word(body, "id"), _wanted(body.get("outputs"), model)
         texts = _texts(service, body.get("inputs"))
         computed = await service.compute(request, model, texts, service.deadline(call_of(request)))
-        outputs = await service.aside(computed.tokens, _outputs, computed)
+        outputs = await service.aside(computed.size, _outputs, computed)
         answer = {
             "model_name": model.name,
             "model_version": "1",

@@ -145,7 +145,7 @@ async def _answer(service: Service, request: Request, read: Read, of_line: OfLin
 
 async def _shown(service: Service, request: Request, wanted: Asked, computed: Computed) -> list[dict[str, Any]]:
     begun = time.monotonic()
-    answers = await service.aside(computed.tokens, wanted.show, computed)
+    answers = await service.aside(computed.size, wanted.show, computed)
     call_of(request).add("decode", time.monotonic() - begun)
     return answers
 

@@ -1,6 +1,7 @@
 """Several processes that serve one socket: each loads the models for itself, and one that dies is started again.
 
-The parent accepts nothing. It passes SIGTERM and SIGINT on, waits for all, and ends itself when a process cannot even begin.
+The parent accepts nothing. It passes SIGTERM and SIGINT on, waits for all, and ends itself when a process cannot even begin. If the
+parent is killed, the others leave as after SIGTERM: they hold one end of a pipe, and nothing but its death closes the other.
 """
 
 import logging
@@ -10,6 +11,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 
 from distilora.errors import ConfigError, DistiloraError
@@ -49,6 +51,7 @@ class _Herd:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._leave)
         self._ready, self._tell = os.pipe()
+        self._alive, self._lifeline = os.pipe()
         for _ in range(count):
             self._start()
         worst, announced = 0, False
@@ -74,6 +77,8 @@ class _Herd:
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
+            os.close(self._lifeline)
+            threading.Thread(target=_leave_with_parent, args=(self._alive,), daemon=True).start()
             code = self._work(lambda: _say(self._tell))
         except DistiloraError as error:
             sys.stderr.write(" ".join(["distilora:", *str(error).splitlines()]) + "\n")
@@ -94,8 +99,8 @@ class _Herd:
                 break
             had_begun = self._running.pop(child, False)
             code = os.waitstatus_to_exitcode(status)
-            if self._leaving:
-                worst = max(worst, abs(code))
+            if self._leaving:  # one that still loads just ends
+                worst = max(worst, abs(code) if had_begun else 0)
             elif had_begun:
                 log(logging.ERROR, "process died", pid=child, code=code)
                 self._start()
@@ -108,6 +113,11 @@ class _Herd:
         self._leaving = True
         for child in self._running:
             os.kill(child, number)
+
+
+def _leave_with_parent(pipe: int) -> None:
+    os.read(pipe, 1)  # returns when the parent is no more
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _say(pipe: int) -> None:

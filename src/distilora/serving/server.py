@@ -8,13 +8,15 @@ import asyncio
 import signal
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from distilora.errors import ConfigError
 from distilora.serving.guarded import Guarded
-from distilora.serving.service import Service
+
+if TYPE_CHECKING:
+    from distilora.serving.service import Service
 
 CLOSING_S = 1  # for connections to close, after everything was answered
 KEEP_ALIVE_S = 75  # longer than the usual proxy's, so that it is the proxy that closes
@@ -45,7 +47,7 @@ def address_of(own: socket.socket) -> str:
 
 
 def run(
-    app: Any, service: Service, own: socket.socket, grace: float, seconds: float, announce: Callable[[], None]
+    app: Any, service: "Service", own: socket.socket, grace: float, seconds: float, announce: Callable[[], None]
 ) -> bool:
     """Serve until a signal; return whether everything that was accepted was answered.
 
@@ -63,7 +65,7 @@ def run(
 
 
 async def _serve(
-    server: uvicorn.Server, service: Service, own: socket.socket, grace: float, seconds: float, announce: Callable[[], None]
+    server: uvicorn.Server, service: "Service", own: socket.socket, grace: float, seconds: float, announce: Callable[[], None]
 ) -> bool:  # fmt: skip
     stopping: list[asyncio.Task[bool]] = []
 

@@ -59,6 +59,7 @@ class Computed:
     prepared: list[Prepared]
     outputs: list[Outputs]
     tokens: int
+    size: int  # characters
 
     def answers(self) -> list[dict[str, Any]]:
         """Return the answers, as a Predictor gives them."""
@@ -136,7 +137,7 @@ class Service:
         call.model, call.inputs, call.tokens = model.name, call.inputs + len(inputs), call.tokens + tokens
         call.characters += size
         self.measures.computed(model.name, len(inputs), tokens, sum(item.truncated for item in prepared))
-        return Computed(model, prepared, outputs, tokens)
+        return Computed(model, prepared, outputs, tokens, size)
 
     async def explain(self, work: Callable[[], T]) -> T:
         """Do the work of an explanation, which waits for answers, in a thread of its own. Raises Overloaded."""

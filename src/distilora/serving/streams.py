@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from distilora.serving.bodies import lines
 from distilora.serving.logs import log
-from distilora.serving.refusals import ClientGone, Draining, Failed, Overloaded, Refusal
+from distilora.serving.refusals import ClientGone, Failed, Overloaded, Refusal
 from distilora.serving.replies import error_of, json_bytes
 from distilora.serving.service import Service
 
@@ -67,9 +67,7 @@ class Streamed(Response):
         """Begin to answer each line; one that is answered makes room for the next."""
         number = 0
         try:
-            async for raw in lines(receive, self._service.limits):
-                if self._service.phase == "draining":
-                    raise Draining("the service is being stopped; send the rest again in a while")
+            async for raw in lines(receive, self._service.limits, lambda: self._service.phase == "draining"):
                 await answers.put(asyncio.create_task(self._answer(number, raw)))
                 number += 1
         except Refusal as error:

@@ -7,6 +7,8 @@
 Scores are probabilities as the model's task has them: a softmax, sigmoids of several labels, a sigmoid of a single number.
 """
 
+import hashlib
+import json
 import math
 import time
 from typing import Any, Literal
@@ -14,6 +16,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import RootModel
 
+from distilora.artifact.format import Artifact
 from distilora.serving import fields, shapes
 from distilora.serving.bodies import kind_of, parsed, read_body
 from distilora.serving.cards import route_of
@@ -132,7 +135,7 @@ def routes(service: Service) -> APIRouter:
         computed = await service.compute(request, model, texts, service.deadline(call))
         _check_cut(computed, truncate, fields.word(body, "truncation_direction"))
         begun = time.monotonic()
-        predictions = await service.aside(computed.tokens, predicted, computed, raw)
+        predictions = await service.aside(computed.size, predicted, computed, raw)
         call.add("decode", time.monotonic() - begun)
         return reply(predictions if is_batch else predictions[0], headers=_timings(service, request))
 
@@ -263,13 +266,20 @@ def _timings(service: Service, request: Request) -> dict[str, str]:
     }  # fmt: skip
 
 
+def _sha(artifact: Artifact) -> str:
+    """Return what changes with any file of a model."""
+    if not artifact.files:  # a Transformers classifier
+        return str(artifact.encoder["sha256"])
+    return hashlib.sha256(json.dumps(artifact.files, sort_keys=True).encode()).hexdigest()
+
+
 def _info(service: Service) -> dict[str, Any]:
     model, limits = service.pool.get(None), service.limits
     artifact, labels = model.predictor.artifact, model.predictor.task.labels or ("value",)
     precision = model.predictor.backend.precision
     return {
         "model_id": model.name,
-        "model_sha": artifact.encoder["sha256"],
+        "model_sha": _sha(artifact),
         "model_dtype": DTYPES.get(precision, precision),
         "model_type": {
             "classifier": {
