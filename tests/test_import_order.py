@@ -30,7 +30,7 @@ ORDER = (
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 WITHOUT_TORCH = ("errors", "progress", "version", "hardware", "signals", "fresh_process", "files", "config", "data", "batching",
-                 "tasks", "lexicon", "artifact", "inference", "scoring", "cli", "__init__")  # fmt: skip
+                 "tasks", "lexicon", "artifact", "inference", "scoring", "serving", "cli", "__init__")  # fmt: skip
 WITH_TORCH = (
     "inference/backends/torch_backend.py",
     "inference/backends/shared.py",

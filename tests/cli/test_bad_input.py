@@ -249,9 +249,7 @@ def test_no_such_recipe(refused: Run, tmp_path: Path) -> None:
 
 def test_no_such_command(refused: Run) -> None:
     assert refused("trian") == "trian: no such command; did you mean train?"
-    there_are = (
-        "there are train, data, baseline, curve, audit, evaluate, compare, predict, explain, score, export, encoder"
-    )
+    there_are = "there are train, data, baseline, curve, audit, evaluate, compare, predict, explain, score, serve, export, encoder"
     assert refused("--seed", "3", "train") == f"--seed: the command comes first (distilora COMMAND ...); {there_are}"
 
 

@@ -25,7 +25,7 @@ def test_help_is_quick() -> None:
     code = (
         "import sys, time; from distilora.cli.main import main\n"
         "for words in (['--help'], ['-h'], ['help'], ['--quiet', '--version']): assert main(words) == 0\n"
-        "for command in ('train', 'data', 'curve', 'audit', 'evaluate', 'predict', 'explain', 'score', 'export', 'encoder'):\n"
+        "for command in 'train data curve audit evaluate predict explain score serve export encoder'.split():\n"
         "    try: assert main([command, '--help']) == 0\n"
         "    except SystemExit as leaving: assert leaving.code == 0\n"
         "heavy = {'torch', 'transformers', 'peft', 'jsonargparse', 'numpy', 'yaml', 'pyarrow'} & set(sys.modules)\n"
@@ -42,7 +42,7 @@ def test_as_a_module() -> None:
     assert (
         done.stderr
         == "distilora: nonsense: no such command; there are train, data, baseline, curve, audit, evaluate, compare, predict, "
-        "explain, score, export, encoder\n"
+        "explain, score, serve, export, encoder\n"
     )
 
 
@@ -62,7 +62,7 @@ def test_help_of_settings(command: str, capsys: Captured) -> None:
     assert ("--adapter.last_blocks" in text) == (command in ("train", "curve"))
 
 
-@pytest.mark.parametrize("command", ["predict", "explain", "score", "export", "encoder"])
+@pytest.mark.parametrize("command", ["predict", "explain", "score", "serve", "export", "encoder"])
 def test_help_of_arguments(command: str, capsys: Captured) -> None:
     with pytest.raises(SystemExit) as leaving:
         main([command, "--help"])
@@ -167,6 +167,7 @@ COMMANDS = {  # words, and what does the work
     "predict": (["RUN", "a text"], "distilora.inference.predictor.load"),
     "explain": (["RUN", "a text"], "distilora.inference.predictor.load"),
     "score": (["RUN", "x.csv", "--output", "x"], "distilora.scoring.score.score"),
+    "serve": (["RUN", "--port", "0"], "distilora.serving.pool.Pool.add"),
     "export": (["RUN", "--to", "merged", "--output", "x"], "distilora.export.preflight.check_export"),
     "encoder": (["embedded", "--output", "x"], "distilora.model.encoders.find.write_embedded"),
 }

@@ -26,6 +26,7 @@ COMMANDS = (
     "predict",
     "explain",
     "score",
+    "serve",
     "export",
     "encoder",
 )
@@ -53,6 +54,7 @@ commands:
   predict RUN [--json] < FILE                                   answer a text a line
   explain RUN TEXT [--method METHOD] [--output FILE.html]       which words, or sentences, an answer comes from
   score RUN INPUT --output DIR                                  answer tables of any size, resumably, on one machine or many
+  serve [NAME=]RUN ... [--host HOST] [--port N]                 answer over HTTP, with one run or many on one encoder
   export RUN --to merged --output DIR                           one plain Transformers model, nothing beside it needed
   export RUN --to onnx|onnx-int8|transformersjs --output DIR    a graph for ONNX Runtime, or for the browser and Node
   encoder embedded --output DIR                                 write the embedded encoder as a Transformers folder

@@ -18,6 +18,7 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
 from distilora.errors import ConfigError
+from distilora.serving import shapes
 from distilora.serving.limits import Limits
 from distilora.serving.refusals import (
     CorrectionsFull,
@@ -26,6 +27,7 @@ from distilora.serving.refusals import (
     NoCorrections,
     TooLarge,
     TooLong,
+    Unauthorised,
     WrongTask,
 )  # fmt: skip
 from distilora.tasks.base import Task
@@ -62,7 +64,20 @@ def corrections(
         check_corrections(path)
     router = APIRouter()
 
-    @router.post("/v1/corrections")
+    @router.post(
+        "/v1/corrections",
+        tags=["native"],
+        summary="Keep a correction",
+        responses={
+            200: shapes.given(shapes.Kept, "It is on the disk"),
+            **shapes.refused(
+                Unauthorised, NoCorrections, TooLarge, Invalid, WrongTask, TooLong, Failed, CorrectionsFull
+            ),
+        },
+        openapi_extra=shapes.body(
+            shapes.Correction, {"a label": {"input": "A superb end.", "answer": {"label": "neg"}, "correction": "pos"}}
+        ),
+    )
     async def keep(request: Request) -> dict[str, bool]:
         if path is None:
             raise NoCorrections("corrections: the service keeps none; start it with --corrections FILE.jsonl")

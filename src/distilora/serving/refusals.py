@@ -8,6 +8,12 @@ Refusal
 ├── TooMany           422 too_many           more inputs in a request than the limit
 ├── TooLong           422 too_long           more characters or tokens in an input, or tokens in a request, than the limit
 ├── TooLarge          413 too_large          more bytes in the body than the limit
+├── TooSlow           408 too_slow           the body does not arrive
+├── Unsupported       415 unsupported        the body is of another kind, or compressed
+├── NoSuchRoute       404 no_such_route      nothing is there
+├── WrongMethod       405 wrong_method       something is there, for another method
+├── NotLoaded         422 not_loaded         a model to add cannot be loaded, or does not answer as it was saved
+├── ClientGone        499 client_gone        nobody is there to be answered; for the log
 ├── Unauthorised      401 unauthorised       no key, or a wrong one
 ├── Overloaded        429 overloaded         the queue is full; `retry_after` seconds would do
 ├── DeadlinePassed    504 deadline_passed    the answer would have come too late
@@ -72,6 +78,42 @@ class TooLarge(Refusal):
     """More bytes in the body than the limit."""
 
     status, kind = 413, "too_large"
+
+
+class TooSlow(Refusal):
+    """The body does not arrive."""
+
+    status, kind = 408, "too_slow"
+
+
+class Unsupported(Refusal):
+    """The body is of another kind than what is read here."""
+
+    status, kind = 415, "unsupported"
+
+
+class NoSuchRoute(Refusal):
+    """Nothing answers at the path."""
+
+    status, kind = 404, "no_such_route"
+
+
+class WrongMethod(Refusal):
+    """The path is for another method."""
+
+    status, kind = 405, "wrong_method"
+
+
+class NotLoaded(Refusal):
+    """A model to add cannot be loaded, or does not answer as it was saved."""
+
+    status, kind = 422, "not_loaded"
+
+
+class ClientGone(Refusal):
+    """The client hung up before it was answered."""
+
+    status, kind = 499, "client_gone"
 
 
 class Unauthorised(Refusal):

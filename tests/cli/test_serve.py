@@ -1,0 +1,229 @@
+"""The command `distilora serve`: what it refuses, and a process of its own that is asked, abused and stopped."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.command import failed
+
+from distilora.cli.serve import named_runs
+from distilora.errors import ConfigError
+
+Captured = pytest.CaptureFixture[str]
+KEY = "a-key-that-is-long-enough"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "the following arguments are required: "),
+        (["nowhere"], "nowhere: no such run; train one with"),
+        (["RUN", "--host", "0.0.0.0"], "--host: 0.0.0.0 can be reached from other machines, and there are no keys"),
+        (["RUN", "--host", "::"], "--host: :: can be reached from other machines"),
+        (["RUN", "--host", "no.such.host.invalid", "--allow-anonymous"], "--host: no.such.host.invalid is no address"),
+        (["RUN", "--port", "70000"], "--port: 70000 given, 0 to 65535 wanted"),
+        (["RUN", "--port", "TAKEN"], "--port: "),
+        (["RUN", "--api-key-file", "nowhere"], "--api-key-file: nowhere cannot be read"),
+        (["RUN", "RUN"], "two models are called tiny"),
+        (["a b=RUN"], "a b=RUN: 'a b' given, up to 64 letters"),
+        (["RUN", "--limits.inputs", "0"], "limits.inputs: 0 given, at least 1 wanted"),
+        (
+            ["RUN", "--limits.input", "9"],
+            "--limits.input: distilora serve has no such option; did you mean --limits.inputs?",
+        ),
+        (["RUN", "--grace", "-1"], "--grace: -1 given, 0 to 3600 seconds wanted"),
+        (["RUN", "--drain-seconds", "0"], "--drain-seconds: 0 given, 1 to 3600 seconds wanted"),
+        (["RUN", "--workers", "0"], "--workers: 0 given"),
+        (["RUN", "--workers", "2", "--admin-key-file", "x"], "--workers: models are added to one process only"),
+        (["RUN", "--cors-origin", "*"], "--cors-origin: '*' given, an origin such as"),
+        (["RUN", "--cors-origin", "https://a.example/path"], "--cors-origin: "),
+        (["RUN", "--corrections", "x.csv"], "--corrections: x.csv given, a file ending in .jsonl wanted"),
+        (["RUN", "--precision", "int4"], "--precision: 'int4' given"),
+    ],
+)
+def test_refused(words: list[str], said: str, finished: Path, capsys: Captured) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        given = [word.replace("RUN", str(finished)).replace("TAKEN", port) for word in words]
+        if "--port" not in words:
+            given += ["--port", "0"]
+        assert said.replace("RUN", str(finished)) in failed(["serve", *given], capsys)
+
+
+def test_names_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs" / "imdb" / "model").mkdir(parents=True)
+    (tmp_path / "odd=name").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert named_runs(["runs/imdb", "b=runs/imdb", "c=odd=name"]) == {
+        "imdb": "runs/imdb",
+        "b": "runs/imdb",
+        "c": "odd=name",
+    }
+    assert named_runs(["runs/imdb/model/"]) == {"imdb": "runs/imdb/model/"}
+    monkeypatch.chdir(tmp_path / "runs" / "imdb")
+    assert named_runs(["."]) == {"imdb": "."}
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="odd=name: 'odd=name' given"):
+        named_runs(["odd=name"])
+
+
+class Served:
+    """A service in a process of its own."""
+
+    def __init__(self, *words: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "distilora", "serve", *words, "--port", "0"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        self.line = self.process.stdout.readline()
+        found = re.fullmatch(r"serving (\S+) at http://127\.0\.0\.1:(\d+)\n", self.line)
+        assert found, self.line + (self.process.stderr.read() if self.process.stderr else "")
+        self.names, self.port = found[1], int(found[2])
+
+    def ask(self, path: str, body: Any = None, timeout: float = 20, **headers: str) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        content = None if body is None else json.dumps(body)
+        if content is not None:
+            headers["content-type"] = "application/json"
+        connection.request(
+            "GET" if body is None else "POST", path, content, {"authorization": f"Bearer {KEY}", **headers}
+        )
+        answer = connection.getresponse()
+        raw = answer.read()
+        connection.close()
+        return answer.status, json.loads(raw) if raw[:1] in (b"{", b"[") else raw
+
+    def send(self, raw: bytes, wait: float = 20) -> bytes:
+        """Send bytes as they are; return what comes until the connection is closed."""
+        received = b""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=wait) as connection:
+            try:
+                connection.sendall(raw)
+                while part := connection.recv(65536):
+                    received += part
+            except OSError:
+                pass
+        return received
+
+    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=40)
+        return self.process.returncode, out, err
+
+
+@pytest.fixture
+def served(finished: Path, tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    (tmp_path / "keys").write_text(KEY + "\n")
+    started: list[Served] = []
+
+    def start(*words: str) -> Served:
+        started.append(Served(f"reviews={finished}", "--api-key-file", str(tmp_path / "keys"), *words))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.communicate(timeout=30)
+
+
+def test_a_process_is_asked_abused_and_drained(served: Callable[..., Served]) -> None:
+    service = served("--grace", "0.4", "--drain-seconds", "20", "--limits.body_bytes", "10000")
+    assert service.names == "reviews"
+    assert service.ask("/v1/classify", {"input": "superb"})[1]["answers"][0]["label"] == "pos"
+    assert service.ask("/v1/classify", {"input": "superb"}, authorization="Bearer no")[0] == 401
+    assert service.ask("/readyz") == (200, {"status": "ready"})
+
+    head = f"POST /v1/classify HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-type: application/json\r\n".encode()
+    assert service.send(head + b"content-length: 99999999\r\n\r\n").startswith(b"HTTP/1.1 413 ")
+    chunk = b"2000\r\n" + b"x" * 0x2000 + b"\r\n"
+    assert service.send(head + b"transfer-encoding: chunked\r\n\r\n" + 2 * chunk).startswith(b"HTTP/1.1 413 ")
+    assert service.send(b"\x16\x03\x01\x00\xff\n\r\n").startswith(b"HTTP/1.1 400 ")
+    assert service.send(b"GET /livez HTTP/1.1\r\nx: " + b"y" * 1_000_000).split(b"\r\n")[0] in (
+        b"",
+        b"HTTP/1.1 400 Bad Request",
+    )
+    odd = f"GET /%00%ff/../etc HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {KEY}\r\n\r\n".encode()
+    assert service.send(odd).startswith(b"HTTP/1.1 404 ")
+    with socket.create_connection(("127.0.0.1", service.port)) as half:
+        half.sendall(head + b"content-length: 50\r\n\r\n{")
+
+    answers: list[int] = []
+    slow = socket.create_connection(("127.0.0.1", service.port))
+    slow.sendall(head + b'content-length: 19\r\nconnection: close\r\n\r\n{"input":')  # accepted before the signal
+
+    def finish() -> None:
+        time.sleep(0.2)
+        answers.append(service.ask("/v1/classify", {"input": "superb"})[0])  # within the grace
+        answers.append(service.ask("/readyz")[0])
+        time.sleep(0.5)
+        answers.append(service.ask("/v1/classify", {"input": "superb"})[0])  # beyond it
+        answers.append(service.ask("/livez")[0])
+        slow.sendall(b' "superb"}')
+
+    thread = threading.Thread(target=finish)
+    thread.start()
+    code, out, err = service.stop()
+    thread.join()
+    assert answers == [200, 503, 503, 200]
+    slow.settimeout(10)
+    assert slow.recv(65536).startswith(b"HTTP/1.1 200 ")
+    slow.close()
+    assert (code, out) == (0, "")
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert [line["event"] for line in lines if line["event"] in ("leaving", "draining")] == ["leaving", "draining"]
+    assert "superb" not in err
+    assert KEY not in err
+
+
+def test_an_interrupt_ends_it_as_well_and_quiet_says_nothing(served: Callable[..., Served]) -> None:
+    service = served("--grace", "0", "--quiet")
+    service.ask("/v1/classify", {"input": "superb"})
+    assert service.stop(signal.SIGINT) == (0, "", "")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forks")
+def test_several_processes_on_one_port(served: Callable[..., Served]) -> None:
+    service = served("--workers", "2", "--grace", "0")
+    for _ in range(8):
+        assert service.ask("/v1/classify", {"input": "superb"})[0] == 200
+    text = service.ask("/metrics")[1].decode()
+    assert 'distilora_requests_total{method="POST",route="/v1/classify",status="200"} 8.0' in text
+    children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
+    assert len(children) == 2
+    os.kill(int(children[0]), signal.SIGKILL)
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        now = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
+        if len(now) == 2 and children[0] not in now:
+            break
+        time.sleep(0.1)
+    assert service.ask("/v1/classify", {"input": "superb"})[0] == 200
+    code, _, err = service.stop()
+    assert code == 0
+    assert '"event": "process died"' in err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forks")
+def test_processes_leave_when_their_parent_is_killed(served: Callable[..., Served]) -> None:
+    service = served("--workers", "2", "--grace", "0")
+    service.process.kill()
+    service.process.communicate(timeout=30)  # their ends of its pipes are closed, too
+    with pytest.raises(OSError, match="refused"):
+        service.ask("/livez")
