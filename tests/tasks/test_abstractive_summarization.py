@@ -120,6 +120,12 @@ def test_what_does_not_suit_is_refused(changes: dict[str, Any], message: str, tm
         Run(config_of(tmp_path, write_model(tmp_path / "model", "t5"), **changes))
 
 
+def test_the_default_encoder_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--task", "abstractive_summarization", "--data.path", "x.csv", "--output", str(tmp_path / "run")]
+    assert main(["train", *words]) == 2
+    assert "encoder.name: task abstractive_summarization needs an encoder-decoder; name one" in capsys.readouterr().err
+
+
 def test_a_task_and_a_family_must_fit(tmp_path: Path, encoder: Path, reviews: Path) -> None:
     with pytest.raises(ConfigError, match="task abstractive_summarization needs an encoder-decoder"):
         Run(config_of(tmp_path, encoder))

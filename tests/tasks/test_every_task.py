@@ -13,6 +13,7 @@ from support.stopping import write_recipe
 from support.tiny import BAD, GOOD, PLAIN, tiny_config
 
 from distilora.cli.main import main
+from distilora.errors import DataError
 from distilora.inference.predictor import load
 from distilora.tasks.metrics.names import metric_name
 
@@ -91,6 +92,40 @@ def test_answers_of_every_form_agree(trained: Any, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "scored" / "shard-00000.jsonl").read_text().splitlines()]
     assert len(rows) == 60
     assert kind.answer in rows[0]
+
+
+def test_what_has_no_score_cannot_abstain(trained: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    kind, base = trained
+    code = main(["predict", str(base / "run"), "superb", "--abstain-below", "0.5"])
+    assert code == (0 if kind.task == "ordinal" else 2)
+    if code:
+        assert f"answers of task {kind.task} have no score" in capsys.readouterr().err
+
+
+def test_the_card_says_how_others_load_it(trained: Any) -> None:
+    kind, base = trained
+    card = (base / "run" / "README.md").read_text("utf-8")
+    if kind.task == "ordinal":
+        assert "```python" not in card
+        return
+    code = card.split("```python\n")[1].split("```")[0].replace("print(", "answers.append(")
+    texts = ["a dull film with superb music", "superb and moving"]
+    answers: list[Any] = []
+    exec(code.replace('["A text to judge."]', repr(texts)), {"answers": answers})
+    for own, theirs in zip(load(base / "run", "fp32")(texts), answers[0].tolist(), strict=True):
+        numbers = [own["value"]] if kind.task == "regression" else [v for k, v in own.items() if k.startswith("p_")]
+        assert theirs == pytest.approx(numbers, abs=1e-4)
+
+
+def test_a_target_that_cannot_be_read_is_told_before_anything_heavy(tmp_path: Path, encoder: Path) -> None:
+    from distilora.runs.preflight import check_run
+
+    data = write(tmp_path / "train.csv", 40, 1)
+    with open(data, "a", encoding="utf-8") as stream:
+        stream.write("a plot,1,none,praise\n")
+    config = tiny_config(tmp_path / "run", Path(data), encoder, data__label_column="score")
+    with pytest.raises(DataError, match=r"train\.csv: row 41: data\.label_column: 'score' holds 'none', not a number"):
+        check_run(dataclasses.replace(config, task="regression"))
 
 
 def test_words_explain_the_answer(trained: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,7 @@ def test_labels_are_read_as_they_are_written(cell: Any, indices: tuple[int, ...]
     assert TASK.read({"text": "a film", "genres": cell}) == Example(("a film",), indices)
 
 
-@pytest.mark.parametrize("cell", ["western", ["war", "western"], '["war"', {"war": 1}])
+@pytest.mark.parametrize("cell", ["western", ["war", "western"], '["war"', {"war": 1}, ["war", None], [["war"]]])
 def test_what_is_no_label_is_refused(cell: Any) -> None:
     with pytest.raises(DataError, match=r"data\.label_column: "):
         TASK.read({"text": "a film", "genres": cell})
@@ -59,6 +59,19 @@ def test_a_column_for_each_label(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.labels: 3 given for 2 label_columns"):
         MultiLabel.from_source(
             DataConfig(label_columns=("war", "love"), labels=("a", "b", "c")), source_of(tmp_path, rows)
+        )
+
+
+def test_labels_of_two_kinds_or_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^data\.label_columns: given beside data\.label_column; drop one of the two$"
+    ):
+        DataConfig(label_columns=("war", "love"), label_column="crime")
+    with pytest.raises(
+        DataError, match=r"^data\.label_column: 'genres' holds no label in train; there is nothing to learn"
+    ):
+        MultiLabel.from_source(
+            DataConfig(), source_of(tmp_path, [{"text": "a", "genres": []}, {"text": "b", "genres": ""}])
         )
 
 

@@ -93,6 +93,19 @@ def test_answers_move_with_cleaning_and_back() -> None:
     assert context[answer["start"] : answer["end"]] == "superb"
 
 
+def test_an_answer_with_markup_is_read_without_it() -> None:
+    context = "<p>the <b>very</b> superb   music</p>"
+    example = read(context, answers(("very</b> superb   music", context.index("very"))))
+    (truth,) = example.target
+    assert (truth.text, example.texts[1][truth.start : truth.end]) == ("very superb music",) * 2
+    (goal,) = TASK.targets([example], tokenizer())
+    logits = np.full((1, len(goal.encoded.window), 2), -5, np.float32)
+    logits[0, goal.starts[0], 0] = logits[0, goal.ends[0], 1] = 5
+    (answer,) = TASK.decode(logits, [example], tokenizer())
+    assert answer["answer"] == "very superb music"
+    assert context[answer["start"] : answer["end"]] == "very</b> superb   music"
+
+
 def test_the_loss_is_one_softmax_over_all_windows() -> None:
     context = " ".join([*PLAIN, "superb", *PLAIN])
     example = read(context, answers(("superb", context.index("superb"))))
@@ -175,6 +188,8 @@ def test_from_training_to_scoring(encoder: Path, tmp_path: Path, capsys: pytest.
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text("utf-8"))["evaluations"][0]
     assert metrics["metrics"]["f1"]["value"] > metrics["baseline"]["f1"]
     assert main(["evaluate", run, "--data.path", test]) == 0
+    assert main(["predict", run, "a plot"]) == 2
+    assert "answers --question TEXT from --context FILE; give both" in capsys.readouterr().err
     rows = [json.loads(line) for line in Path(test).read_text().splitlines()]
     own = load(run, "fp32")([{"question": row["question"], "context": row["context"]} for row in rows])
     for row, answer in zip(rows, own, strict=True):

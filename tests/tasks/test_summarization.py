@@ -57,6 +57,11 @@ def test_sentences_may_be_given(document: Any) -> None:
     assert example.target == ("first", "second")
 
 
+@pytest.mark.parametrize("document", [None, "", [], "[]", ["", " "]])
+def test_a_document_may_be_empty(document: Any) -> None:
+    assert not any(text.strip() for text in read(document).texts)
+
+
 @pytest.mark.parametrize("summaries", [None, "", [], [" "], 7, ["a", 7]])
 def test_a_document_without_a_summary_is_refused(summaries: Any) -> None:
     with pytest.raises(DataError, match=r"data\.label_column: .* a summary or a list of them is wanted"):
@@ -152,6 +157,8 @@ def test_from_training_to_scoring(encoder: Path, tmp_path: Path, capsys: pytest.
     split = json.loads((tmp_path / "run" / "metrics.json").read_text("utf-8"))["evaluations"][0]
     assert split["metrics"]["rouge1"]["value"] > split["beside"]["lead"]["rouge1"]
     assert split["metrics"]["rouge1"]["value"] <= split["beside"]["oracle"]["rouge1"] + 1e-9
+    assert split["verdict"] == ""
+    assert "first sentences would have a ROUGE-1 of" in (tmp_path / "run" / "README.md").read_text("utf-8")
     assert main(["evaluate", run, "--data.path", test]) == 0
     texts = [json.loads(line)["text"] for line in Path(test).read_text().splitlines()]
     own = load(run, "fp32")(texts)
@@ -169,6 +176,16 @@ def test_from_training_to_scoring(encoder: Path, tmp_path: Path, capsys: pytest.
     assert len(json.loads(json.loads(capsys.readouterr().out)["sentences"])) == 3
     assert main(["predict", run, texts[0], "--json", "--words", "0"]) == 2
     assert capsys.readouterr().err == "distilora: --words: 0 given, at least 1 wanted\n"
+    assert main(["predict", run, texts[0], "--question", "why", "--context", str(tmp_path / "recipe.yaml")]) == 2
+    capsys.readouterr()
+    (tmp_path / "long.txt").write_text(f"{texts[0]}\n{texts[1]}")
+    one = load(run, "fp32")(f"{texts[0]}\n{texts[1]}")["summary"]
+    assert main(["predict", run, "--input", str(tmp_path / "long.txt"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["summary"] == one
+    assert main(["predict", run, "--input", str(tmp_path / "long.txt"), "--output", str(tmp_path / "out.csv")]) == 2
+    assert "a text file is one document" in capsys.readouterr().err
+    assert main(["data", "--task", "summarization", "--data.path", test, "--encoder.name", str(encoder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tokens"]["longest"] < 64
     (tmp_path / "long.txt").write_text(texts[0])
     assert main(["predict", run, "--input", str(tmp_path / "long.txt")]) == 0
     places, sentence = capsys.readouterr().out.strip().split("  ", 1)

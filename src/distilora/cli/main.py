@@ -39,7 +39,7 @@ commands:
   train --resume RUN                                            go on with a run that was stopped
   train ... --dry-run                                           check everything, say what would be trained and for how long
   train ... --task TASK                                         classification, ordinal, regression, multilabel, question_answering,
-                                                                summarization
+                                                                summarization, abstractive_summarization
   data [RECIPE.yaml] [--data.FIELD VALUE ...]                   what a run would train on: classes, lengths, what is odd
   baseline [RECIPE.yaml] [--data.FIELD VALUE ...]               what n-gram models reach on these data, in seconds
   curve [RECIPE.yaml] [--sizes 100,300,1000] --output DIR       which method for how many labels; whether more would help

@@ -78,6 +78,10 @@ def _predict(args: Namespace) -> int:
     )  # fmt: skip
     if args.sentences is not None or args.words is not None:
         predictor.task = _lengthened(predictor.task, args.sentences, args.words)
+    if args.question and predictor.task.name != "question_answering":
+        raise ConfigError(f"--question: given, but task {predictor.task.name} answers no questions; drop it")
+    if args.texts and predictor.task.name == "question_answering":
+        raise ConfigError("predict: task question_answering answers --question TEXT from --context FILE; give both")
     if args.question:
         context = _context(args.context)
         asked = [{"question": question, "context": context} for question in args.question]
@@ -85,8 +89,12 @@ def _predict(args: Namespace) -> int:
             shown = {"question": record["question"], **answer}
             print(json.dumps(shown, ensure_ascii=False) if args.json else answer_line(answer))
         return 0
-    if predictor.task.reads_documents and args.input and not args.output:
-        args.texts = [_context(args.input)]
+    if predictor.task.reads_documents and args.input and _is_text(args):
+        if args.output not in (None, "-"):
+            raise ConfigError(
+                f"--output: a text file is one document of task {predictor.task.name}, which is printed; drop it, or give a table"
+            )
+        args.texts, args.json = [_context(args.input)], args.json or args.output == "-"
     if args.texts:
         texts = args.texts[: args.limit]
         for text, answer in zip(texts, predictor(texts, strict=args.strict), strict=True):
@@ -152,6 +160,11 @@ def _settle(args: Namespace) -> None:
         args.separator = separator_from(args.separator, "--separator")
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit: {args.limit} given, at least 1 wanted")
+
+
+def _is_text(args: Namespace) -> bool:
+    """Tell whether the input is a text file, or standard input that is one."""
+    return (args.input_format or "txt") == "txt" if args.input == "-" else str(args.input).endswith(".txt")
 
 
 def _context(name: str) -> str:

@@ -115,6 +115,8 @@ class DataConfig:
                 "data.order_column: given, but data.carve is random; drop it, or add --data.carve consecutive"
             )
         require_two_columns(self.text_column, self.label_column)
+        if self.label_columns is not None and self.label_column is not None:
+            raise ConfigError("data.label_columns: given beside data.label_column; drop one of the two")
 
 
 @dataclass(frozen=True)
@@ -338,7 +340,8 @@ class RunConfig:
     output: str = "runs/imdb"
     """Folder the run writes; it must not hold another run (see --overwrite and --resume)."""
     task: str = "classification"
-    """Task to learn: classification, or the name of your own that --task-file registers."""
+    """Task to learn: classification, ordinal, regression, multilabel, question_answering, summarization,
+    abstractive_summarization, or the name of your own that --task-file registers."""
     lexicon: LexiconName = "none"
     """N-gram expert whose logits are added to the encoder's, by weights fitted on validation; nbsvm: a linear model of
     words, pairs and triples, fitted in seconds on every labelled example that the other parts leave, those beyond

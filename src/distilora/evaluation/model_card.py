@@ -76,7 +76,8 @@ base = AutoModelForSequenceClassification.from_pretrained("{base}", num_labels={
 {load}
 batch = tokenizer(["A text to judge."], truncation=True, padding=True, return_tensors="pt", return_token_type_ids=False)
 with torch.no_grad():
-    print(torch.softmax(model(**batch).logits / {temperature!r}, dim=-1))"""
+    logits = model(**batch).logits
+print({answer})"""
 
 
 def model_card(
@@ -101,6 +102,7 @@ def model_card(
         "pipeline_tag": task.pipeline_tag,
         "tags": ["distilora", artifact.method],
     }
+    answer = task.plain_answer(artifact.temperature)
     snippet = _SNIPPET.format(
         run=run,
         imports=loading.imports,
@@ -110,8 +112,8 @@ def model_card(
         max_length=artifact.max_length,
         base=folder,
         outputs=task.outputs,
-        id2label=dict(enumerate(task.labels)) if task.labels else None,
-        temperature=artifact.temperature,
+        id2label=dict(enumerate(task.labels or [f"OUTPUT_{i}" for i in range(task.outputs)])),
+        answer=answer,
     )
     # Another task's head may pool its rows in its own way, which the Transformers class does not implement.
     on_base = " (on the full-precision encoder; training kept it in 4 bits)" if artifact.quantisation else ""
@@ -122,7 +124,7 @@ def model_card(
             snippet=snippet,
             otherwise=_OTHERWISE.format(max_length=artifact.max_length) if truncation_side == "middle" else "",
         )
-        if task.output_kind == "label" and not task.finished
+        if answer
         else ""
     )
     if artifact.lexicon:

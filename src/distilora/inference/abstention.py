@@ -10,6 +10,7 @@ from distilora.config.schema import Base, LexiconUse
 from distilora.errors import ConfigError
 from distilora.progress import say_once
 from distilora.tasks.abstention import Scored, Threshold, check_rate, choose_threshold
+from distilora.tasks.registry import find_task
 
 ALIKE = ("bf16", "fp32")  # precisions whose scores differ by rounding alone
 
@@ -17,7 +18,10 @@ ALIKE = ("bf16", "fp32")  # precisions whose scores differ by rounding alone
 def check_abstention(
     artifact: Artifact, abstain_below: float, abstain_error: float | None, base: Base, lexicon: LexiconUse = "auto"
 ) -> None:
-    """Raise ConfigError, before anything heavy is loaded, if a threshold for an error rate cannot be chosen."""
+    """Raise ConfigError, before anything heavy is loaded, if a model cannot abstain so."""
+    if (abstain_below or abstain_error is not None) and not find_task(artifact.task["name"]).scored:
+        field = "abstain_below" if abstain_below else "abstain_error"
+        raise ConfigError(f"{field}: given, but answers of task {artifact.task['name']} have no score; drop it")
     if abstain_error is None:
         return
     check_rate(abstain_error)

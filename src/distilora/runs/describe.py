@@ -75,6 +75,7 @@ def _tokens(config: RunConfig, task: Task, items: Sequence[Example]) -> dict[str
     except EncoderError:
         return None
     tokenizer.no_truncation()
+    tokenizer.no_padding()
     lengths = task.tokenise(tokenizer, items, "tokenising").rows.group_lengths
     return {**_quantiles(lengths.tolist()), "longer": int((lengths > config.data.max_length).sum())}
 

@@ -69,7 +69,7 @@ def check_expert(config: RunConfig, task: Task) -> None:
     ):  # fmt: skip
         if value != off:
             raise ConfigError(
-                f"{name}: {value} given, but an n-gram expert tells classes apart, and task {task.name} has none; give {off}"
+                f"{name}: {value} given, but an n-gram expert chooses among classes, and task {task.name} does not; give {off}"
             )
 
 

@@ -74,8 +74,9 @@ def start_from(network: "Network", artifact: Artifact) -> dict[str, Any]:
                     "give the settings of `adapter` that it was trained with"
                 )
     fresh = [label for label in new.labels if label not in old.labels]
-    if fresh:
-        say(f"starting from {artifact.folder}: fresh weights for the labels {', '.join(fresh)}")
+    if fresh or not kept:
+        heads = f"the labels {', '.join(fresh)}" if fresh and kept else "the whole last layer: no label is the same"
+        say(f"starting from {artifact.folder}: fresh weights for {heads}")
     run = artifact.folder.parent.name
     return {
         "run": run,

@@ -10,7 +10,7 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distilora.config.schema import CARVED, DataConfig, RunConfig, TrainingConfig
+from distilora.config.schema import CARVED, DataConfig, EncoderConfig, RunConfig, TrainingConfig
 from distilora.data.cleaning import cleaning
 from distilora.data.examples import group_and_order
 from distilora.data.parts import find_test, settle
@@ -59,11 +59,16 @@ def check_run(config: RunConfig, task: Task | None = None, *, overwrite: bool = 
     config = with_absolute_paths(config)
     check_method(config)
     check_tracker(config)
+    found = find_task(config.task) if task is None else task
+    if found.generates and config.encoder.name == EncoderConfig().name:
+        raise ConfigError(
+            f"encoder.name: task {found.name} needs an encoder-decoder; name one, such as google/flan-t5-small, or a folder"
+        )
     encoder = find_encoder(config.encoder.name, config.encoder.revision)
     check_lengths(config, encoder)
     check_adapter(config, encoder)
     check_initial(config, encoder)
-    data, task = check_data(config.data, find_task(config.task) if task is None else task)
+    data, task = check_data(config.data, found)
     config = replace(config, data=data)
     task = task.configured(config)
     check_kind(config, encoder, task)
@@ -130,7 +135,8 @@ def check_data(config: DataConfig, task: Task | type[Task]) -> tuple[DataConfig,
     test_source, test_split = find_test(config, source)
     is_set_up = isinstance(task, Task)
     task = task if isinstance(task, Task) else task.from_source(config, source)
-    if is_set_up or config.labels is not None:  # else the labels come from the data
+    from_data = task.labels and config.labels is None and config.label_columns is None  # then all were read already
+    if is_set_up or not from_data:
         _check_split(source, config.train_split, "data.train_split", task, config, divided=True)
     else:
         _check_first(source, config.train_split, "data.train_split", task, config)

@@ -129,7 +129,9 @@ class AbstractiveSummarization(SummaryTask):
 
     def explained_answer(self, answer: Mapping[str, Any], label: str | None) -> tuple[str, str]:
         """Raise DataError: a summary is no number."""
-        raise DataError(f"explain: the answers of task {self.name} are text, no number that words add to")
+        raise DataError(
+            f"explain: the answers of task {self.name} are text, no number that words add to; explain a run of another task"
+        )
 
     def metrics(self, outputs: Outputs, targets: Sequence[Any], resamples: int = 0) -> dict[str, Any]:
         """Compute ROUGE-1, 2, L and Lsum of the summaries, against the reference with the best ROUGE-1."""

@@ -111,6 +111,8 @@ class Task(ABC):
     """Whether outputs are logits that a temperature fitted on validation may divide (`fit_temperature`)."""
     example: ClassVar[str] = '"A slow start, but the last hour is superb."'
     """What `distilora predict RUN` can be tried with, as words on a command line."""
+    scored: ClassVar[bool] = True
+    """Whether an answer has a `score`, below which a model may abstain."""
     section: ClassVar[str | None] = None
     """Section of a run's settings that this task alone reads, by `configured`."""
     reads_documents: ClassVar[bool] = False
@@ -365,6 +367,14 @@ class Task(ABC):
         quality = correct.astype(np.float64)
         accuracy = {"accuracy": resampled_mean(quality, resamples)}
         return Remeasured({"accuracy": float(quality.mean())}, accuracy, quality, correct)
+
+    def plain_answer(self, temperature: float) -> str | None:
+        """Return Python that computes what is decoded from the Transformers class's own `logits`; None where nothing short does."""
+        return (
+            f"torch.softmax(logits / {temperature!r}, dim=-1)"
+            if self.output_kind == "label" and not self.finished
+            else None
+        )
 
     @classmethod
     def report(cls, split: Mapping[str, Any]) -> Shown:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,7 @@ class Classification(TextTask):
     """Classification task; `labels` are in the order of the logits."""
 
     name = "classification"
+    kind: ClassVar[str] = "classification"
     output_kind = "label"
     pipeline_tag = "text-classification"
     calibrated = True
@@ -70,8 +71,8 @@ class Classification(TextTask):
     def phrase(self) -> str:
         """The task and its classes; of many, their number."""
         if self.outputs > SHOWN:
-            return f"{self.name} into {self.outputs} classes"
-        return f"{self.name} into {', '.join(self.labels)}"
+            return f"{self.kind} into {self.outputs} classes"
+        return f"{self.kind} into {', '.join(self.labels)}"
 
     @classmethod
     def from_source(cls, config: DataConfig, source: Source) -> Self:

@@ -76,12 +76,15 @@ def refuse_label_columns(config: DataConfig, task: str) -> None:
         )
 
 
-def find_column(columns: Iterable[str], name: str | None, usual_names: Sequence[str], field: str) -> str:
-    """Return the column `name`; if that is None, the first of `usual_names` that is a column, in any case.
+def find_column(
+    columns: Iterable[str], name: str | None, usual_names: Sequence[str], field: str, taken: Sequence[str] = ()
+) -> str:
+    """Return the column `name`; if that is None, the first of `usual_names` that is a column, in any case, and not `taken`.
 
     Raises DataError naming `field` and listing the columns if there is none.
     """
-    columns = [str(column) for column in columns]
+    everything = [str(column) for column in columns]
+    columns = [column for column in everything if column not in taken]
     lowered = {column.lower().strip(): column for column in reversed(columns)}
     if name in columns:
         return name
@@ -92,5 +95,5 @@ def find_column(columns: Iterable[str], name: str | None, usual_names: Sequence[
         if len(columns) == 1 and any(separator in columns[0] for separator in SEPARATORS):
             setting = "--separator" if field == "text-column" else "--data.separator"
             advice = f"its cells seem to be separated otherwise: give another {setting}, or none to have it found"
-        raise DataError(f"{field}: {missing} (columns: {', '.join(columns)}); {advice}")
+        raise DataError(f"{field}: {missing} (columns: {', '.join(everything)}); {advice}")
     return column

@@ -59,10 +59,9 @@ class DocumentTask(Task):
             raise ConfigError(f"data.labels: given, but task {cls.name} answers with {cls.answers_with}; drop it")
         names = list(map(str, first_record(source, config.train_split, "data.train_split")))
         others = cls.other_columns(names, {})
-        names = [name for name in names if name not in others.values()]
-        text = find_column(names, config.text_column, cls.document_columns, "data.text_column")
-        names = [name for name in names if name != text]
-        label = find_column(names, config.label_column, cls.target_columns, "data.label_column")
+        taken = list(others.values())
+        text = find_column(names, config.text_column, cls.document_columns, "data.text_column", taken)
+        label = find_column(names, config.label_column, cls.target_columns, "data.label_column", [*taken, text])
         beside = "".join(f", {setting.removesuffix('_column')} from {name!r}" for setting, name in others.items())
         say(f"data: document from column {text!r}{beside}, target from {label!r}")
         return cls(**{"text_column": text, "label_column": label, **others})

@@ -46,6 +46,7 @@ class MultiLabel(TextTask):
     """Multi-label classification; `thresholds` are None until validation has decided on them, which means 0.5."""
 
     name = "multilabel"
+    scored = False
     output_kind = "first"
     problem_type = "multi_label_classification"
     pipeline_tag = "text-classification"
@@ -108,6 +109,10 @@ class MultiLabel(TextTask):
                     places.setdefault(name, record.place)
             except DataError as error:
                 raise DataError(f"{record.place}: {error}") from None
+        if not places:
+            raise DataError(
+                f"data.label_column: {label!r} holds no label in {config.train_split}; there is nothing to learn, name another"
+            )
         for name, place in places.items():
             if JOINED in name:
                 raise DataError(
@@ -134,8 +139,8 @@ class MultiLabel(TextTask):
         for name in _names(value):
             if name not in self._index:
                 raise DataError(
-                    f"data.label_column: label {name!r} was not seen in training (labels: {', '.join(self.labels)}); correct "
-                    "it, or train with it"
+                    f"data.label_column: {name!r} is not one of the labels ({', '.join(self.labels)}); correct it, or train with "
+                    "it (in data.labels, if that is given)"
                 )
             indices.add(self._index[name])
         return tuple(sorted(indices))
@@ -253,13 +258,21 @@ class MultiLabel(TextTask):
         return "micro_f1", 2 * int((answered & true).sum()) / sums if sums else 0.0
 
     def findings(self, measurement: Measurement) -> dict[str, Any]:
-        """Collect each label's figures, and the answers with the most wrong labels."""
+        """Collect each label's figures, what the most frequent label alone would reach, and the answers with most wrong labels."""
         rows = measurement.figures.pop("per_label")
         items, answers = measurement.examples.items, measurement.answers
         wrong = (self.answered(sigmoid(measurement.outputs)) != self._marks(measurement.examples.targets)).sum(axis=1)
         worst = [i for i in np.argsort(-wrong, kind="stable")[: measurement.max_mistakes].tolist() if wrong[i]]
         thresholds = self.thresholds or [0.5] * self.outputs
+        counts = measurement.training_counts or self.counts(measurement.examples)
+        constant = max(self.labels, key=lambda label: counts[label])
+        true = self._marks(measurement.examples.targets)
+        f1 = 2 * float(true[:, self._index[constant]].sum()) / (len(true) + float(true.sum()))
         return {
+            "baseline": {"label": constant, "micro_f1": f1},
+            "verdict": ""
+            if measurement.metrics["micro_f1"]["value"] > f1
+            else f"The model is no better than always answering {constant!r} alone, whose micro F1 is {f1:.1%}.",
             "classes": [
                 {"label": label, "threshold": threshold, **row}
                 for label, threshold, row in zip(self.labels, thresholds, rows, strict=True)
@@ -294,6 +307,10 @@ class MultiLabel(TextTask):
             (answered == true).all(axis=1),
         )
 
+    def plain_answer(self, temperature: float) -> str | None:
+        """Return Python for the labels' probabilities."""
+        return f"torch.sigmoid(logits / {temperature!r})"
+
     @classmethod
     def report(cls, split: Mapping[str, Any]) -> Shown:
         """Show each label, and the answers with the most wrong labels."""
@@ -317,11 +334,17 @@ class MultiLabel(TextTask):
         return Shown((), (), tables)
 
     @classmethod
+    def card(cls, splits: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Say what the most frequent label alone would reach."""
+        return _constant(splits[0])
+
+    @classmethod
     def lines(cls, split: Mapping[str, Any]) -> list[str]:
-        """List each label's precision, recall, F1 and number of examples."""
+        """Say what the most frequent label alone would reach; list each label's precision, recall, F1 and number of examples."""
         classes = split.get("classes", [])
         width = max([len("label"), *(len(row["label"]) for row in classes)])
-        lines = ["", f"  {'label':<{width}}  precision  recall      F1   examples"]
+        lines = ["", *(f"  {line}" for line in _constant(split))]
+        lines += ["", f"  {'label':<{width}}  precision  recall      F1   examples"]
         for row in classes:
             shares = "  ".join(
                 f"{share_text(row[key]):>{size}}" for key, size in (("precision", 9), ("recall", 6), ("f1", 6))
@@ -336,6 +359,13 @@ class MultiLabel(TextTask):
         for row, target in zip(marks, targets, strict=True):
             row[list(target)] = True
         return marks
+
+
+def _constant(split: Mapping[str, Any]) -> list[str]:
+    if "baseline" not in split:
+        return []
+    label, f1 = split["baseline"]["label"], split["baseline"]["micro_f1"]
+    return [f"Always answering {label!r} alone would have a micro F1 of {f1:.2%}."]
 
 
 def sigmoid(logits: Outputs) -> NDArray[np.float64]:
@@ -360,7 +390,10 @@ def _names(value: Any) -> list[str]:
     if isinstance(value, Mapping | bytes):
         raise DataError(f"data.label_column: labels are {value!r:.60}, a {type(value).__name__}; a list is wanted")
     items = list(value) if isinstance(value, Iterable) else [value]
-    return [name for item in items if item is not None and (name := label_name(item).strip())]
+    for item in items:
+        if item is None or isinstance(item, list | Mapping):
+            raise DataError(f"data.label_column: a list of labels holds {item!r:.60}; drop it")
+    return [name for item in items if (name := label_name(item).strip())]
 
 
 def _mark(values: Mapping[str, Any], column: str) -> bool:

@@ -37,6 +37,7 @@ class Ordinal(Classification):
     """Ordinal classification; `labels` are in order, from low to high."""
 
     name = "ordinal"
+    kind = "ordinal classification"
     finished = True
     headlines = ("accuracy", "mae", "quadratic_kappa", "macro_f1")
 

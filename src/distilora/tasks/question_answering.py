@@ -122,8 +122,8 @@ class QuestionAnswering(DocumentTask, TokenTask):
             texts = ("", "")  # half of the two is nothing to answer
         target = example.target
         if target is not None:
-            moved = (Truth(text, *alignment.in_cleaned(start, end)) for text, start, end in target)
-            target = tuple(truth for truth in moved if truth.start < truth.end)
+            places = (alignment.in_cleaned(start, end) for _, start, end in target)
+            target = tuple(Truth(alignment.text[start:end], start, end) for start, end in places if start < end)
         return replace(example, texts=texts, target=target, origin=alignment)
 
     def check(self, examples: Examples) -> None:
@@ -191,9 +191,11 @@ class QuestionAnswering(DocumentTask, TokenTask):
         return self.with_settings(threshold=best_threshold(margins, answered, unanswered))
 
     def decode(self, outputs: Outputs, examples: Sequence[Example], tokenizer: "Tokenizer") -> list[dict[str, Any]]:
-        """Decode logits into `answer` ('' for none), its `start` and `end` in the context as given (-1), its `score`, the
-        probability of span or no answer, and `no_answer`, the share of no answer among the two.
-        """  # fmt: skip
+        """Decode logits into answers.
+
+        `answer` is the text as it was read, empty for none; `start` and `end` are its place in the context as given, -1 for none;
+        `score` is the probability of span or no answer, `no_answer` the share of no answer among the two.
+        """
         answers = []
         for logits, example, encoded in zip(
             outputs, examples, self._encoder(tokenizer).spans(_pairs(examples)), strict=True
@@ -203,11 +205,10 @@ class QuestionAnswering(DocumentTask, TokenTask):
             if best.margin > self.threshold or best.start == best.end:
                 answers.append({"answer": "", "start": -1, "end": -1, "score": best.p_nothing, "no_answer": share})
                 continue
-            start, end, text = best.start, best.end, example.texts[-1]
+            start, end, text = best.start, best.end, example.texts[-1][best.start : best.end]
             if example.origin is not None:
                 start, end = example.origin.in_original(start, end)
-                text = example.origin.original
-            answers.append({"answer": text[start:end], "start": start, "end": end, "score": best.p, "no_answer": share})
+            answers.append({"answer": text, "start": start, "end": end, "score": best.p, "no_answer": share})
         return answers
 
     def agreement(self, ours: Outputs, theirs: Outputs) -> float | None:

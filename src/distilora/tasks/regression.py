@@ -38,6 +38,7 @@ class Regression(TextTask):
     """Regression of one number; `mean` and `scale` are None until the training examples are known."""
 
     name = "regression"
+    scored = False
     outputs = 1
     output_kind = "first"
     finished = True
@@ -192,6 +193,11 @@ class Regression(TextTask):
             -np.abs(values - goal),
             None,
         )
+
+    def plain_answer(self, temperature: float) -> str | None:
+        """Return Python for the value."""
+        mean, scale = self._constants()
+        return f"logits * {scale!r} + {mean!r}"
 
     @classmethod
     def report(cls, split: Mapping[str, Any]) -> Shown:

@@ -97,9 +97,10 @@ def _placed(text: str, start: int | None, context: str) -> Truth:
         if found < 0 or context.find(text, found + 1) >= 0:
             where = "nowhere" if found < 0 else "in several places"
             if start is None:
-                problem = f"stands {where} in the context; correct it, or say where it starts, as SQuAD's answer_start"
+                advice = "correct it" if found < 0 else "say where it starts, as SQuAD's answer_start"
+                problem = f"stands {where} in the context, whose tags and entities count; {advice}"
             else:
-                problem = f"does not stand at character {start} of the context, but {where}; correct it"
+                problem = f"does not stand at character {start} of the context, and {where} else in it; correct it"
             raise DataError(f"data.label_column: the answer {text!r:.60} {problem}")
         start = found
     return Truth(text, start, start + len(text))

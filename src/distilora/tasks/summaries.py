@@ -23,6 +23,7 @@ class SummaryTask(DocumentTask):
     pipeline_tag = "summarization"
     example = "--input long_review.txt"
     reads_documents = True
+    scored = False
     headlines = ("rouge1", "rouge2", "rougeL")
     document_columns = ("sentences", "document", "source", "article", "abstract", "text", "body", "review", "content")
     target_columns = ("summaries", "summary", "highlights", "target", "tldr")
@@ -97,7 +98,7 @@ class SummaryTask(DocumentTask):
 def read_document(value: Any, column: str) -> Example:
     """Read a text as it is, or a list of sentences with their spans as `origin`. Raises DataError for anything else."""
     value = _in_json(value)
-    if value is None or isinstance(value, str):
+    if value is None or value == [] or isinstance(value, str):
         return Example((value or "",))
     if not isinstance(value, list | tuple) or not all(isinstance(sentence, str) for sentence in value):
         raise DataError(

@@ -214,7 +214,7 @@ class Summarization(SummaryTask, TokenTask):
     def explained_answer(self, answer: Mapping[str, Any], label: str | None) -> tuple[str, str]:
         """Raise DataError: a summary is no number."""
         raise DataError(
-            f"explain: the answers of task {self.name} are sentences of the text, chosen by their logits alone"
+            f"explain: the answers of task {self.name} are sentences of the text itself; see their places in an answer's spans"
         )
 
     def metrics(self, outputs: Outputs, targets: Sequence[Any], resamples: int = 0) -> dict[str, Any]:
@@ -238,10 +238,24 @@ class Summarization(SummaryTask, TokenTask):
             positions.append(json.loads(answer["sentences"])[0] / max(len(item.texts), 1))
         measurement.figures["positions"] = np.histogram(positions, bins=10, range=(0, 1))[0].tolist()
         beside = {"lead": mean_rouge(lead), "oracle": mean_rouge(best)}
+        own, of_lead = (scores["rouge1"] for scores in (measurement.metrics, beside["lead"]))
         return {
+            "verdict": ""
+            if own["value"] > of_lead["value"]
+            else f"The model is no better than the first sentences, whose ROUGE-1 is {100 * of_lead['value']:.2f}.",
             "beside": {name: {of: metric["value"] for of, metric in rouge.items()} for name, rouge in beside.items()},
             "mistakes": self.worst(measurement),
         }
+
+    @classmethod
+    def card(cls, splits: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Say what the first sentences and the best choice would reach."""
+        return _beside(splits[0])
+
+    @classmethod
+    def lines(cls, split: Mapping[str, Any]) -> list[str]:
+        """Say what the first sentences and the best choice would reach."""
+        return ["", *(f"  {line}" for line in _beside(split))]
 
     @classmethod
     def report(cls, split: Mapping[str, Any]) -> Shown:
@@ -284,3 +298,10 @@ def _frame(tokenizer: "Tokenizer") -> tuple[int, int]:
             "task summarization needs an encoder whose texts begin and end with a special token, as BERT's do"
         )
     return ids[0], ids[1]
+
+
+def _beside(split: Mapping[str, Any]) -> list[str]:
+    if "beside" not in split:
+        return []
+    lead, best = (100 * split["beside"][name]["rouge1"] for name in ("lead", "oracle"))
+    return [f"The first sentences would have a ROUGE-1 of {lead:.2f}, the best choice of sentences one of {best:.2f}."]
