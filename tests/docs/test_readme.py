@@ -50,11 +50,11 @@ def test_commands_parse(page: Path, line: str) -> None:
     elif command == "curve":
         curve.read_settings([str(ROOT / word) if word.startswith("recipes/") else word for word in words])
     else:
-        assert command in ("predict", "train", "compare", "explain", "export", "score", "encoder")
+        assert command in ("predict", "train", "compare", "explain", "export", "score", "encoder", "serve")
 
 
 def test_there_are_commands() -> None:
-    expected = {"train", "baseline", "compare", "predict", "explain", "evaluate", "export", "score"}
+    expected = {"train", "baseline", "compare", "predict", "explain", "evaluate", "export", "score", "serve"}
     assert {line.split()[0] for page, line in COMMANDS if page == PAGES[0]} == expected
     assert len({page for page, _ in COMMANDS}) > 8
 
