@@ -1,13 +1,14 @@
 """Bench of the tasks: graded sentiment (SST-5), question answering (SubjQA, XQuAD), summaries (SciTLDR), by the embedded encoder.
 
-    stars               IMDB's star ratings, ordinal: intermediate training for SST-5
-    sst5-nominal-seedN  recipes/sst5-embedded.yaml with task classification
-    sst5-ordinal-seedN  the same, ordinal
-    subjqa-seedN        recipes/subjqa-embedded.yaml; beside it the best TF-IDF sentence and never answering
-    scitldr-seedN       recipes/scitldr-embedded.yaml; beside it the first sentences, TextRank on the encoder's states, the oracle
+    sst5-ordinal-seedN  recipes/sst5-embedded.yaml, which starts from the model of IMDB that comes with distilora; N = 0, 1, 2
+    sst5-nominal-seedN  the same with task classification
+    scitldr-seed0       recipes/scitldr-embedded.yaml; beside it the first sentences, TextRank on the encoder's states, the oracle
+    subjqa-seed0        recipes/subjqa-embedded.yaml; beside it the best TF-IDF sentence and never answering; and on XQuAD
+    stars               IMDB's eight star ratings, ordinal, on 12,000 reviews cut to 128 tokens; measured on held-out reviews
 
 TASKS_DATA names a folder with imdb, sst5, subjqa, xquad_en and scitldr, each with its splits as parquet files. Everything is chosen
-on the validation splits; the test splits are read by these cells alone.
+on the validation splits; the test splits are read by these cells alone. Question answering and summaries have one seed each, for the
+time that they take: their intervals are over questions and documents.
 """
 
 import json
@@ -48,8 +49,8 @@ def compute(rows: Rows) -> Rows:
         _, low, high = interval
         return {"name": name, "value": low, "unit": unit, "goal": "> 0", "spread": [low, high], "n": count}
 
-    nominal, ordinal, answers, summaries = of("sst5-nominal"), of("sst5-ordinal"), of("subjqa"), of("scitldr")
-    best = max((statistics.mean(row["accuracy"] for row in side), side) for side in (nominal, ordinal))[1]
+    nominal, ordinal = of("sst5-nominal"), of("sst5-ordinal")
+    answers, summaries, stars = [cells["subjqa-seed0"]], [cells["scitldr-seed0"]], cells["stars"]["metrics"]
     distances = [np.asarray([row["distances"] for row in side], np.float64).mean(axis=0) for side in (nominal, ordinal)]
     shared = np.asarray([row["f1_of"] for row in answers]).mean(axis=0)
     tfidf, never = np.asarray(answers[0]["tfidf_f1_of"]), np.asarray(answers[0]["never_f1_of"])
@@ -57,17 +58,18 @@ def compute(rows: Rows) -> Rows:
     answerable = never == 0
     test, questions = "share of SST-5's 2,210 test sentences", "SubjQA's test questions"
     return [
-        mean("sst5_accuracy", [row["accuracy"] for row in best], f"{test}, the better of nominal and ordinal", ">= 0.5"),
-        mean("sst5_nominal_accuracy", [row["accuracy"] for row in nominal], test, "none"),
-        mean("sst5_ordinal_accuracy", [row["accuracy"] for row in ordinal], test, "none"),
+        mean("sst5_accuracy", [row["accuracy"] for row in ordinal], f"{test}, ordinal", ">= 0.5"),
+        mean("sst5_nominal_accuracy", [row["accuracy"] for row in nominal], f"{test}, nominal", "none"),
         mean("sst5_nominal_mae", [row["mae"] for row in nominal], "classes, mean absolute error", "none"),
         mean("sst5_ordinal_mae", [row["mae"] for row in ordinal], "classes, mean absolute error", "none"),
         gain("sst5_ordinal_mae_gain_low", paired(distances[0] - distances[1]),
              "classes less than the nominal error, lower end of the paired 95% interval, means over seeds", len(distances[0])),
+        mean("imdb_stars_accuracy", [stars["accuracy"]], "share of held-out IMDB reviews, eight star ratings", "none"),
+        mean("imdb_stars_mae", [stars["mae"]], "classes, mean absolute error, eight star ratings", "none"),
         mean("subjqa_f1", [row["f1"] for row in answers], f"F1, {questions}", "none"),
         mean("subjqa_exact_match", [row["exact_match"] for row in answers], f"exact match, {questions}", "none"),
         gain("subjqa_f1_gain_low", paired(shared - baseline),
-             "F1 over the best baseline, lower end of the paired 95% interval, means over seeds", len(shared)),
+             "F1 over the best baseline, lower end of the paired 95% interval", len(shared)),
         mean("subjqa_never_f1", [float(never.mean())], f"F1 of never answering, {questions}", "none"),
         mean("subjqa_tfidf_f1", [float(tfidf.mean())], f"F1 of the best TF-IDF sentence, {questions}", "none"),
         mean("subjqa_answerable_ratio",
@@ -109,9 +111,9 @@ def answers_of(folder: Path, split: str | None = None) -> Rows:
 
 
 def run_stars() -> dict[str, Any]:
-    """Learn stars from IMDB's training reviews, fragments of them above all: SST's texts are sentences."""
+    """Learn stars from IMDB's training reviews, without the model that has seen those held out here."""
     words = ["--data.path", data("imdb"), *STARS, "--data.labels", "[1,2,3,4,7,8,9,10]", "--data.test_split", "heldout",
-             "--data.max_length", "128", "--data.fragments", "1", "--training.epochs", "1"]  # fmt: skip
+             "--data.max_length", "128", "--training.epochs", "1", "--init_from", "null"]  # fmt: skip
     run, wall, cpu = train("stars", "recipes/sst5-embedded.yaml", *words)
     metrics = json.loads((run / "metrics.json").read_text("utf-8"))["evaluations"][0]["metrics"]
     return {
@@ -123,8 +125,6 @@ def run_stars() -> dict[str, Any]:
 
 def run_sst5(task: str, seed: int) -> dict[str, Any]:
     words = ["--data.path", data("sst5"), "--task", task, "--training.seed", str(seed)]
-    if (FOLDER / "runs" / "stars" / "metrics.json").is_file():
-        words += ["--init-from", str(FOLDER / "runs" / "stars")]
     run, wall, cpu = train(f"sst5-{task}-seed{seed}", "recipes/sst5-embedded.yaml", *words)
     rows = answers_of(run, "test")
     distances = [abs(int(row["label"]) - int(row["target"])) for row in rows]
@@ -177,13 +177,7 @@ def run_subjqa(seed: int) -> dict[str, Any]:
         "wall_s": wall,
         "cpu_s": cpu,
     }
-    if seed == 0:
-        row |= tfidf_sentences(questions)
-    else:
-        row["tfidf_always_f1_of"] = json.loads((FOLDER / "cells" / "subjqa-seed0.json").read_text())[
-            "tfidf_always_f1_of"
-        ]
-    return row
+    return row | tfidf_sentences(questions)
 
 
 def tfidf_sentences(questions: Rows) -> dict[str, Any]:
@@ -316,14 +310,13 @@ def textrank(documents: Sequence[Sequence[str]]) -> list[NDArray[np.float64]]:
 
 def main() -> None:
     """Run the cells, then write results/tasks.json and results/tasks.md."""
-    cells: dict[str, Any] = {"stars": run_stars}
+    cells: dict[str, Any] = {}
     for seed in SEEDS:
         cells |= {
-            f"sst5-nominal-seed{seed}": partial(run_sst5, "classification", seed),
             f"sst5-ordinal-seed{seed}": partial(run_sst5, "ordinal", seed),
-            f"subjqa-seed{seed}": partial(run_subjqa, seed),
-            f"scitldr-seed{seed}": partial(run_scitldr, seed),
+            f"sst5-nominal-seed{seed}": partial(run_sst5, "classification", seed),
         }
+    cells |= {"scitldr-seed0": partial(run_scitldr, 0), "subjqa-seed0": partial(run_subjqa, 0), "stars": run_stars}
     started = time.monotonic()
     run_cells("tasks", cells, compute, "make bench-tasks", __doc__ or "")
     path = RESULTS / "tasks.json"
