@@ -7,8 +7,8 @@
     stars               IMDB's eight star ratings, ordinal, on 12,000 reviews cut to 128 tokens; measured on held-out reviews
 
 TASKS_DATA names a folder with imdb, sst5, subjqa, xquad_en and scitldr, each with its splits as parquet files. Everything is chosen
-on the validation splits; the test splits are read by these cells alone. Question answering and summaries have one seed each, for the
-time that they take: their intervals are over questions and documents.
+on the validation splits; the test splits are read by these cells alone. Question answering and summaries have one seed each, for
+the time that they take: their intervals are over questions and documents.
 """
 
 import json
