@@ -1,27 +1,22 @@
 """The command `distilora serve`: what it refuses, and a process of its own that is asked, abused and stopped."""
 
-import http.client
 import json
 import os
-import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.command import failed
+from support.service_process import KEY, Served
 
 from distilora.cli.serve import named_runs
 from distilora.errors import ConfigError
 
 Captured = pytest.CaptureFixture[str]
-KEY = "a-key-that-is-long-enough"
 
 
 @pytest.mark.parametrize(
@@ -80,51 +75,6 @@ def test_names_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         named_runs(["odd=name"])
 
 
-class Served:
-    """A service in a process of its own."""
-
-    def __init__(self, *words: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "distilora", "serve", *words, "--port", "0"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert self.process.stdout is not None
-        self.line = self.process.stdout.readline()
-        found = re.fullmatch(r"serving (\S+) at http://127\.0\.0\.1:(\d+)\n", self.line)
-        assert found, self.line + (self.process.stderr.read() if self.process.stderr else "")
-        self.names, self.port = found[1], int(found[2])
-
-    def ask(self, path: str, body: Any = None, timeout: float = 20, **headers: str) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        content = None if body is None else json.dumps(body)
-        if content is not None:
-            headers["content-type"] = "application/json"
-        connection.request(
-            "GET" if body is None else "POST", path, content, {"authorization": f"Bearer {KEY}", **headers}
-        )
-        answer = connection.getresponse()
-        raw = answer.read()
-        connection.close()
-        return answer.status, json.loads(raw) if raw[:1] in (b"{", b"[") else raw
-
-    def send(self, raw: bytes, wait: float = 20) -> bytes:
-        """Send bytes as they are; return what comes until the connection is closed."""
-        received = b""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=wait) as connection:
-            try:
-                connection.sendall(raw)
-                while part := connection.recv(65536):
-                    received += part
-            except OSError:
-                pass
-        return received
-
-    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
-        self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=40)
-        return self.process.returncode, out, err
-
-
 @pytest.fixture
 def served(finished: Path, tmp_path: Path) -> Iterator[Callable[..., Served]]:
     (tmp_path / "keys").write_text(KEY + "\n")
@@ -143,7 +93,7 @@ def served(finished: Path, tmp_path: Path) -> Iterator[Callable[..., Served]]:
 
 def test_a_process_is_asked_abused_and_drained(served: Callable[..., Served]) -> None:
     service = served("--grace", "0.4", "--drain-seconds", "20", "--limits.body_bytes", "10000")
-    assert service.names == "reviews"
+    assert service.names == ["reviews"]
     assert service.ask("/v1/classify", {"input": "superb"})[1]["answers"][0]["label"] == "pos"
     assert service.ask("/v1/classify", {"input": "superb"}, authorization="Bearer no")[0] == 401
     assert service.ask("/readyz") == (200, {"status": "ready"})
