@@ -51,6 +51,7 @@ def compute(rows: Rows) -> Rows:
 
     nominal, ordinal = of("sst5-nominal"), of("sst5-ordinal")
     answers, summaries, stars = [cells["subjqa-seed0"]], [cells["scitldr-seed0"]], cells["stars"]["metrics"]
+    chosen = max((nominal, ordinal), key=lambda side: statistics.mean(row["validation_accuracy"] for row in side))
     distances = [np.asarray([row["distances"] for row in side], np.float64).mean(axis=0) for side in (nominal, ordinal)]
     shared = np.asarray([row["f1_of"] for row in answers]).mean(axis=0)
     tfidf, never = np.asarray(answers[0]["tfidf_f1_of"]), np.asarray(answers[0]["never_f1_of"])
@@ -58,8 +59,9 @@ def compute(rows: Rows) -> Rows:
     answerable = never == 0
     test, questions = "share of SST-5's 2,210 test sentences", "SubjQA's test questions"
     return [
-        mean("sst5_accuracy", [row["accuracy"] for row in ordinal], f"{test}, ordinal", ">= 0.5"),
-        mean("sst5_nominal_accuracy", [row["accuracy"] for row in nominal], f"{test}, nominal", "none"),
+        mean("sst5_accuracy", [row["accuracy"] for row in chosen], f"{test}, the task with more right on validation", ">= 0.5"),
+        mean("sst5_nominal_accuracy", [row["accuracy"] for row in nominal], test, "none"),
+        mean("sst5_ordinal_accuracy", [row["accuracy"] for row in ordinal], test, "none"),
         mean("sst5_nominal_mae", [row["mae"] for row in nominal], "classes, mean absolute error", "none"),
         mean("sst5_ordinal_mae", [row["mae"] for row in ordinal], "classes, mean absolute error", "none"),
         gain("sst5_ordinal_mae_gain_low", paired(distances[0] - distances[1]),
@@ -128,13 +130,14 @@ def run_sst5(task: str, seed: int) -> dict[str, Any]:
     run, wall, cpu = train(f"sst5-{task}-seed{seed}", "recipes/sst5-embedded.yaml", *words)
     rows = answers_of(run, "test")
     distances = [abs(int(row["label"]) - int(row["target"])) for row in rows]
-    metrics = json.loads((run / "metrics.json").read_text("utf-8"))["evaluations"][0]["metrics"]
+    test, validation = json.loads((run / "metrics.json").read_text("utf-8"))["evaluations"][:2]
     return {
         "seed": seed,
         "examples": len(rows),
         "accuracy": sum(d == 0 for d in distances) / len(rows),
         "mae": sum(distances) / len(rows),
-        "macro_f1": metrics["macro_f1"]["value"],
+        "macro_f1": test["metrics"]["macro_f1"]["value"],
+        "validation_accuracy": validation["metrics"]["accuracy"]["value"],
         "distances": distances,
         "wall_s": wall,
         "cpu_s": cpu,
