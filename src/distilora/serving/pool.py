@@ -8,6 +8,7 @@ A model is complete before it has a name, and whoever holds it can answer with i
 or removed without losing a request. What a removed model held is freed with the last request that it answers.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ from distilora.inference.predictor import Predictor, load
 from distilora.inference.regate import agrees
 from distilora.serving.batcher import Work
 from distilora.serving.engines import Alone, Engine, Shared, share
+from distilora.serving.logs import log
 from distilora.serving.refusals import Invalid, UnknownModel
 
 Outputs = NDArray[np.float32]
@@ -155,7 +157,7 @@ class Pool:
             self._models = {other: model for other, model in self._models.items() if other != name}
 
     def alive(self) -> bool:
-        """Tell whether a model gives back an output of its check.npz, by a forward pass at most 5 s old; models take turns."""
+        """Tell whether a model computes finite outputs of a check text, by a forward pass at most 5 s old; models take turns."""
         now = time.monotonic()
         if now - self._alive_at < FRESH:
             return self._alive
@@ -224,10 +226,12 @@ def _verify(model: Model) -> None:
 
 
 def _passes(model: Model) -> bool:
+    """Tell whether a model's outputs are finite; the log says why one could not compute them."""
     try:
         if "check.npz" in model.predictor.artifact.files:
             return bool(np.isfinite(_checked(model, 1)[1]).all())
         (prepared,) = model.prepare(["a text"])
         return bool(np.isfinite(model.engine.lane()([prepared.rows], [model.adapter])[0]).all())
-    except Exception:
+    except Exception as error:
+        log(logging.ERROR, "no sign of life", error, model=model.name)
         return False

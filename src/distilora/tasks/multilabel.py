@@ -6,8 +6,6 @@ The thresholds are those of the best F1 of each label on validation. Targets are
 by comma, semicolon or bar, or a column of 0 and 1 for each label (`data.label_columns`).
 """
 
-import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -24,7 +22,8 @@ from distilora.files.tables import Record
 from distilora.progress import say
 from distilora.tasks.base import Measurement, Outputs, Remeasured, Task
 from distilora.tasks.columns import LABEL_COLUMNS, TEXT_COLUMNS, check_columns, find_column, first_record
-from distilora.tasks.labels import label_name, order_labels
+from distilora.tasks.label_cells import marked, names_in
+from distilora.tasks.labels import order_labels
 from distilora.tasks.metrics.names import share_text
 from distilora.tasks.registry import register
 from distilora.tasks.showing import Shown, Table
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
 USUAL = (*LABEL_COLUMNS, "tags", "topics", "categories", "genres", "emotions")
 EXCERPT = 600  # characters of a mistake's text
 JOINED = "; "  # between the labels of an answer
-_SEPARATOR = re.compile(r"\s*[,;|]\s*")
-_YES, _NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")
 
 
 @register
@@ -105,7 +102,7 @@ class MultiLabel(TextTask):
         places: dict[str, str] = {}
         for record in source.records(config.train_split, "data.train_split"):
             try:
-                for name in _names(record.values.get(label)):
+                for name in names_in(record.values.get(label)):
                     places.setdefault(name, record.place)
             except DataError as error:
                 raise DataError(f"{record.place}: {error}") from None
@@ -130,13 +127,13 @@ class MultiLabel(TextTask):
             return super().read(values)
         from distilora.data.examples import Example
 
-        marks = [_mark(values, column) for column in self.label_columns]
+        marks = [marked(values, column) for column in self.label_columns]
         return Example((self.text_in(values),), tuple(i for i, mark in enumerate(marks) if mark))
 
     def target(self, value: Any) -> tuple[int, ...]:
         """Read the labels of a cell. Raises DataError for one that was not seen in training."""
         indices = set()
-        for name in _names(value):
+        for name in names_in(value):
             if name not in self._index:
                 raise DataError(
                     f"data.label_column: {name!r} is not one of the labels ({', '.join(self.labels)}); correct it, or train with "
@@ -374,36 +371,3 @@ def sigmoid(logits: Outputs) -> NDArray[np.float64]:
     if not np.all(np.isfinite(values)):
         raise ValueError("logits are not finite: the model is damaged or the precision overflowed")
     return np.asarray(np.exp(-np.logaddexp(0, -values)))
-
-
-def _names(value: Any) -> list[str]:
-    """List the names in a cell: a list, one in JSON, or names with separators; [] for a blank one. Raises DataError for others."""
-    if value is None or value != value:
-        return []
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise DataError(f"data.label_column: {value!r:.60} is no list in JSON; correct it") from None
-    if isinstance(value, str):
-        return [name for name in _SEPARATOR.split(value.strip()) if name]
-    if isinstance(value, Mapping | bytes):
-        raise DataError(f"data.label_column: labels are {value!r:.60}, a {type(value).__name__}; a list is wanted")
-    items = list(value) if isinstance(value, Iterable) else [value]
-    for item in items:
-        if item is None or isinstance(item, list | Mapping):
-            raise DataError(f"data.label_column: a list of labels holds {item!r:.60}; drop it")
-    return [name for item in items if (name := label_name(item).strip())]
-
-
-def _mark(values: Mapping[str, Any], column: str) -> bool:
-    """Read a column of 0 and 1. Raises DataError for anything else."""
-    if column not in values:
-        raise DataError(
-            f"data.label_columns: no column {column!r} (columns: {', '.join(map(str, values))}); name others"
-        )
-    value = values[column]
-    word = "" if value is None or value != value else str(value).strip().lower()
-    if word in _YES or word in _NO:
-        return word in _YES
-    raise DataError(f"data.label_columns: {column!r} holds {value!r:.60}, 0 or 1 wanted; correct it")
