@@ -1,18 +1,27 @@
 """Tokenising: cut on the side asked for, flagged where cut, one row for each text."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from support.tiny import tiny_reviews, tiny_tokenizer
 
 from distilora.batching import tokens
+from distilora.batching.rows import Rows
 from distilora.batching.tokens import BATCH, read_tokenizer, stretches_read, tokenise, unknown_only, with_truncation
 from distilora.data.examples import Example
 from distilora.errors import ArtifactError
 
 WORDS = "the film was superb but the ending is dull".split()
+
+
+def read(tokenizer: Any, examples: Sequence[Example]) -> tuple[Rows, NDArray[np.bool_]]:
+    found = tokenise(tokenizer, examples)
+    return found.rows, found.truncated
 
 
 def pieces(tokenizer, rows, i: int) -> list[str]:
@@ -23,7 +32,7 @@ def pieces(tokenizer, rows, i: int) -> list[str]:
 def test_truncation(side: str, kept: list[str]) -> None:
     tokenizer = with_truncation(tiny_tokenizer(), 6, side)
     examples = [Example((" ".join(WORDS),)), Example((" ".join(WORDS[:4]),)), Example(("",))]
-    rows, truncated = tokenise(tokenizer, examples)
+    rows, truncated = read(tokenizer, examples)
     assert pieces(tokenizer, rows, 0) == ["[CLS]", *kept, "[SEP]"]
     assert pieces(tokenizer, rows, 1) == ["[CLS]", *WORDS[:4], "[SEP]"]
     assert pieces(tokenizer, rows, 2) == ["[CLS]", "[SEP]"]
@@ -33,7 +42,7 @@ def test_truncation(side: str, kept: list[str]) -> None:
 def test_a_row_for_each_text() -> None:
     tokenizer = with_truncation(tiny_tokenizer(), 6, "right")
     long = " ".join(WORDS)
-    rows, truncated = tokenise(tokenizer, [Example(("a film", long)), Example(("a plot",)), Example(("this", "that"))])
+    rows, truncated = read(tokenizer, [Example(("a film", long)), Example(("a plot",)), Example(("this", "that"))])
     assert rows.group.tolist() == [0, 0, 1, 2, 2]
     assert rows.row.tolist() == [0, 1, 0, 0, 1]
     assert rows.lengths.tolist() == [4, 6, 4, 3, 3]
@@ -59,7 +68,7 @@ def test_what_a_foreign_file_stores(tmp_path: Path) -> None:
         tokenizer.save(str(file))
         assert tokenise(read_tokenizer(file), examples[1:]).rows.lengths.tolist() == [4]
         tokenizer = read_tokenizer(file, 6)
-        rows, truncated = tokenise(tokenizer, examples)
+        rows, truncated = read(tokenizer, examples)
         assert rows.lengths.tolist() == [expected, 4]
         assert truncated.tolist() == [True, False]
         assert pieces(tokenizer, rows, 0)[1:-1] == (WORDS[2 - expected :] if stored else WORDS[: expected - 2])
@@ -71,20 +80,20 @@ def test_what_a_foreign_file_stores(tmp_path: Path) -> None:
 def test_order_over_many_batches() -> None:
     words = [WORDS[i % len(WORDS)] for i in range(2 * BATCH + 3)]
     tokenizer = tiny_tokenizer()
-    rows, truncated = tokenise(tokenizer, [Example((word,)) for word in words])
+    rows, truncated = read(tokenizer, [Example((word,)) for word in words])
     assert [tokenizer.id_to_token(id_) for id_ in rows.ids[1::3]] == words
     assert len(truncated) == rows.groups == len(words)
 
 
 def test_nothing() -> None:
-    rows, truncated = tokenise(tiny_tokenizer(), [])
+    rows, truncated = read(tiny_tokenizer(), [])
     assert (rows.groups, len(truncated)) == (0, 0)
 
 
 def test_truncation_travels_in_the_file(tmp_path: Path) -> None:
     with_truncation(tiny_tokenizer(), 6, "left").save(str(tmp_path / "tokenizer.json"))
     tokenizer = read_tokenizer(tmp_path / "tokenizer.json")
-    rows, truncated = tokenise(tokenizer, [Example((" ".join(WORDS),))])
+    rows, truncated = read(tokenizer, [Example((" ".join(WORDS),))])
     assert pieces(tokenizer, rows, 0) == ["[CLS]", *WORDS[-4:], "[SEP]"]
     assert truncated.tolist() == [True]
 
@@ -142,7 +151,7 @@ def test_the_middle_goes_before_what_a_file_stores(tmp_path: Path) -> None:
     for side in ("right", "middle"):
         with_truncation(tiny_tokenizer(), 6, side).save(str(tmp_path / "tokenizer.json"))
         tokenizer = read_tokenizer(tmp_path / "tokenizer.json", 6, "middle")
-        rows, truncated = tokenise(tokenizer, [Example((" ".join(WORDS),)), Example(("a film",))])
+        rows, truncated = read(tokenizer, [Example((" ".join(WORDS),)), Example(("a film",))])
         assert pieces(tokenizer, rows, 0) == ["[CLS]", WORDS[0], *WORDS[-3:], "[SEP]"]
         assert pieces(tokenizer, rows, 1) == ["[CLS]", "a", "film", "[SEP]"]
         assert truncated.tolist() == [True, False]

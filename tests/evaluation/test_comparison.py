@@ -20,9 +20,11 @@ def figure(value: float | None, low: float | None = None, high: float | None = N
 @pytest.fixture
 def comparison() -> Comparison:
     won = Changed(
-        "films.csv row 7", "ab", EVIL, "good", {"label": "bad", "score": 0.6}, {"label": "good", "score": 0.9}
-    )
-    lost = Changed("films.csv row 9", "cd", None, "bad", {"share": 0.5}, {"share": 0.25})
+        "films.csv row 7", "ab", EVIL, "good", {"label": "bad", "score": 0.6}, {"label": "good", "score": 0.9},
+        ["good", "bad 0.60", "good 0.90"],
+    )  # fmt: skip
+    first, other = {"share": 0.5}, {"share": 0.25}
+    lost = Changed("films.csv row 9", "cd", None, "bad", first, other, ["bad", "share 0.5", "share 0.25"])
     metrics = {
         "a": {"accuracy": figure(0.5, 0.4, 0.6), "log_loss": figure(0.7), "auroc": figure(None)},
         "b": {"accuracy": figure(0.7, 0.6, 0.8), "log_loss": figure(0.6), "auroc": figure(None)},

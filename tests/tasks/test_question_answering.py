@@ -106,6 +106,13 @@ def test_an_answer_with_markup_is_read_without_it() -> None:
     assert context[answer["start"] : answer["end"]] == "very</b> superb   music"
 
 
+def test_answers_are_written_for_readers() -> None:
+    assert TASK.target_text(json.dumps(["superb", "dull"])) == "superb | dull"
+    assert TASK.target_text("[]") == "(no answer)"
+    assert TASK.answer_text({"answer": "superb", "score": 0.52}) == "superb 0.52"
+    assert TASK.answer_text({"answer": None, "score": 0.9}) == "(no answer) 0.90"
+
+
 def test_the_loss_is_one_softmax_over_all_windows() -> None:
     context = " ".join([*PLAIN, "superb", *PLAIN])
     example = read(context, answers(("superb", context.index("superb"))))

@@ -70,11 +70,12 @@ def test_a_document_without_a_summary_is_refused(summaries: Any) -> None:
 
 def test_every_sentence_has_a_place_in_windows_of_whole_sentences() -> None:
     sentences = [" ".join(PLAIN[i : i + 6]) for i in range(8)]
-    rows, truncated = TASK.tokenise(tokenizer(), [Example(tuple(sentences)), Example(("the film", "[SEP] a plot"))])
+    tokens = TASK.tokenise(tokenizer(), [Example(tuple(sentences)), Example(("the film", "[SEP] a plot"))])
+    rows = tokens.rows
     assert rows.groups == 2
     assert len(rows) == 4
     assert rows.lengths.max() <= 24
-    assert not truncated.any()
+    assert not tokens.truncated.any()
     places = TASK.places(rows)
     assert np.bincount(places.group).tolist() == [8, 2]
     assert places.number.tolist() == [*range(8), 0, 1]
@@ -82,19 +83,25 @@ def test_every_sentence_has_a_place_in_windows_of_whole_sentences() -> None:
 
 
 def test_a_sentence_longer_than_a_window_is_cut_and_told() -> None:
-    rows, truncated = TASK.tokenise(tokenizer(), [Example((" ".join(PLAIN * 3), "the film"))])
-    assert rows.lengths.max() <= 24
-    assert truncated.tolist() == [True]
-    assert len(TASK.places(rows).token) == 2
+    tokens = TASK.tokenise(tokenizer(), [Example((" ".join(PLAIN * 3), "the film"))])
+    assert tokens.rows.lengths.max() <= 24
+    assert tokens.truncated.tolist() == [True]
+    assert len(TASK.places(tokens.rows).token) == 2
 
 
 def test_graph_and_network_collect_alike() -> None:
-    rows, _ = TASK.tokenise(tokenizer(), [Example(("a plot", "the film was")), Example(("music",))])
+    rows = TASK.tokenise(tokenizer(), [Example(("a plot", "the film was")), Example(("music",))]).rows
     logits = torch.randn(len(rows.ids), 1)
     from types import SimpleNamespace
 
     states = SimpleNamespace(tokens=lambda: logits, head=lambda vectors: vectors)
     np.testing.assert_array_equal(TASK.head(states, rows).numpy(), TASK.collect(logits.numpy(), rows))  # type: ignore[arg-type]
+
+
+def test_summaries_are_written_for_readers() -> None:
+    task = Summarization()
+    assert task.target_text(json.dumps(["One.", "Two."])) == "One. | Two."
+    assert task.answer_text({"summary": "A film.\nA plot.", "sentences": "[0, 1]"}) == "A film. A plot."
 
 
 def test_the_oracle_is_greedy() -> None:

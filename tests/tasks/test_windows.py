@@ -13,10 +13,11 @@ def windows(length: int = 20, overlap: int = 5) -> Windows:
 
 
 def test_a_short_context_is_one_window() -> None:
-    (rows, truncated) = windows().tokens([("the film", "a plot and music")])
-    tokenizer = tiny_tokenizer()
+    tokens = windows().tokens([("the film", "a plot and music")])
+    rows, tokenizer = tokens.rows, tiny_tokenizer()
     assert [tokenizer.id_to_token(i) for i in rows.ids] == "[CLS] the film [SEP] a plot and music [SEP]".split()
-    assert not truncated.any()
+    assert not tokens.truncated.any()
+    assert tokens.lengths.tolist() == [len(rows.ids)]
     (encoded,) = windows().spans([("the film", "a plot and music")])
     assert ["a plot and music"[s:e] for s, e in encoded.spans[encoded.inside]] == ["a", "plot", "and", "music"]
 
@@ -34,6 +35,14 @@ def test_nothing_of_a_long_context_is_lost() -> None:
     assert sorted(set(starts.tolist())) == [i for i, c in enumerate(context) if i == 0 or context[i - 1] == " "]
     assert len(starts) > len(set(starts.tolist()))  # in two windows
     assert np.array_equal(first.firsts, np.flatnonzero(np.diff(first.window, prepend=-1)))
+
+
+def test_what_windows_repeat_counts_once() -> None:
+    context = " ".join(PLAIN * 4)
+    tokens = windows().tokens([("the film", context), ("a", "the")])
+    specials = 3
+    assert tokens.lengths.tolist() == [2 + 4 * len(PLAIN) + specials, 1 + 1 + specials]
+    assert tokens.rows.group_lengths[0] > tokens.lengths[0]
 
 
 def test_a_long_question_leaves_half_a_window() -> None:

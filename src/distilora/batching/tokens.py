@@ -3,8 +3,9 @@
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,18 @@ MAPPED = 1_000_000  # tokens; from that number on they are kept in a file instea
 BATCH = 512  # texts per call of the tokenizer, whose threads share them
 
 
-class Tokenised(NamedTuple):
+@dataclass(frozen=True)
+class Tokenised:
     """Rows of a list of examples, and which of them lost text to truncation, [G]."""
 
     rows: Rows
     truncated: NDArray[np.bool_]
+    once: NDArray[np.int64] | None = None  # [G], where the rows of an example repeat tokens
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each example as it was read, [G]: what several of its rows repeat counts once."""
+        return self.rows.group_lengths if self.once is None else self.once
 
 
 def with_truncation(tokenizer: Tokenizer, max_length: int, side: str) -> Tokenizer:

@@ -19,7 +19,7 @@ from distilora.errors import ConfigError
 from distilora.evaluation.finished import Finished, read_finished
 from distilora.evaluation.same_examples import align
 from distilora.evaluation.texts import read_texts
-from distilora.tasks.base import Remeasured
+from distilora.tasks.base import Remeasured, Task
 from distilora.tasks.metrics.bootstrap import interval
 from distilora.tasks.metrics.paired import McNemar, mcnemar
 
@@ -38,6 +38,7 @@ class Changed:
     target: Any
     first: dict[str, Any]  # answer of the first run
     other: dict[str, Any]
+    shown: list[str]  # target and both answers for a reader
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def compare(
     texts, missing = read_texts([first, *others], digests) if digests else ({}, "")
     pairs = []
     for other, rows, ours, (wins, losses) in zip(others, answers[1:], measured[1:], chosen, strict=True):
-        sides = ([_example(texts, answers[0][i], rows[i]) for i in side] for side in (wins, losses))
+        sides = ([_example(first.task, texts, answers[0][i], rows[i]) for i in side] for side in (wins, losses))
         pairs.append(_pair(first.name, other.name, measured[0], ours, len(others), *sides))
     metrics = {name: _metrics(each) for name, each in zip(names, measured, strict=True)}
     notes = [*_notes(first, others), *([missing] if missing else [])]
@@ -172,9 +173,12 @@ def _changed(first: Remeasured, other: Remeasured, most: int) -> tuple[list[int]
     return wins, losses
 
 
-def _example(texts: Mapping[str, str], first: Mapping[str, Any], other: Mapping[str, Any]) -> Changed:
-    answers = ({name: value for name, value in row.items() if name not in _BESIDE_THE_ANSWER} for row in (first, other))
-    return Changed(first["place"], first["digest"], texts.get(first["digest"]), first["target"], *answers)
+def _example(task: Task, texts: Mapping[str, str], first: Mapping[str, Any], other: Mapping[str, Any]) -> Changed:
+    before, after = (
+        {name: value for name, value in row.items() if name not in _BESIDE_THE_ANSWER} for row in (first, other)
+    )
+    shown = [task.target_text(first["target"]), task.answer_text(before), task.answer_text(after)]
+    return Changed(first["place"], first["digest"], texts.get(first["digest"]), first["target"], before, after, shown)
 
 
 def _notes(first: Finished, others: Sequence[Finished]) -> list[str]:

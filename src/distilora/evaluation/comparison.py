@@ -71,9 +71,14 @@ def lines(comparison: Comparison) -> list[str]:
 
 
 def _line(changed: Changed) -> str:
-    text = changed.place if changed.text is None else " ".join(changed.text.split())
-    text = text if len(text) <= LINE else text[: LINE - 1] + "\N{HORIZONTAL ELLIPSIS}"
-    return f"{changed.target} (first {_answer(changed.first)}, now {_answer(changed.other)}): {text}"
+    text = changed.place if changed.text is None else changed.text
+    target, first, other, text = (_short(of) for of in (*changed.shown, text))
+    return f"{target} (first {first}, now {other}): {text}"
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= LINE else text[: LINE - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def _figures(comparison: Comparison, pair: Pair, intervals: bool = True) -> Table:
@@ -107,7 +112,7 @@ def _changes(comparison: Comparison, pair: Pair) -> list[Table]:
 
 
 def _rows(changed: Sequence[Changed]) -> list[tuple[str, ...]]:
-    return [(str(row.target), _answer(row.first), _answer(row.other), _text(row)) for row in changed]
+    return [(*row.shown, _text(row)) for row in changed]
 
 
 def _text(changed: Changed) -> str:
@@ -115,12 +120,3 @@ def _text(changed: Changed) -> str:
         return f"[{changed.place}]"
     text = changed.text
     return text if len(text) <= EXCERPT else f"{text[: EXCERPT // 2]} [...] {text[-EXCERPT // 2 :]}"
-
-
-def _answer(answer: Mapping[str, Any]) -> str:
-    """Format an answer by its label and score, or, if it has none, by all that it holds."""
-    if "label" in answer:
-        return f"{answer['label']} {answer['score']:.2f}" if "score" in answer else str(answer["label"])
-    return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in answer.items()
-    )

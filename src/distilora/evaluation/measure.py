@@ -72,7 +72,7 @@ def measure(
     if baselines:
         result["ngram_baselines"] = beside_baselines(task, scaled, targets, examples, baselines, settings.bootstrap)
         result["verdict"] = " ".join(filter(None, [result.get("verdict"), ngram_verdict(result)]))
-    lengths = tokens.rows.group_lengths
+    lengths = tokens.lengths
     predictions = [
         {
             "split": examples.split,

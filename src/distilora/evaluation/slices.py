@@ -25,7 +25,7 @@ def slice_metrics(
     task: Task, examples: Examples, tokens: Tokenised, outputs: NDArray[np.float32], targets: Sequence[Any]
 ) -> list[dict[str, Any]]:
     """Measure the outputs [G, ...] on each part that holds some examples, but not all."""
-    lengths = tokens.rows.group_lengths
+    lengths = tokens.lengths
     negated = np.asarray([bool(NEGATION.search(" ".join(e.texts))) for e in examples.items])
     edges = [*LENGTH_BINS, int(lengths.max(initial=0)) + 1]
     parts = [

@@ -203,9 +203,10 @@ class Predictor:
         missing: list[CacheEntry],
         tokens: Future[Tokenised],
     ) -> list[dict[str, Any]]:
-        rows, truncated = tokens.result()
+        read = tokens.result()
         if missing:
-            for entry, outputs, cut in zip(missing, run_rows(rows, self.backend, lanes=True), truncated, strict=True):
+            computed = run_rows(read.rows, self.backend, lanes=True)
+            for entry, outputs, cut in zip(missing, computed, read.truncated, strict=True):
                 entry.outputs, entry.truncated = outputs, bool(cut)
         if not examples:
             return []

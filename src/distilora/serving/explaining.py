@@ -81,9 +81,10 @@ class Asking:
                 yield self._computed(chunk[start : start + AT_ONCE])
 
     def _computed(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
-        rows, truncated = self.task.tokenise(self.tokenizer, examples)
+        tokens = self.task.tokenise(self.tokenizer, examples)
         prepared = [
-            Prepared(example, rows.take([number]), bool(truncated[number])) for number, example in enumerate(examples)
+            Prepared(example, tokens.rows.take([number]), bool(tokens.truncated[number]))
+            for number, example in enumerate(examples)
         ]
         self._ticket = self._batcher.submit(self._model.works(prepared), self._client, self._deadline)
         if self._given_up.is_set():

@@ -73,9 +73,10 @@ class Model:
                 raise Invalid(str(error), field) from None
         if not examples:
             return []
-        rows, truncated = self.predictor.task.tokenise(self.predictor.tokenizer, examples)
+        tokens = self.predictor.task.tokenise(self.predictor.tokenizer, examples)
         return [
-            Prepared(example, rows.take([number]), bool(truncated[number])) for number, example in enumerate(examples)
+            Prepared(example, tokens.rows.take([number]), bool(tokens.truncated[number]))
+            for number, example in enumerate(examples)
         ]
 
     def works(self, prepared: Sequence[Prepared]) -> list[Work]:
@@ -204,7 +205,7 @@ def _checked(model: Model, most: int | None = None) -> tuple[Check, Outputs]:
     """Read a model's check.npz and compute the outputs of its examples, or of the shortest ones, as they would be served."""
     check = read_check(model.predictor.artifact.folder)
     examples = check.examples[:most]
-    rows, _ = model.predictor.task.tokenise(model.predictor.tokenizer, examples)
+    rows = model.predictor.task.tokenise(model.predictor.tokenizer, examples).rows
     compute = model.engine.lane()
     parts = [rows.take([number]) for number in range(len(examples))]
     outputs = stacked([compute([part], [model.adapter])[0] for part in parts])

@@ -368,6 +368,18 @@ class Task(ABC):
         accuracy = {"accuracy": resampled_mean(quality, resamples)}
         return Remeasured({"accuracy": float(quality.mean())}, accuracy, quality, correct)
 
+    def target_text(self, target: Any) -> str:
+        """Write what `target_name` returned for a reader."""
+        return str(target)
+
+    def answer_text(self, answer: Mapping[str, Any]) -> str:
+        """Write a saved answer for a reader: its label and score, or, if it has no label, all that it holds."""
+        if "label" in answer:
+            return f"{answer['label']} {answer['score']:.2f}" if "score" in answer else str(answer["label"])
+        return ", ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in answer.items()
+        )
+
     def plain_answer(self, temperature: float) -> str | None:
         """Return Python that computes what is decoded from the Transformers class's own `logits`; None where nothing short does."""
         return (

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 QUESTIONS = ("question", "query")
 EXCERPT = 600  # characters of a mistake's context
+NO_ANSWER = "(no answer)"
 
 
 @register
@@ -258,13 +259,21 @@ class QuestionAnswering(DocumentTask, TokenTask):
             "answered": {"share": float(np.mean([bool(a["answer"]) for a in answers]))},
             "mistakes": [
                 {
-                    "place": items[i].place, "question": items[i].texts[0], "target": " | ".join(truths[i]) or "(no answer)",
-                    "answer": answers[i]["answer"] or "(no answer)", "score": answers[i]["score"],
+                    "place": items[i].place, "question": items[i].texts[0], "target": " | ".join(truths[i]) or NO_ANSWER,
+                    "answer": answers[i]["answer"] or NO_ANSWER, "score": answers[i]["score"],
                     "text": items[i].texts[1][:EXCERPT],
                 }
                 for i in wrong[: measurement.max_mistakes]
             ],
         }  # fmt: skip
+
+    def target_text(self, target: Any) -> str:
+        """Join the true answers."""
+        return " | ".join(json.loads(target)) or NO_ANSWER
+
+    def answer_text(self, answer: Mapping[str, Any]) -> str:
+        """Return the answer and its probability."""
+        return f"{answer['answer'] or NO_ANSWER} {answer['score']:.2f}"
 
     def correct(self, target: Any, answer: Mapping[str, Any]) -> bool:
         """Tell whether an answer is exactly one of the true ones."""

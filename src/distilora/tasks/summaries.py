@@ -77,6 +77,14 @@ class SummaryTask(DocumentTask):
         columns = ("reference", "summary", "document")
         return [Table("The summaries with the least ROUGE-1", columns, worst, text=("document",))] if worst else []
 
+    def target_text(self, target: Any) -> str:
+        """Join the reference summaries."""
+        return " | ".join(json.loads(target))
+
+    def answer_text(self, answer: Mapping[str, Any]) -> str:
+        """Return the summary on one line."""
+        return " ".join((answer["summary"] or "").split())
+
     def correct(self, target: Any, answer: Mapping[str, Any]) -> bool:
         """Raise DataError: summaries are not right or wrong."""
         raise DataError(f"task {self.name}: a summary is not right or wrong; compare ROUGE")

@@ -65,7 +65,9 @@ class Windows:
     def tokens(self, pairs: Sequence[tuple[str, str]], label: str = "") -> Tokenised:
         """Encode pairs as rows, a group for each; none is truncated."""
         windows = self.encode(pairs, label)
-        return Tokenised(rows_of([[w.ids for w in of_pair] for of_pair in windows]), np.zeros(len(pairs), bool))
+        rows = rows_of([[w.ids for w in of_pair] for of_pair in windows])
+        once = np.asarray([_once(of_pair) for of_pair in windows], np.int64)
+        return Tokenised(rows, np.zeros(len(pairs), bool), once)
 
     def spans(self, pairs: Sequence[tuple[str, str]]) -> list[Encoded]:
         """Tell where the tokens of `tokens` stand in their contexts."""
@@ -78,6 +80,13 @@ class Windows:
         return (
             question if len(offsets) <= self._longest_question else question[: offsets[self._longest_question - 1][1]]
         )
+
+
+def _once(windows: Sequence[Any]) -> int:
+    """Count the tokens of an example's windows, those of the question and of overlaps once."""
+    first = windows[0]
+    context = {span for w in windows for span, of in zip(w.offsets, w.sequence_ids, strict=True) if of == 1}
+    return len(context) + sum(1 for sequence in first.sequence_ids if sequence != 1)
 
 
 def _encoded(windows: Sequence[Any]) -> Encoded:

@@ -19,7 +19,7 @@ from distilora.inference.lanes import run_rows
 def test_it_gives_the_check_s_outputs(finished: Path, encoder: Path, tmp_path: Path) -> None:
     artifact = read_artifact(finished)
     check = read_check(artifact.folder)
-    rows, _ = tokenise(read_tokenizer(artifact.folder / "tokenizer.json"), check.examples)
+    rows = tokenise(read_tokenizer(artifact.folder / "tokenizer.json"), check.examples).rows
     backend = open_backend(artifact, "fp32", "cpu")
     assert backend.precision == "fp32"
     assert np.array_equal(run_rows(rows, backend, artifact.token_budget), check.outputs)
