@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distilora.config.schema import DataConfig, RunConfig
+from distilora.config.schema import DataConfig, RunConfig, TrainingConfig
 from distilora.data.overlap import examples_digest
 from distilora.data.parts import Parts, read_parts
 from distilora.data.sources import open_source
@@ -49,6 +49,12 @@ def test_films_are_spoken_of_where_there_are_films(parts: Parts, source: str, fi
         assert f"consecutive {order}: " in note
         assert "only where a stretch ends" in note
         assert ("film" in note) == films
+
+
+def test_means_that_are_too_many_are_noted(parts: Parts) -> None:
+    config = RunConfig(training=TrainingConfig(sampling="balanced", class_weights="balanced"))
+    assert "One of them is enough." in " ".join(notes_for(config, parts))
+    assert "One of them is enough." not in " ".join(notes_for(RunConfig(), parts))
 
 
 def test_the_run_records_what_later_checks_need(metrics: dict, parts: Parts) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from distilora.config.schema import TrainingConfig
-from distilora.training.imbalance import balance_of
+from distilora.training.imbalance import balance_of, overdone
 
 TARGETS = [0] * 90 + [1] * 9 + [2]
 
@@ -46,3 +46,10 @@ def test_an_epoch_has_as_many_of_each_class() -> None:
     assert len(np.unique(first[first < 90])) == (first < 90).sum()  # of the large class none twice
     assert not np.array_equal(first, second)
     assert np.array_equal(first, balance.order(0, 0))
+
+
+def test_several_means_at_once_are_said() -> None:
+    assert not overdone(TrainingConfig())
+    assert not overdone(TrainingConfig(sampling="balanced"))
+    note = overdone(TrainingConfig(sampling="balanced", logit_adjustment=1.0))
+    assert note.startswith("training.sampling and training.logit_adjustment each make up for rare classes")

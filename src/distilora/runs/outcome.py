@@ -24,6 +24,7 @@ from distilora.files.tables import write_table
 from distilora.model.adapters.methods import METHODS
 from distilora.model.encoders.find import Encoder
 from distilora.tasks.base import Task
+from distilora.training.imbalance import overdone
 from distilora.training.loop import Fitted
 from distilora.version import __version__
 
@@ -101,7 +102,7 @@ def notes_for(config: RunConfig, parts: Parts) -> list[str]:
             "There is no final test. The validation figures flatter: the checkpoint and the temperature were chosen on "
             "those examples."
         )
-    notes += parts.notes
+    notes += [*parts.notes, *filter(None, [overdone(config.training)])]
     for pair, counts in parts.summary["copies_between_splits"].items():
         if counts["exact or near"]:
             notes.append(

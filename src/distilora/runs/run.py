@@ -64,7 +64,7 @@ from distilora.runs.preflight import Checked, check_run
 from distilora.runs.resolve import resolve, say_if_on_other_threads, say_what_is_used
 from distilora.tasks.base import Task
 from distilora.training import memory
-from distilora.training.imbalance import Balance, balance_of
+from distilora.training.imbalance import Balance, balance_of, overdone
 from distilora.training.loop import Fitted
 from distilora.training.processes import from_environment, local_index
 from distilora.training.setup import Labelled
@@ -210,6 +210,8 @@ class Run:
         if unknown:
             say(f"warning: the tokenizer knows no word of {unknown:,} of {len(self.learnt):,} training texts (emoji, another "
                 "script): the encoder cannot tell them apart; choose one that reads them")  # fmt: skip
+        if note := overdone(self.config.training):
+            say(f"warning: {note}")
         self._clock.mark("data")
         teaches = self.config.training.expert_targets > 0
         needed = self.config.lexicon != "none" or teaches or self.unlabelled is not None

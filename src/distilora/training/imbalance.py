@@ -48,6 +48,22 @@ class Balance:
 NONE = Balance()
 
 
+def overdone(config: TrainingConfig) -> str:
+    """Say that several means are asked for at once; an empty string otherwise."""
+    default = TrainingConfig()
+    names = [
+        f"training.{name}"
+        for name in ("class_weights", "sampling", "logit_adjustment")
+        if getattr(config, name) != getattr(default, name)
+    ]
+    if len(names) < 2:
+        return ""
+    return (
+        f"{' and '.join(names)} each make up for rare classes; together they favour them beyond that, so that frequent ones "
+        "are answered too rarely. One of them is enough."
+    )
+
+
 def balance_of(targets: Sequence[int], classes: int, config: TrainingConfig) -> Balance:
     """Make the balance that the settings ask for; targets are class numbers of the training examples, [G]."""
     indices = np.asarray(targets, np.int64)
