@@ -84,6 +84,8 @@ async def closed(plan: dict[str, Any]) -> list[Sent]:
         while (due := time.perf_counter() - start) < plan["seconds"]:
             status = await connections.post(next(queue))
             sent.append(Sent(due, time.perf_counter() - start - due, status))
+            if status == -1:
+                await asyncio.sleep(0.05)
 
     await asyncio.gather(*(client() for _ in range(plan["connections"])))
     return sent

@@ -128,6 +128,7 @@ def mixed() -> Row:
         (Path(place) / "keys").write_text(KEY + "\n", "utf-8")
         first = [f"{name}={RUN}" for name in names[: ADAPTERS[0]]]
         with started_ours(*first, "--admin-key-file", str(Path(place) / "keys"), "--access-log", "off") as server:
+            turn(server, names[: ADAPTERS[0]], PAIR_S)  # warms up
             there = ADAPTERS[0]
             for size in ADAPTERS:
                 for name in names[there:size]:

@@ -35,6 +35,8 @@ def make_model() -> Row:
     write_reviews(WORK / "reviews.jsonl")
     artifact = json.loads((RUN / "model" / "artifact.json").read_text("utf-8"))
     gates = {form: json.loads((WORK / form / "artifact.json").read_text("utf-8"))["parity"] for form in FORMS}
+    for gate in gates.values():
+        del gate["held_out"]  # may name a folder of this machine
     return {
         "settings": " ".join(SAME_FOR_ALL) if "SERVING_RUN" not in os.environ else "those of the run SERVING_RUN",
         "max_length": artifact["max_length"], "truncation_side": artifact["truncation_side"],

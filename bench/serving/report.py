@@ -71,7 +71,8 @@ def fuzzes(cells: dict[str, Row]) -> list[str]:
         if "missing" in row:
             lines.append(line(f"**{name}**", "**missing**", f"**{row['missing']}**", ""))
         else:
-            lines.append(line(name, f"{row['requests']:,}", shown(row["statuses"]), shown(row.get("failures", {}))))
+            objections = {f"{one['title']} ({one['code']})": one["count"] for one in row.get("failures", [])}
+            lines.append(line(name, f"{row['requests']:,}", shown(row["statuses"]), shown(objections)))
     return lines
 
 
