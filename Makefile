@@ -89,9 +89,9 @@ bench-imdb: $(VENV)/.test
 bench-tasks: $(VENV)/.test
 	$(BIN)/python -m bench.tasks $(ARGS)
 
-# about an hour, 10 minutes of it training and exports without SERVING_RUN; SERVING_LITSERVE, SERVING_INFINITY and
-# SERVING_SCHEMATHESIS name Pythons with those (bench/serving/peers/); what is not there is reported as missing.
-# Also results/serving.md and .png
+# over an hour, and 10 minutes of training and exports without SERVING_RUN; SERVING_LITSERVE, SERVING_INFINITY and
+# SERVING_SCHEMATHESIS name Pythons with those (bench/serving/peers/), else they are reported as missing; also
+# results/serving.md and .png
 bench-serving: $(VENV)/.test
 	$(BIN)/python -m bench.serving $(ARGS)
 

@@ -11,9 +11,8 @@ from bench.harness.claims import RESULTS, run_cells
 from bench.serving import CONTENDERS, Row, compute
 from bench.serving import __doc__ as about
 from bench.serving.measures import load_round, mixed, one_round, search
-from bench.serving.model import make_model
+from bench.serving.model import WORK, make_model
 from bench.serving.report import draw, tables
-from bench.serving.servers import python_of
 from bench.serving.survival import fuzz, lost, schemathesis, soak
 
 CELLS = RESULTS / "serving" / "cells"
@@ -47,21 +46,23 @@ def cells() -> dict[str, Callable[[], Row]]:
     return {name: partial(costed, run) for name, run in measured.items()}
 
 
-def forget_missing() -> None:
-    """Remove the cells of peers that were missing and are there now, and the search that had to leave them out."""
-    for path in CELLS.glob("*.json"):
-        row = json.loads(path.read_text("utf-8"))
-        if "missing" in row and python_of(path.stem.split("-")[-1]):
+def forget_outdated() -> None:
+    """Remove the cells of what was missing and is there now, the search that left it out, and a model that is gone from WORK."""
+    rows = {path: json.loads(path.read_text("utf-8")) for path in CELLS.glob("*.json")}
+    for path, row in rows.items():
+        if os.environ.get(row.get("wants", "")):
             path.unlink()
             if path.stem.startswith("round-"):
                 (CELLS / "search.json").unlink(missing_ok=True)
+    if not (WORK / "reviews.jsonl").is_file():
+        (CELLS / "model.json").unlink(missing_ok=True)
 
 
 def main() -> None:
     """Run the cells on two cores, then write the tables and the picture."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    forget_missing()
+    forget_outdated()
     run_cells("serving", cells(), compute, COMMAND, about or "")
     path = RESULTS / "serving.json"
     if path.exists():

@@ -10,7 +10,17 @@ from bench.score_memory import anonymous_mb
 from bench.serving import PEERS, Row
 from bench.serving.asking import answered, labels, loaded, milliseconds, summary
 from bench.serving.model import RUN, WORK, reviews
-from bench.serving.servers import APIS, OURS_API, OURS_AS, Server, python_of, started_contender, started_ours, versions
+from bench.serving.servers import (
+    APIS,
+    OURS_API,
+    OURS_AS,
+    VARIABLES,
+    Server,
+    python_of,
+    started_contender,
+    started_ours,
+    versions,
+)
 
 CONNECTIONS = (1, 4, 16)
 ROUND_S, SEARCH_S, WARM_S = 10, 6, 2
@@ -37,13 +47,18 @@ CHOICES: dict[str, list[Row]] = {
 }  # fmt: skip
 
 
-def missing(name: str) -> str | None:
-    """Say that a contender or tool is not there, on stderr, too; None if it is."""
+def missing(name: str) -> Row | None:
+    """Return the row of a contender or tool that is not there, and say so on stderr; None if it is there."""
     if python_of(name):
         return None
-    text = f"{name} is MISSING: SERVING_{name.upper()} does not name the Python of an environment with it"
-    print(f"bench-serving: {text}", file=sys.stderr)
-    return text
+    variable = VARIABLES[name]
+    return {**lacking(name, f"{variable} does not name the Python of an environment with it"), "wants": variable}
+
+
+def lacking(name: str, why: str) -> Row:
+    """Make the row of a contender or tool that could not be measured, and say so on stderr."""
+    print(f"bench-serving: {name} is MISSING: {why}", file=sys.stderr)
+    return {"missing": f"{name} is MISSING: {why}"}
 
 
 def search() -> Row:
@@ -82,12 +97,10 @@ def rate(server: Server, name: str, connections: int, seconds: float, start: int
 
 def one_round(number: int, name: str, best: Row) -> Row:
     """Measure a contender alone: labels of a round's reviews, then requests/s at several numbers of connections."""
-    text = missing(name)
-    if text is None and name in PEERS and name not in best:
-        text = f"{name} is MISSING: none of its settings answered every request (cell search)"
-        print(f"bench-serving: {text}", file=sys.stderr)
-    if text is not None:
-        return {"missing": text}
+    if row := missing(name):
+        return row
+    if name in PEERS and name not in best:
+        return lacking(name, "none of its settings answered every request (cell search)")
     how = best[name] if name in PEERS else OURS_HOW[name]
     start = (number - 1) * LABELLED
     texts, targets = (part[start : start + LABELLED] for part in reviews())

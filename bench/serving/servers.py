@@ -35,6 +35,7 @@ VERSIONS = (
     "have = {d.metadata['Name'].lower(): d.version for d in m.distributions()}\n"
     "print(json.dumps({'python': sys.version.split()[0], **{n: have[n] for n in sys.argv[1:] if n in have}}))"
 )
+VARIABLES = {"litserve": "SERVING_LITSERVE", "infinity": "SERVING_INFINITY", "schemathesis": "SERVING_SCHEMATHESIS"}
 START_S, STOP_S, ANSWER_S = 180, 60, 60
 OURS_AS = "imdb"  # the served name: the service's own examples ask for it
 
@@ -68,8 +69,7 @@ APIS = {
 
 def python_of(name: str) -> str:
     """Return the Python that a contender or tool runs on; '' if its environment variable does not name one."""
-    own = {"litserve": "SERVING_LITSERVE", "infinity": "SERVING_INFINITY", "schemathesis": "SERVING_SCHEMATHESIS"}
-    return os.environ.get(own[name], "") if name in own else sys.executable
+    return os.environ.get(VARIABLES[name], "") if name in VARIABLES else sys.executable
 
 
 def versions(name: str) -> Row:

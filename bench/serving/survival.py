@@ -98,9 +98,8 @@ def fuzzed(base: str, requests: int, seed: int) -> Row:
 
 def schemathesis() -> Row:
     """Let schemathesis derive requests from the OpenAPI document: statuses, and what its checks object to."""
-    text = missing("schemathesis")
-    if text is not None:
-        return {"missing": text}
+    if row := missing("schemathesis"):
+        return row
     with tempfile.TemporaryDirectory() as place, started_ours(f"{OURS_AS}={RUN}", "--access-log", "off") as server:
         words = ["run", f"{server.base}/openapi.json", "--max-examples", str(EXAMPLES), "--seed", str(SEED), "--no-color",
                  "--continue-on-failure", "--request-timeout", "60", "--report", "har,json", "--report-har-path", "all.har",

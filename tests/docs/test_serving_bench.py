@@ -1,6 +1,8 @@
 """The bench of the service computes its claims from made-up rows, and what is missing is said to be."""
 
 import asyncio
+import importlib
+import json
 import socket
 from pathlib import Path
 from typing import Any
@@ -147,3 +149,25 @@ def test_a_service_that_is_gone_is_no_lost_answer() -> None:
         port = listener.getsockname()[1]
     plan = {"host": "127.0.0.1", "port": port, "path": "/", "bodies": ["{}"], "seconds": 0.05, "connections": 1}
     assert {one.status for one in asyncio.run(load.closed(plan))} == {-1}
+
+
+def test_cells_of_what_was_missing_are_measured_once_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = importlib.import_module("bench.serving.__main__")
+    monkeypatch.setattr(main, "CELLS", tmp_path)
+    monkeypatch.setattr(main, "WORK", tmp_path)
+    rows = {"round-1-litserve": {"missing": "x", "wants": "SERVING_LITSERVE"}, "round-1-infinity": {"missing": "x"},
+            "round-1-pipeline": {}, "search": {}, "model": {}}  # fmt: skip
+    for name, one in rows.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(one), "utf-8")
+    (tmp_path / "reviews.jsonl").touch()
+    monkeypatch.delenv("SERVING_LITSERVE", raising=False)
+    main.forget_outdated()
+    assert {path.stem for path in tmp_path.glob("*.json")} == set(rows)
+    monkeypatch.setenv("SERVING_LITSERVE", "python")
+    main.forget_outdated()
+    assert {path.stem for path in tmp_path.glob("*.json")} == {"round-1-infinity", "round-1-pipeline", "model"}
+    (tmp_path / "reviews.jsonl").unlink()
+    main.forget_outdated()
+    assert not (tmp_path / "model.json").exists()
