@@ -96,29 +96,29 @@ def draw(rows: list[Row], path: Path) -> None:
     from matplotlib import pyplot
 
     cells = {row["cell"]: row for row in rows}
-    figure, (left, middle) = pyplot.subplots(1, 2, figsize=(9, 3))
+    figure, (rates_axes, load_axes) = pyplot.subplots(1, 2, figsize=(9, 3))
     rates = {
         name: [fastest(row) for n in numbered(cells, "round") if "missing" not in (row := cells[f"round-{n}-{name}"])]
         for name in CONTENDERS
     }
     names = sorted(rates, key=lambda name: max(rates[name], default=0))
     colours = ["tab:blue" if name.startswith(OURS) else "tab:gray" for name in names]
-    left.barh(names, [sum(rates[n]) / max(len(rates[n]), 1) for n in names], color=colours)
+    rates_axes.barh(names, [sum(rates[n]) / max(len(rates[n]), 1) for n in names], color=colours)
     for name in names:
-        left.plot(rates[name], [name] * len(rates[name]), "k.")
+        rates_axes.plot(rates[name], [name] * len(rates[name]), "k.")
         if not rates[name]:
-            left.text(0, names.index(name), " missing", va="center", color="tab:red")
-    left.set_xlabel("requests/s, closed loop, 2 cores with the load")
+            rates_axes.text(0, names.index(name), " missing", va="center", color="tab:red")
+    rates_axes.set_xlabel("requests/s, closed loop, 2 cores with the load")
     for number in numbered(cells, "load"):
         row = cells[f"load-{number}"]
         capacity = row["capacity"]["requests_per_s"]
-        middle.plot(
+        load_axes.plot(
             [e["share"] for e in row["levels"]], [goodput(e) / capacity for e in row["levels"]], "o-", color="tab:blue"
         )
-    middle.plot([0, 1, 4], [0, 1, 1], ":", color="tab:gray")
-    middle.set_xlabel("requests sent / capacity, open loop")
-    middle.set_ylabel("answered / capacity")
-    middle.set_ylim(bottom=0)
+    load_axes.plot([0, 1, 4], [0, 1, 1], ":", color="tab:gray")
+    load_axes.set_xlabel("requests sent / capacity, open loop")
+    load_axes.set_ylabel("answered / capacity")
+    load_axes.set_ylim(bottom=0)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
