@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: setup train test test-slow check check-format check-lint check-types check-claims format bench-main bench-first-answer bench-qlora bench-kill-resume bench-notebook bench-speed bench-inference bench-score-memory bench-audit bench-curve bench-imdb bench-tasks docs clean
+.PHONY: setup train test test-slow check check-format check-lint check-types check-claims format bench-main bench-first-answer bench-qlora bench-kill-resume bench-notebook bench-speed bench-inference bench-score-memory bench-audit bench-curve bench-imdb bench-tasks bench-serving docs clean
 
 setup: $(VENV)/.check
 
@@ -88,6 +88,12 @@ bench-imdb: $(VENV)/.test
 # TASKS_DATA names a folder with imdb, sst5, subjqa, xquad_en and scitldr, as parquet files
 bench-tasks: $(VENV)/.test
 	$(BIN)/python -m bench.tasks $(ARGS)
+
+# over an hour, and 10 minutes of training and exports without SERVING_RUN; SERVING_LITSERVE, SERVING_INFINITY and
+# SERVING_SCHEMATHESIS name Pythons with those (bench/serving/peers/), else they are reported as missing; also
+# results/serving.md and .png
+bench-serving: $(VENV)/.test
+	$(BIN)/python -m bench.serving $(ARGS)
 
 # the reference page from the config classes, then the site in site/, warnings as errors
 docs: $(VENV)/.docs

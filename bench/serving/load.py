@@ -19,7 +19,10 @@ from typing import Any, NamedTuple
 
 
 class Sent(NamedTuple):
-    """A request: seconds from the beginning at which it was due, seconds that it took, its status; 0: no answer."""
+    """A request: seconds from the beginning at which it was due, seconds that it took, its status.
+
+    0: it was sent and not answered; -1: nobody listened any more, so it was never sent.
+    """
 
     due: float
     seconds: float
@@ -34,7 +37,7 @@ class Connections:
         self.free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def post(self, request: bytes) -> int:
-        """Send a request; return its status, 0 if the service closed the connection without an answer."""
+        """Send a request; return its status, as `Sent` has it."""
         for fresh in (False, True):  # a connection that was idle may have been closed meanwhile
             try:
                 pair = (
@@ -57,6 +60,8 @@ class Connections:
                 else:
                     self.free.append(pair)
                 return status
+            except ConnectionRefusedError:
+                return -1
             except (OSError, asyncio.IncompleteReadError):
                 continue
         return 0
@@ -79,6 +84,8 @@ async def closed(plan: dict[str, Any]) -> list[Sent]:
         while (due := time.perf_counter() - start) < plan["seconds"]:
             status = await connections.post(next(queue))
             sent.append(Sent(due, time.perf_counter() - start - due, status))
+            if status == -1:
+                await asyncio.sleep(0.05)
 
     await asyncio.gather(*(client() for _ in range(plan["connections"])))
     return sent
