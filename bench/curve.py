@@ -89,9 +89,9 @@ def write_reviews(folder: Path, size: int) -> None:
     from distilora.tasks.registry import find_task
 
     config = curve_config(parse(RunConfig, WORDS, read_recipe(ROOT / RECIPE)), folder)
-    task = check_data(config.data, find_task(config.task))
-    parts = read_parts(config.data, task)
-    order = nested_order(task.strata(parts.train.targets), config.data.seed)
+    data, task = check_data(config.data, find_task(config.task))
+    parts = read_parts(data, task)
+    order = nested_order(task.strata(parts.train.targets), data.seed)
     assert parts.read_test is not None
     for name, examples in (("train", parts.only(order[:size]).train), ("heldout", parts.read_test())):
         lines = [json.dumps({"text": example.texts[0], "label": example.target}) for example in examples.items]
