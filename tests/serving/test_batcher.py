@@ -146,6 +146,53 @@ def test_a_full_queue_refuses_a_request_whole(batcher: Batcher) -> None:
     assert not {50, 51} & {number for batch in engine.batches for number in batch}
 
 
+def test_a_full_queue_refuses_before_anything_is_read_until_it_is_shorter(batcher: Batcher) -> None:
+    engine = Recorder()
+    held(batcher, engine)
+    batcher.check_room("another")
+    batcher.submit([work(engine, i, 100) for i in range(9)], "client")
+    batcher.check_room("another")  # nobody was refused yet
+    with pytest.raises(Overloaded):
+        batcher.submit([work(engine, 50, 200)], "another")
+    with pytest.raises(Overloaded, match="900 tokens wait and 1,000 may"):
+        batcher.check_room("another")
+    engine.gate.set()
+    batcher.drain(10)
+    batcher.check_room("another")
+
+
+def test_a_request_too_large_for_the_rest_of_the_queue_closes_it_for_no_other(batcher: Batcher) -> None:
+    engine = Recorder()
+    held(batcher, engine)
+    batcher.submit([work(engine, i, 100) for i in range(5)], "client")
+    with pytest.raises(Overloaded):
+        batcher.submit([work(engine, 50 + i, 100) for i in range(6)], "another")
+    batcher.check_room("another")
+    engine.gate.set()
+
+
+def test_a_turn_that_would_come_too_late_is_refused_to_that_client_alone() -> None:
+    batcher = Batcher(Limits(lanes=1, waiting_tokens=100_000, request_tokens=90_000, inputs=1000, timeout_ms=10_000))
+    engine = Recorder()
+    held(batcher, engine)
+    rate = 2000  # tokens per second, before one was measured
+    batcher.submit([work(engine, 1, 11 * rate)], "greedy", time.monotonic() + 10)
+    for _ in range(2):
+        with pytest.raises(Overloaded, match="would wait about 11 s, longer than it may; ask again later") as refusal:
+            batcher.submit([work(engine, 2)], "greedy", time.monotonic() + 10)
+        assert refusal.value.retry_after == 6
+    with pytest.raises(Overloaded, match="would wait about 11 s"):
+        batcher.check_room("greedy")
+    batcher.check_room("another")
+    short = batcher.submit([work(engine, 3)], "another", time.monotonic() + 10)
+    with pytest.raises(Overloaded, match="would wait about 0 s"):
+        batcher.submit([work(engine, 4)], "another", time.monotonic() - 1)
+    batcher.check_room("another")  # its own impatience closes nothing
+    engine.gate.set()
+    assert values(short) == [3]
+    batcher.close()
+
+
 def test_what_could_never_be_admitted_is_told_so(batcher: Batcher) -> None:
     engine = Recorder()
     with pytest.raises(TooLong, match="901 tokens given, at most 900 wanted"):

@@ -5,8 +5,10 @@
                a batch is filled, from the same engine, up to a budget of tokens
 
 Nothing waits for company. A request is admitted whole or refused, and what was admitted is computed unless its client goes or its
-deadline passes before its turn. Served tokens count from the moment at which a client comes back (start-time fair queuing, Goyal
-et al., SIGCOMM 1996), so that a rest earns no credit.
+deadline passes before its turn. A client whose turn would come later than any request may wait is refused at once, too.
+
+Served tokens count from the moment at which a client comes back (start-time fair queuing, Goyal et al., SIGCOMM 1996), so that a
+rest earns no credit.
 """
 
 import math
@@ -32,6 +34,7 @@ Outputs = NDArray[np.float32]
 SMOOTHING = 0.2  # share of the newest batch in the measured rate
 FIRST_RATE = 2_000.0  # tokens per second of a lane before one was measured
 LONGEST_RETRY = 60  # seconds
+RELIEF = 1 / 8  # of a full queue must be computed before requests are read again
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,9 @@ class _Client:
     """What a client waits for, in order, and the tokens it was served, on the clock of all clients."""
 
     waiting: deque["_Item"] = field(default_factory=deque)
+    tokens: int = 0  # of what waits
     served: float = 0.0
+    full_at: int | None = None  # `tokens` when it was last told that its turn comes too late
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,7 @@ class Batcher:
         self._running = 0
         self._rate = FIRST_RATE
         self._draining = self._closed = False
+        self._full = False  # whether a request was told that there is no room
         self.depth = self.waiting_tokens = 0
         self.batch_sizes: deque[tuple[int, int]] = deque(maxlen=1000)  # inputs and tokens of the latest batches
         count = limits.lanes or threads()
@@ -151,19 +157,59 @@ class Batcher:
             if self._draining:
                 raise Draining("the service is being stopped; ask again in a while", retry_after=5)
             if self.waiting_tokens + tokens > self.limits.waiting_tokens:
-                seconds = self.waiting_tokens / (self._rate * len(self._lanes))
-                raise Overloaded(
-                    f"{self.waiting_tokens:,} tokens wait and {self.limits.waiting_tokens:,} may; ask again later",
-                    retry_after=max(1, min(LONGEST_RETRY, math.ceil(seconds))),
-                )
-            own = self._clients.setdefault(client, _Client())
+                self._full = True
+                raise self._overloaded()
+            own = self._clients.get(client) or _Client()
+            wait = self._wait_s(own)
+            if wait > self.limits.timeout_ms / 1000:
+                own.full_at = own.tokens
+                raise self._too_late(wait)
+            if deadline is not None and wait > max(deadline - ticket.arrived, 0):
+                raise self._too_late(wait)
+            self._clients[client] = own
             if not own.waiting:
                 own.served = max(own.served, self._clock)
             own.waiting.extend(_Item(ticket, number, work, client) for number, work in enumerate(works))
             self.depth += len(works)
             self.waiting_tokens += tokens
+            own.tokens += tokens
             self._lock.notify_all()
         return ticket
+
+    def check_room(self, client: str) -> None:
+        """Raise Overloaded while there is no room, before anything was spent on a request of the client.
+
+        That is so from the first request that found none until RELIEF of what may wait, or of what the client waited for, has
+        been computed: what would be read and tokenised to be refused takes the cores from what was admitted.
+        """
+        with self._lock:
+            own = self._clients.get(client)
+            if own is not None and own.full_at is not None:
+                if own.tokens > (1 - RELIEF) * own.full_at:
+                    raise self._too_late(self._wait_s(own))
+                own.full_at = None
+            self._full = self._full and self.waiting_tokens > (1 - RELIEF) * self.limits.waiting_tokens
+            if self._full:
+                raise self._overloaded()
+
+    def _wait_s(self, own: _Client) -> float:
+        """Estimate after how many seconds a client's next input has its turn: clients are served alike."""
+        others = sum(1 for client in self._clients.values() if client.waiting and client is not own)
+        return min(self.waiting_tokens, own.tokens * (others + 1)) / (self._rate * len(self._lanes))
+
+    def _overloaded(self) -> Overloaded:
+        seconds = self.waiting_tokens / (self._rate * len(self._lanes))
+        return Overloaded(
+            f"{self.waiting_tokens:,} tokens wait and {self.limits.waiting_tokens:,} may; ask again later",
+            retry_after=max(1, min(LONGEST_RETRY, math.ceil(seconds))),
+        )
+
+    @staticmethod
+    def _too_late(wait: float) -> Overloaded:
+        return Overloaded(
+            f"the request would wait about {wait:.0f} s, longer than it may; ask again later, or allow more time",
+            retry_after=max(1, min(LONGEST_RETRY, math.ceil(wait / 2))),
+        )
 
     def forget(self, ticket: Ticket) -> None:
         """Take a request's waiting inputs out of the queue."""
@@ -172,11 +218,9 @@ class Batcher:
                 kept = deque(item for item in client.waiting if item.ticket is not ticket)
                 if len(kept) < len(client.waiting):
                     self.depth -= len(client.waiting) - len(kept)
-                    self.waiting_tokens = sum(
-                        item.work.tokens for other in self._clients.values() for item in other.waiting
-                        if item.ticket is not ticket
-                    )  # fmt: skip
-                    client.waiting = kept
+                    tokens = sum(item.work.tokens for item in kept)
+                    self.waiting_tokens -= client.tokens - tokens
+                    client.waiting, client.tokens = kept, tokens
             self._lock.notify_all()
 
     @property
@@ -197,6 +241,7 @@ class Batcher:
             for client in self._clients.values():
                 while client.waiting:
                     client.waiting.popleft().ticket.fail(Draining("the service was stopped"))
+                client.tokens = 0
             self.depth = self.waiting_tokens = 0
             self._lock.notify_all()
         for lane in self._lanes:
@@ -281,6 +326,7 @@ class Batcher:
         item = client.waiting.popleft()
         self.depth -= 1
         self.waiting_tokens -= item.work.tokens
+        client.tokens -= item.work.tokens
         if not self.depth:
             self._lock.notify_all()
 

@@ -170,6 +170,7 @@ def routes(service: Service) -> APIRouter:
     )  # fmt: skip
     async def infer(request: Request, name: str) -> Response:
         model = service.pool.get(name)
+        service.batcher.check_room(call_of(request).client)
         raw = await read_body(request, service.limits, service.deadline(call_of(request)) - time.monotonic())
         body = await service.aside(len(raw), parsed, raw, service.limits.json_depth)
         body = fields.known(body, ("id", "parameters", "inputs", "outputs"))

@@ -129,6 +129,7 @@ async def _answer(service: Service, request: Request, read: Read, of_line: OfLin
     """Answer a request, or a stream of lines, of a kind."""
     if content_type(request) == NDJSON:
         return _stream(service, request, read, of_line)
+    service.batcher.check_room(call_of(request).client)
     call = call_of(request)
     raw = await read_body(request, service.limits, service.deadline(call) - time.monotonic())
     wanted = read(service, await service.aside(len(raw), parsed, raw, service.limits.json_depth))

@@ -165,6 +165,7 @@ def routes(service: Service) -> APIRouter:
 
 
 async def _body(service: Service, request: Request, names: tuple[str, ...]) -> Any:
+    service.batcher.check_room(call_of(request).client)
     raw = await read_body(request, service.limits, service.deadline(call_of(request)) - time.monotonic())
     return fields.known(await service.aside(len(raw), parsed, raw, service.limits.json_depth), names)
 
