@@ -58,7 +58,7 @@ def pick_precision(precision: Precision, device: "torch.device") -> Precision:
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        native = device.type == "cpu" and bool(_BF16_FLAGS & set(cpu_flags()))
+        native = device.type == "cpu" and native_bf16()
     if precision == "auto":
         return "bf16" if native else "fp32"
     if precision == "bf16" and device.type == "mps":
@@ -164,6 +164,11 @@ def flags() -> list[str]:
     """List the processor's flags that matter to low precision."""
     available = set(cpu_flags())
     return [flag for flag in _LOW_PRECISION if flag in available]
+
+
+def native_bf16() -> bool:
+    """Tell whether the processor multiplies bf16 natively."""
+    return bool(_BF16_FLAGS & set(cpu_flags()))
 
 
 def vnni() -> bool:

@@ -19,7 +19,9 @@ Captured = pytest.CaptureFixture[str]
 
 
 def test_an_unknown_form(finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^to: 'tflite' given, merged, onnx, onnx-int8, transformersjs wanted"):
+    with pytest.raises(
+        ConfigError, match=r"^to: 'tflite' given, merged, onnx, onnx-int8, openvino, transformersjs wanted"
+    ):
         export_run(finished, "tflite", tmp_path / "out")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 

@@ -177,7 +177,7 @@ def test_what_a_run_cannot_do(finished: Path, graphs: Path, tmp_path: Path) -> N
         ({"precision": "bf16", "device": "mps"}, "precision: bf16 is not supported on mps; choose fp32"),
         ({"precision": "fp16"}, "precision: 'fp16' given, auto, bf16, fp32 or int8 wanted"),
         ({"device": "tpu"}, "device: 'tpu' given, auto, cpu, cuda or mps wanted"),
-        ({"kind": "jax"}, "backend: 'jax' given, auto, torch or onnx wanted"),
+        ({"kind": "jax"}, "backend: 'jax' given, auto, torch, onnx or openvino wanted"),
         ({"kind": "onnx"}, "backend: onnx asked for, but "),
     ],
 )

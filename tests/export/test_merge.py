@@ -325,7 +325,7 @@ def test_export_with_an_encoder_that_moved(
     [
         (
             ["RUN", "--to", "tflite", "--output", "OUT"],
-            "--to: 'tflite' given, merged, onnx, onnx-int8, transformersjs wanted",
+            "--to: 'tflite' given, merged, onnx, onnx-int8, openvino, transformersjs wanted",
         ),
         (["RUN", "--output", "OUT"], "the following arguments are required: --to"),
         (["RUN", "--to", "merged"], "the following arguments are required: --output"),

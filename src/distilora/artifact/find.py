@@ -19,7 +19,7 @@ from distilora.model.encoders.families import architecture
 from distilora.progress import say, warn
 from distilora.tasks.registry import builtin_tasks
 
-_FILES = ["*.json", "*.safetensors", "*.onnx", "*.npz"]
+_FILES = ["*.json", "*.safetensors", "*.onnx", "openvino_model*", "*.npz"]
 
 
 def find_model(name: str | Path) -> Artifact:

@@ -13,6 +13,7 @@ and one of:
 adapter/, delta/  the trained weights, in the method's form (model/adapters/saved.py)
 *.safetensors     a complete Transformers model (`export --to merged`)
 *.onnx            a complete model as a graph (`export --to onnx` and the like)
+openvino_model*   the same for OpenVINO (`export --to openvino`)
 """
 
 import dataclasses
@@ -43,6 +44,7 @@ WEIGHTS: dict[str, str] = {  # glob pattern of the only files that weights are l
     **{name: form.file for name, form in SAVED_FORMS.items()},
     "merged": "*.safetensors",
     "onnx": "*.onnx",
+    "openvino": "openvino_model*.xml",
 }
 
 
@@ -55,7 +57,7 @@ class Artifact:
     max_length: int
     encoder: dict[str, Any]  # name, source, revision, architecture, sha256
     method: MethodName
-    weights: Literal[Saved, "merged", "onnx"]
+    weights: Literal[Saved, "merged", "onnx", "openvino"]
     precision: InferencePrecision  # of the run, or the default of an export: check.npz's `outputs` were computed in it
     attention: str  # kernel of the run
     token_budget: int  # of the micro-batches behind check.npz
@@ -71,6 +73,11 @@ class Artifact:
     schema: int = SCHEMA
     files: dict[str, str] = dataclasses.field(default_factory=dict)  # path -> SHA-256
     folder: Path = dataclasses.field(default=Path(), compare=False)
+
+    @property
+    def backend(self) -> Literal["torch", "onnx", "openvino"]:
+        """What computes the model: a graph has an engine of its own, all other weights PyTorch."""
+        return self.weights if self.weights in ("onnx", "openvino") else "torch"
 
 
 def model_folder(path: str | Path) -> Path:

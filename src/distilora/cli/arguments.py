@@ -167,8 +167,8 @@ def add_run(parser: Parser) -> None:
 
 def add_loading(parser: Parser) -> None:
     """Add the options `load` accepts."""
-    parser.add_argument("--backend", choices=["auto", "torch", "onnx"], default="auto",
-                        help="auto: onnx for a folder exported to it, else torch (default)")  # fmt: skip
+    parser.add_argument("--backend", choices=["auto", "torch", "onnx", "openvino"], default="auto",
+                        help="auto: onnx or openvino for a folder exported to it, else torch (default)")  # fmt: skip
     parser.add_argument("--precision", choices=["auto", "bf16", "fp32", "int8"], default="auto",
                         help="auto: for an export the choice of its parity gate, for a run bf16 where it is native")  # fmt: skip
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="auto: a GPU if any")

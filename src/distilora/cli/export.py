@@ -10,6 +10,7 @@ LOADERS = {
     "merged": "distilora, and with Transformers: from_pretrained, pipeline(..., truncation=True)",
     "onnx": "distilora, and with ONNX Runtime: input_ids, attention_mask -> logits",
     "onnx-int8": "distilora, and with ONNX Runtime: input_ids, attention_mask -> logits",
+    "openvino": "distilora, and with OpenVINO: input_ids, attention_mask -> logits",
     "transformersjs": "distilora, and with Transformers.js: pipeline('text-classification', DIR, {dtype: 'q8'})",
 }
 FINISHED = "distilora; Transformers' from_pretrained loads it, too, but its logits are not yet the answers of this task"
@@ -21,6 +22,7 @@ def export_command(words: Sequence[str]) -> int:
     add_run(parser)
     parser.add_argument("--to", choices=list(LOADERS), required=True,
                         help="merged: a Transformers folder; onnx: a graph for ONNX Runtime, onnx-int8: the same in 8 bits; "
+                        "openvino: a graph for OpenVINO, in 8 bits if its answers allow it; "
                         "transformersjs: both, in the layout of Transformers.js")  # fmt: skip
     parser.add_argument("--output", metavar="DIR", required=True, type=Path, help="folder to write; must not exist")
     parser.add_argument("--held-out", metavar="PATH",

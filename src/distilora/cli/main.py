@@ -56,7 +56,8 @@ commands:
   score RUN INPUT --output DIR                                  answer tables of any size, resumably, on one machine or many
   serve [NAME=]RUN ... [--host HOST] [--port N]                 answer over HTTP, with one run or many on one encoder
   export RUN --to merged --output DIR                           one plain Transformers model, nothing beside it needed
-  export RUN --to onnx|onnx-int8|transformersjs --output DIR    a graph for ONNX Runtime, or for the browser and Node
+  export RUN --to onnx|onnx-int8|openvino --output DIR          a graph for ONNX Runtime or OpenVINO, without PyTorch
+  export RUN --to transformersjs --output DIR                   the same for the browser and Node
   encoder embedded --output DIR                                 write the embedded encoder as a Transformers folder
 
 options of every command, at any place:

@@ -12,7 +12,7 @@ from distilora.errors import ConfigError
 from distilora.hardware import Device, Precision
 
 C = typing.TypeVar("C")
-BackendName = Literal["auto", "torch", "onnx"]
+BackendName = Literal["auto", "torch", "onnx", "openvino"]
 TruncationSide = Literal["right", "left", "middle"]
 Attention = Literal["auto", "packed", "eager", "sdpa"]
 MethodName = Literal["lora", "qlora", "full", "head"]

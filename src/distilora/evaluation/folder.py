@@ -33,7 +33,7 @@ def evaluation_identity(
         "source": source,
         "split": split,
         "examples": digest,
-        "backend": "onnx" if artifact.weights == "onnx" else "torch",
+        "backend": artifact.backend,
         "precision": precision,
         "base": base,
         "device": config.device,

@@ -3,6 +3,7 @@
 merged          one Transformers model                   config.json  model.safetensors  tokenizer.json ...
 onnx            one fp32 graph                            model.onnx  tokenizer.json
 onnx-int8       its linear layers in 8 bits               model_quantized.onnx  tokenizer.json
+openvino        one graph, in what the gate chooses       openvino_model*.xml and .bin  tokenizer.json
 transformersjs  both graphs, as Transformers.js has them  config.json  onnx/*.onnx  tokenizer.json ...
 
 run -> merged in memory -> written -> parity gate -> artifact.json, check.npz -> round trip through a fresh process
@@ -14,7 +15,7 @@ import shutil
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ from distilora.export.preflight import Form, check_export
 from distilora.export.roundtrip import verify
 from distilora.files.atomic import temporary_name
 from distilora.files.full_disk import writing
-from distilora.hardware import InferencePrecision, keep_freed_memory, pick_precision
+from distilora.hardware import InferencePrecision, keep_freed_memory, native_bf16, pick_precision
 from distilora.inference.backends import FILES, Backend
 from distilora.inference.backends.torch_backend import TorchBackend, open_network
 from distilora.inference.calibrate import Calibrator, Expert, calibrator_of
@@ -50,15 +51,19 @@ from distilora.tasks.base import Task
 from distilora.tasks.registry import restore
 from distilora.version import __version__
 
+WEIGHTS: dict[Form, Literal["merged", "onnx", "openvino"]] = {
+    "merged": "merged", "onnx": "onnx", "onnx-int8": "onnx", "transformersjs": "onnx", "openvino": "openvino",
+}  # fmt: skip
 Candidates = dict[str, tuple[Callable[[], Backend], float]]
 CPU = torch.device("cpu")
-CARRYING = ("onnx", "onnx-int8")  # forms that distilora alone loads, with room for an n-gram expert
+CARRYING = ("onnx", "onnx-int8", "openvino")  # forms that distilora alone loads, with room for an n-gram expert
 _TRANSFORMERS = "Transformers reads the beginning alone, so its answers to texts of more tokens differ"
 _ONNX = "its tokenizer.json cuts nothing, so with that alone the ids must be cut before they are given to the graph"
 _READERS = {  # of a model whose texts are truncated in the middle
     "merged": _TRANSFORMERS,
     "onnx": _ONNX,
     "onnx-int8": _ONNX,
+    "openvino": _ONNX,
     "transformersjs": _TRANSFORMERS.replace("Transformers", "Transformers.js"),
 }
 
@@ -129,6 +134,8 @@ def _export(
     del original  # frees its memory
     if to == "merged":
         candidates = _write_merged(artifact, task, merged, plain, encoder, temperature)
+    elif to == "openvino":
+        candidates = _write_openvino(artifact, merged, plain, temperature)
     else:
         calibration = task.tokenise(tokenizer, texts.calibration).rows
         candidates = _write_onnx(artifact, to, merged, plain, encoder, calibration, temperature)
@@ -137,6 +144,9 @@ def _export(
     parity, answered = gate(
         task, texts.name, targets, rows, outputs, candidates, accept, lambda part: calibrate(part, texts.examples.items)
     )
+    precision = parity["default"].split()[1]
+    if to == "openvino":
+        answered = _keep_default(plain, precision, answered)
     if scores := _scores(artifact, task, tokenizer, texts, answered):
         (plain / SCORES).write_bytes(pack_scores(scores))
     hashes = seen_file(artifact.folder)
@@ -144,14 +154,13 @@ def _export(
         shutil.copyfile(hashes, plain / SEEN)
     if parity["accepted_loss"]:
         say(f"warning: {parity['default']} does not pass the parity gate; written because of --accept-loss")
-    precision = parity["default"].split()[1]
     backend = candidates[parity["default"]][0]()
     lexicon: dict[str, Any] = {}
     if expert is not None:
         weights = dataclasses.replace(expert.weights, encoder=expert.weights.encoder / temperature)
         lexicon = {**artifact.lexicon, "weights": vars(weights)}
     exported = dataclasses.replace(
-        artifact, weights="merged" if to == "merged" else "onnx", precision=precision, quantisation=None, agreement={},
+        artifact, weights=WEIGHTS[to], precision=precision, quantisation=None, agreement={},
         parity=parity, temperature=temperature, lexicon=lexicon,
         token_budget=artifact.token_budget, schema=Artifact.schema, distilora=__version__,
     )  # fmt: skip
@@ -236,7 +245,8 @@ def _write_onnx(
     from distilora.export.onnx.attention import fuse_attention
     from distilora.export.onnx.graph import write_onnx
     from distilora.export.onnx.int8 import quantise
-    from distilora.inference.backends.onnx_backend import OnnxBackend, feed
+    from distilora.inference.backends.graph import feed
+    from distilora.inference.backends.onnx_backend import OnnxBackend
 
     folder = plain
     if to == "transformersjs":
@@ -246,17 +256,18 @@ def _write_onnx(
     else:
         shutil.copyfile(artifact.folder / "tokenizer.json", plain / "tokenizer.json")
     say("writing the graph")
-    fp32_graph = folder / FILES["fp32"]
+    names = FILES["onnx"]
+    fp32_graph = folder / names["fp32"]
     write_onnx(merged, fp32_graph)
     precisions: list[InferencePrecision] = (
         ["int8"] if to == "onnx-int8" else ["fp32"] if to == "onnx" else ["fp32", "int8"]
     )
     if "int8" in precisions:
-        quantise(fp32_graph, folder / FILES["int8"], (feed(calibration.take([i])) for i in range(calibration.groups)))
+        quantise(fp32_graph, folder / names["int8"], (feed(calibration.take([i])) for i in range(calibration.groups)))
     if "fp32" not in precisions:
         fp32_graph.unlink()
     for precision in precisions:
-        fuse_attention(folder / FILES[precision], head_count(merged.model.config))
+        fuse_attention(folder / names[precision], head_count(merged.model.config))
     files = {file.relative_to(plain).as_posix(): "" for file in plain.rglob("*.onnx")}
     unchecked = dataclasses.replace(artifact, folder=plain, files=files, weights="onnx")
 
@@ -264,6 +275,42 @@ def _write_onnx(
         return lambda: OnnxBackend(unchecked, precision)
 
     return {f"onnx {precision}": (opener(precision), temperature) for precision in precisions}
+
+
+def _write_openvino(artifact: Artifact, merged: Network, plain: Path, temperature: float) -> Candidates:
+    """Write both graphs, fp32 and with weights in 8 bits; the first can be computed in bf16, too."""
+    from distilora.export.onnx.graph import write_onnx
+    from distilora.export.openvino import write_openvino
+    from distilora.inference.backends.openvino_backend import OpenVinoBackend
+
+    shutil.copyfile(artifact.folder / "tokenizer.json", plain / "tokenizer.json")
+    say("writing the graph")
+    names = FILES["openvino"]
+    graph = plain / FILES["onnx"]["fp32"]
+    write_onnx(merged, graph)
+    for precision in ("fp32", "int8"):
+        write_openvino(graph, plain / names[precision], int8=precision == "int8")
+    graph.unlink()
+    files = dict.fromkeys(names.values(), "")
+    unchecked = dataclasses.replace(artifact, folder=plain, files=files, weights="openvino")
+
+    def opener(precision: Any) -> Callable[[], Backend]:
+        return lambda: OpenVinoBackend(unchecked, precision)
+
+    precisions = [precision for precision in names if precision != "bf16" or native_bf16()]
+    return {f"openvino {precision}": (opener(precision), temperature) for precision in precisions}
+
+
+def _keep_default(
+    plain: Path, precision: InferencePrecision, answered: Mapping[str, NDArray[np.float32]]
+) -> dict[str, NDArray[np.float32]]:
+    """Remove the graphs that the gate has not chosen; return what the one that is kept answered."""
+    names = FILES["openvino"]
+    for name in set(names.values()) - {names[precision]}:
+        for suffix in (".xml", ".bin"):
+            (plain / name).with_suffix(suffix).unlink()
+    kept = {f"openvino {way}" for way, name in names.items() if name == names[precision]}
+    return {way: outputs for way, outputs in answered.items() if way in kept}
 
 
 def _special(artifact: Artifact, encoder: str | None) -> dict[str, str]:

@@ -9,7 +9,7 @@ from distilora.errors import ArtifactError, ConfigError, MissingExtra
 from distilora.files.output import check_creatable
 from distilora.tasks.registry import restore
 
-Form = Literal["merged", "onnx", "onnx-int8", "transformersjs"]
+Form = Literal["merged", "onnx", "onnx-int8", "openvino", "transformersjs"]
 
 
 def check_export(run: str | Path, to: Form, output: str | Path) -> Artifact:
@@ -25,7 +25,7 @@ def check_export(run: str | Path, to: Form, output: str | Path) -> Artifact:
         raise ArtifactError(f"--output: {output} exists already; give another folder")
     check_creatable(output, "--output")
     artifact = read_artifact(run)
-    if artifact.weights == "onnx" or (artifact.weights == "merged" and to == "merged"):
+    if artifact.backend != "torch" or (artifact.weights == "merged" and to == "merged"):
         raise ArtifactError(f"{run}: is exported already; copy it, or export the run that it came from")
     task = restore(artifact.task["name"], artifact.task["settings"])
     if to == "transformersjs" and (task.finished or task.output_kind == "tokens"):
@@ -33,7 +33,8 @@ def check_export(run: str | Path, to: Form, output: str | Path) -> Artifact:
             f"--to: Transformers.js answers with a softmax of the logits, which the answers of task {task.name} are not; use onnx"
         )
     if to != "merged":
-        for package in ("onnx", "onnxscript", "onnxruntime"):
+        engine = "openvino" if to == "openvino" else "onnxruntime"
+        for package in ("onnx", "onnxscript", engine):
             if importlib.util.find_spec(package) is None:
-                raise MissingExtra(package, "export")
+                raise MissingExtra(package, "export,openvino" if to == "openvino" else "export")
     return artifact

@@ -54,7 +54,7 @@ def threshold_for(artifact: Artifact, precision: str, abstain_error: float) -> T
 
 def _scores_in(artifact: Artifact, precision: str) -> Scored:
     scored = read_scores(artifact)
-    backend = "onnx" if artifact.weights == "onnx" else "torch"
+    backend = artifact.backend
     if (scores := scored.get(f"{backend} {precision}")) is not None:
         return scores
     for other in ALIKE if precision in ALIKE else ():

@@ -31,9 +31,10 @@ def resolve(
     Raises ConfigError for a device or precision not available here, MissingExtra if PyTorch is needed and not installed.
     """
     check_choices(artifact, precision, device, backend)
-    if artifact.weights == "onnx":
+    if artifact.backend != "torch":
         resolved = artifact.precision if precision == "auto" else precision
-        return Numerics("onnx" if backend == "auto" else backend, resolved, "cpu" if device == "auto" else device, base)
+        own = artifact.backend if backend == "auto" else backend
+        return Numerics(own, resolved, "cpu" if device == "auto" else device, base)
     try:
         from distilora.hardware import pick_device
         from distilora.inference.backends.torch_backend import resolve_precision

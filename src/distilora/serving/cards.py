@@ -26,7 +26,7 @@ def engine_of(model: Model) -> str:
     precision = model.predictor.backend.precision
     if isinstance(model.engine, Shared):
         return f"shared encoder, {precision}"
-    return f"{'onnx' if model.predictor.artifact.weights == 'onnx' else 'torch'} {precision}"
+    return f"{model.predictor.artifact.backend} {precision}"
 
 
 def entry(model: Model, limits: Limits, first: bool) -> dict[str, Any]:

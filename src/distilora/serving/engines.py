@@ -12,6 +12,7 @@ from distilora.batching.rows import Rows, joined
 from distilora.errors import MissingExtra
 from distilora.hardware import InferencePrecision
 from distilora.inference.backends import Backend
+from distilora.inference.backends.graph import GraphBackend
 
 if TYPE_CHECKING:
     from distilora.inference.backends.shared import SharedEncoder
@@ -44,7 +45,7 @@ class Alone:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.lanes, self.budget = backend.lanes, backend.token_budget
-        self.padded = type(backend).__name__ == "OnnxBackend"
+        self.padded = isinstance(backend, GraphBackend)
 
     def lane(self) -> Compute:
         """Return the backend's lane for lists of inputs."""

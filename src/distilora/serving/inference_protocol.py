@@ -32,6 +32,7 @@ from distilora.serving.replies import reply
 from distilora.serving.service import Computed, Service, call_of
 from distilora.version import __version__
 
+PLATFORMS = {"torch": "pytorch_distilora", "onnx": "onnx_onnxv1", "openvino": "openvino"}  # by backend
 REFUSALS = (
     Unauthorised, UnknownModel, TooSlow, TooLarge, Unsupported, Overloaded, Failed, Draining, DeadlinePassed,
 )  # fmt: skip
@@ -208,7 +209,7 @@ def _metadata(model: Model) -> dict[str, Any]:
     return {
         "name": model.name,
         "versions": ["1"],
-        "platform": "onnx_onnxv1" if model.predictor.artifact.weights == "onnx" else "pytorch_distilora",
+        "platform": PLATFORMS[model.predictor.artifact.backend],
         "inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}],
         "outputs": outputs,
         "parameters": {"labels": list(model.predictor.task.labels)},

@@ -39,7 +39,7 @@ def quantise(source: Path, target: Path, texts: Iterable[dict[str, NDArray[np.in
     import onnx
 
     model = onnx.load(str(source))
-    layers = _layers(model)
+    layers = linear_layers(model)
     largest, count = _largest_inputs(source, sorted({node.input[0] for node in layers}), texts)
     _Rewriting(model, largest).run({node.name for node in layers})
     onnx.checker.check_model(model)
@@ -50,7 +50,7 @@ def quantise(source: Path, target: Path, texts: Iterable[dict[str, NDArray[np.in
     }  # fmt: skip
 
 
-def _layers(model: Any) -> list[Any]:
+def linear_layers(model: Any) -> list[Any]:
     """List the MatMul nodes with a constant matrix."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     return [

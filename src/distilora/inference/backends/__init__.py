@@ -13,7 +13,10 @@ from distilora.config.schema import BackendName, Base
 from distilora.errors import ArtifactError, ConfigError, MissingExtra
 from distilora.hardware import Device, InferencePrecision, Precision
 
-FILES: dict[InferencePrecision, str] = {"fp32": "model.onnx", "int8": "model_quantized.onnx"}  # of the onnx backend
+FILES: dict[str, dict[InferencePrecision, str]] = {  # of the backends that run graphs
+    "onnx": {"fp32": "model.onnx", "int8": "model_quantized.onnx"},
+    "openvino": {"fp32": "openvino_model.xml", "bf16": "openvino_model.xml", "int8": "openvino_model_int8.xml"},
+}
 
 
 class Backend(Protocol):
@@ -64,14 +67,12 @@ def open_backend(
     that the artifact does not support.
     """
     check_choices(artifact, precision, device, kind)
-    if artifact.weights == "onnx":
+    if artifact.backend != "torch":
         if encoder or base != "auto":
-            raise ArtifactError(f"{'encoder' if encoder else 'base'}: given, but an onnx model has its own; drop it")
-        try:
-            from distilora.inference.backends.onnx_backend import OnnxBackend
-        except ImportError as error:
-            raise MissingExtra(error.name or "onnxruntime", "serve") from None
-        return OnnxBackend(artifact, precision)
+            raise ArtifactError(
+                f"{'encoder' if encoder else 'base'}: given, but an {artifact.backend} model has its own; drop it"
+            )
+        return _graph_backend(artifact, precision)
     try:
         from distilora.inference.backends.torch_backend import open_torch
     except ImportError as error:
@@ -79,19 +80,32 @@ def open_backend(
     return open_torch(artifact, cast(Precision, precision), device, encoder, base)  # check_choices has refused int8
 
 
+def _graph_backend(artifact: Artifact, precision: InferencePrecision) -> Backend:
+    """Import and open the engine of a graph, without PyTorch."""
+    if artifact.backend == "onnx":
+        try:
+            from distilora.inference.backends.onnx_backend import OnnxBackend
+        except ImportError as error:
+            raise MissingExtra(error.name or "onnxruntime", "serve") from None
+        return OnnxBackend(artifact, precision)
+    from distilora.inference.backends.openvino_backend import OpenVinoBackend, runtime
+
+    try:
+        runtime()
+    except ImportError as error:
+        raise MissingExtra(error.name or "openvino", "openvino") from None
+    return OpenVinoBackend(artifact, precision)
+
+
 def graphs(artifact: Artifact) -> dict[InferencePrecision, Path]:
-    """Find the graphs of an onnx artifact, by precision."""
-    return {
-        precision: artifact.folder / path
-        for path in artifact.files
-        for precision, file in FILES.items()
-        if Path(path).name == file
-    }
+    """Find the graphs of an exported artifact, by precision."""
+    places = {Path(path).name: artifact.folder / path for path in artifact.files}
+    return {precision: places[file] for precision, file in FILES.get(artifact.backend, {}).items() if file in places}
 
 
 def check_choices(artifact: Artifact, precision: str, device: str, kind: str) -> None:
     """Raise ConfigError for a value that does not exist, or that this artifact does not support."""
-    own = "onnx" if artifact.weights == "onnx" else "torch"
+    own = artifact.backend
     for name, value, choices in (
         ("backend", kind, get_args(BackendName)),
         ("precision", precision, get_args(InferencePrecision)),
@@ -100,18 +114,19 @@ def check_choices(artifact: Artifact, precision: str, device: str, kind: str) ->
         if value not in choices:
             raise ConfigError(f"{name}: {value!r} given, {', '.join(choices[:-1])} or {choices[-1]} wanted")
     if kind not in ("auto", own):
-        instead = "export the run with --to onnx or onnx-int8" if kind == "onnx" else "export the run with --to merged"
+        forms = {"onnx": "onnx or onnx-int8", "openvino": "openvino", "torch": "merged"}
+        instead = f"export the run with --to {forms[kind]}"
         raise ConfigError(f"backend: {kind} asked for, but {artifact.folder} is for {own}; drop it, or {instead}")
     if own == "torch":
         if precision == "int8":
             raise ConfigError(
-                "precision: int8 given, but the torch backend has none; export the run with --to onnx-int8"
+                "precision: int8 given, but the torch backend has none; export the run with --to onnx-int8 or openvino"
             )
         if precision == "bf16" and device == "mps":
             raise ConfigError("precision: bf16 is not supported on mps; choose fp32")
         return
     if device not in ("auto", "cpu"):
-        raise ConfigError(f"device: {device} given, but the onnx backend computes on the CPU; drop it")
+        raise ConfigError(f"device: {device} given, but the {own} backend computes on the CPU; drop it")
     paths = graphs(artifact)
     if (artifact.precision if precision == "auto" else precision) not in paths:
         raise ConfigError(f"precision: {precision} given, but {artifact.folder} holds {' and '.join(paths)}; drop it")

@@ -122,7 +122,8 @@ def open_network(
         raise ArtifactError(f"base: {base!r} given, auto, 4bit or full wanted")
     resolved_base = _resolve_base(artifact, base)
     candidate = trained_on(artifact, encoder)
-    assert artifact.weights != "onnx"  # open_backend opens these elsewhere
+    assert artifact.weights != "onnx"
+    assert artifact.weights != "openvino"  # open_backend opens graphs elsewhere
     return load_network(
         candidate, task, artifact.folder, weights=artifact.weights, precision=precision, device=device,
         attention=artifact.attention, base=resolved_base, plain=plain,
