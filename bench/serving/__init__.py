@@ -20,8 +20,11 @@ from itertools import pairwise
 from typing import Any
 
 Row = dict[str, Any]
-OURS, INT8, PEERS = "distilora", "distilora_int8", ("litserve", "infinity", "pipeline")
-CONTENDERS = (OURS, INT8, *PEERS)
+OURS = "distilora"
+EXPORTS = {"distilora_onnx_int8": "onnx-int8", "distilora_openvino": "openvino"}  # of the run, served by us, too
+QUICKEST = "distilora_openvino"
+PEERS = ("litserve", "infinity", "pipeline")
+CONTENDERS = (OURS, *EXPORTS, *PEERS)
 TAIL_S = 60  # the soak's memory is compared between its first and last minute
 GOALS = {
     "rps_vs_best_peer": ">= 2", "accuracy_loss": "<= 0.2", "mixed_32_adapters": ">= 0.85", "p99_over_p50_at_80": "<= 3",
@@ -85,21 +88,26 @@ def _speed(cells: dict[str, Row]) -> list[Row]:
     against = f"the fastest of {', '.join(peers)} in each round" + (
         f" (MISSING: {', '.join(missing)})" if missing else ""
     )
-    of = {name: [fastest(cells[f"round-{n}-{name}"]) for n in rounds] for name in (OURS, INT8, *peers)}
+    ours = {
+        OURS: "`distilora serve RUN`",
+        **{name: f"the same of the run's export to {form}" for name, form in EXPORTS.items()},
+    }
+    of = {name: [fastest(cells[f"round-{n}-{name}"]) for n in rounds] for name in (*ours, *peers)}
     best = [max(of[name][place] for name in peers) for place in range(len(rounds))]
     reviews = len(right(cells, OURS))
     most = max(sum(right(cells, name)) for name in peers)
-    lost = {name: 100 * (most - sum(right(cells, name))) / reviews for name in (OURS, INT8)}
     of_labels = f"points of accuracy less than the most accurate of {', '.join(peers)}, {reviews:,} held-out reviews"
-    return [
-        claim("rps_vs_best_peer", [a / b for a, b in zip(of[OURS], best, strict=True)],
-              f"times the requests/s of {against}; `distilora serve RUN`, defaults"),
-        claim("int8_rps_vs_best_peer", [a / b for a, b in zip(of[INT8], best, strict=True)],
-              f"times the requests/s of {against}; the run's export to onnx-int8"),
-        claim("requests_per_s", of[OURS], "requests/s of one review, 256 tokens at most, load on the same 2 cores"),
-        claim("accuracy_loss", [lost[OURS]], of_labels, n=reviews),
-        claim("int8_accuracy_loss", [lost[INT8]], of_labels, n=reviews),
-    ]  # fmt: skip
+    claims = []
+    for name, how in ours.items():
+        own = "" if name == QUICKEST else f"{name.removeprefix('distilora').strip('_') or 'run'}_"
+        claims += [
+            claim(f"{own}rps_vs_best_peer", [a / b for a, b in zip(of[name], best, strict=True)],
+                  f"times the requests/s of {against}; {how}, defaults"),
+            claim(f"{own}accuracy_loss", [100 * (most - sum(right(cells, name))) / reviews], f"{of_labels}; {how}", n=reviews),
+            claim(f"{own}requests_per_s", of[name],
+                  f"requests/s of one review, 256 tokens at most, load on the same 2 cores; {how}"),
+        ]  # fmt: skip
+    return claims
 
 
 def level(row: Row, share: float) -> Row:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.score_memory import anonymous_mb
-from bench.serving import PEERS, Row
+from bench.serving import EXPORTS, OURS, PEERS, Row
 from bench.serving.asking import answered, labels, loaded, milliseconds, summary
 from bench.serving.model import RUN, WORK, reviews
 from bench.serving.servers import (
@@ -30,7 +30,7 @@ SHOWN = 0.8  # of capacity, where p99 is compared with p50
 QUEUE = 65_536  # tokens that may wait under overload: seconds of work, so that an accepted request is answered before its deadline
 ADAPTERS, PAIRS, PAIR_S = (2, 8, 16, 24, 32), 5, 10
 KEY = "a-key-for-the-bench-alone"
-OURS_HOW: dict[str, Row] = {"distilora": {"form": "run"}, "distilora_int8": {"form": "onnx-int8"}}
+OURS_HOW: dict[str, Row] = {OURS: {"form": "run"}, **{name: {"form": form} for name, form in EXPORTS.items()}}
 
 CHOICES: dict[str, list[Row]] = {
     "litserve": [

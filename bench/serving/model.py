@@ -11,12 +11,12 @@ from functools import cache
 from pathlib import Path
 
 from bench.harness.claims import ROOT
-from bench.serving import Row
+from bench.serving import EXPORTS, Row
 from bench.serving.servers import environment
 
 WORK = Path(os.environ.get("SERVING_WORK", tempfile.gettempdir())).resolve() / "distilora-bench-serving"
 RUN = Path(os.environ.get("SERVING_RUN", WORK / "run")).resolve()
-FORMS = ("merged", "onnx", "onnx-int8")
+FORMS = ("merged", "onnx", *EXPORTS.values())
 RECIPE = ROOT / "recipes" / "imdb-embedded.yaml"
 # Peers have no place for an n-gram expert, and read the beginning of a longer review: the run has none and does so, too.
 SAME_FOR_ALL = ("--lexicon", "none", "--data.truncation_side", "right", "--training.tracker", "none")

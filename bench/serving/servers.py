@@ -2,7 +2,7 @@
 
 name              serves                                             started by
 distilora         the run, as `distilora serve RUN` does             this Python
-distilora_int8    its export to onnx-int8                            this Python
+distilora_*       its exports to onnx-int8 and openvino              this Python
 litserve          its export to onnx (fp32), in ONNX Runtime         SERVING_LITSERVE, a Python
 infinity          its export to merged, or to onnx                   SERVING_INFINITY, a Python
 pipeline          its export to merged, FastAPI around `pipeline`    this Python
@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.harness.claims import ROOT
-from bench.serving import PEERS, Row
+from bench.serving import EXPORTS, OURS, PEERS, Row
 
 PEER_FILES = Path(__file__).parent / "peers"
-PACKAGES = ("litserve", "infinity-emb", "schemathesis", "fastapi", "uvicorn", "starlette", "onnxruntime", "optimum", "torch",
-            "transformers", "tokenizers", "numpy")  # fmt: skip
+PACKAGES = ("litserve", "infinity-emb", "schemathesis", "fastapi", "uvicorn", "starlette", "onnxruntime", "openvino", "optimum",
+            "torch", "transformers", "tokenizers", "numpy")  # fmt: skip
 VERSIONS = (
     "import json, sys, importlib.metadata as m\n"
     "have = {d.metadata['Name'].lower(): d.version for d in m.distributions()}\n"
@@ -55,8 +55,7 @@ class Api:
 
 OURS_API = Api("/v1/classify", lambda text: {"input": text}, lambda answer: str(answer["answers"][0]["label"]))
 APIS = {
-    "distilora": OURS_API,
-    "distilora_int8": OURS_API,
+    **dict.fromkeys((OURS, *EXPORTS), OURS_API),
     "litserve": Api("/predict", lambda text: {"text": text}),
     "pipeline": Api("/classify", lambda text: {"text": text}),
     "infinity": Api(
@@ -179,7 +178,7 @@ def started_contender(name: str, run: Path, work: Path, how: Row) -> Iterator[Se
     if name in PEERS:
         command = [python_of(name), str(PEER_FILES / f"{name}_app.py"), str(work), str(port), json.dumps(how)]
     else:
-        folder = run if name == "distilora" else work / "onnx-int8"
+        folder = run if name == OURS else work / EXPORTS[name]
         command = [*serve_ours(f"{OURS_AS}={folder}", "--access-log", "off"), "--port", str(port)]
     with started(command, port, own=name not in PEERS) as server:
         yield server

@@ -15,7 +15,8 @@ from bench.serving.asking import answered, milliseconds
 from bench.serving.load import Sent
 
 RATES = {
-    "distilora": [100.0, 120.0, 110.0], "distilora_int8": [200.0, 200.0, 200.0], "litserve": [40.0, 30.0, 50.0],
+    "distilora": [90.0, 90.0, 90.0], "distilora_openvino": [100.0, 120.0, 110.0],
+    "distilora_onnx_int8": [200.0, 200.0, 200.0], "litserve": [40.0, 30.0, 50.0],
     "infinity": [20.0, 60.0, 20.0], "pipeline": [10.0, 10.0, 10.0],
 }  # fmt: skip
 
@@ -28,7 +29,7 @@ def counts(answered: int, until: float = 12.0, **statuses: int) -> dict[str, Any
 def round_row(name: str, number: int) -> dict[str, Any]:
     rate = RATES[name][number - 1]
     rates = {"1": {"requests_per_s": rate / 2}, "16": {"requests_per_s": rate}, "4": {"requests_per_s": rate / 3}}
-    labels = ["a", "b", "a", "b" if name == "distilora_int8" else "a"]
+    labels = ["a", "b", "a", "b" if name == "distilora_onnx_int8" else "a"]
     return {"cell": f"round-{number}-{name}", "rates": rates, "labels": labels, "targets": ["a", "b", "b", "a"],
             "how": {"form": "x"}, "versions": {"python": "3"}}  # fmt: skip
 
@@ -74,10 +75,11 @@ def test_ratios_are_those_of_the_fastest_peer_of_each_round(rows: list[dict[str,
     claims = values(rows)
     assert claims["rps_vs_best_peer"]["value"] == pytest.approx(2.2)  # of 100 / 40, 120 / 60, 110 / 50
     assert claims["rps_vs_best_peer"]["spread"] == pytest.approx([2.0, 2.5])
-    assert claims["int8_rps_vs_best_peer"]["spread"] == pytest.approx([200 / 60, 5.0])
+    assert claims["onnx_int8_rps_vs_best_peer"]["spread"] == pytest.approx([200 / 60, 5.0])
+    assert claims["run_rps_vs_best_peer"]["spread"] == pytest.approx([1.5, 2.25])
     assert claims["accuracy_loss"]["value"] == 0
-    assert claims["int8_accuracy_loss"]["value"] == pytest.approx(25.0)
-    assert claims["int8_accuracy_loss"]["n"] == 12
+    assert claims["onnx_int8_accuracy_loss"]["value"] == pytest.approx(25.0)
+    assert claims["onnx_int8_accuracy_loss"]["n"] == 12
 
 
 def test_load(rows: list[dict[str, Any]]) -> None:
