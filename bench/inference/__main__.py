@@ -18,7 +18,7 @@ import numpy as np
 
 from bench.harness.claims import RESULTS, ROOT, run_cells, timed
 from bench.inference import OURS, Row, compute, tables
-from bench.inference.contender import CONTENDERS, FP32, INT8, MERGED, PLAIN
+from bench.inference.contender import CONTENDERS, FP32, INT8, MERGED, OPENVINO, PLAIN
 from bench.inference.picture import draw
 from bench.speed.data import prepare
 
@@ -27,6 +27,7 @@ WORK = Path(os.environ.get("INFERENCE_WORK", tempfile.gettempdir())) / "distilor
 DATA, REVIEWS = WORK / "data", WORK / "data" / "heldout.jsonl"
 COMMAND = "make bench-inference"
 ROUNDS, EACH, FIRSTS, KILLS = 2, 1000, 5, 10
+FORMS = (MERGED, FP32, INT8, OPENVINO)
 LENGTHS, CALLS = (8, 16, 32, 64, 128, 256, 512), 100
 DISTILORA = [sys.executable, "-m", "distilora", "--quiet"]
 
@@ -59,14 +60,12 @@ def make_model() -> Row:
     if not (run / "model").is_dir():
         do(*DISTILORA, "train", str(ROOT / "bench" / "encoder.yaml"), "--data.max_length", "512", "--data.train_size",
            "12000", "--data.validation_size", "1000", "--training.tracker", "none", "--output", str(run))  # fmt: skip
-    for form in (MERGED, FP32, INT8):
+    for form in FORMS:
         if not (WORK / form).is_dir():
             do(*DISTILORA, "export", str(run), "--to", form, "--output", str(WORK / form))
     if not (WORK / PLAIN).is_file():
         do(sys.executable, "-m", "bench.inference.plain", str(WORK / MERGED), str(WORK / PLAIN))
-    gates = {
-        form: json.loads((WORK / form / "artifact.json").read_text("utf-8"))["parity"] for form in (MERGED, FP32, INT8)
-    }
+    gates = {form: json.loads((WORK / form / "artifact.json").read_text("utf-8"))["parity"] for form in FORMS}
     return {"gates": gates, "wall_s": wall, "cpu_s": cpu}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-MERGED, INT8, FP32, PLAIN = "merged", "onnx-int8", "onnx", "plain.onnx"
+MERGED, INT8, FP32, OPENVINO, PLAIN = "merged", "onnx-int8", "onnx", "openvino", "plain.onnx"
 
 
 def pipeline(work: Path, how: dict[str, Any]) -> Callable[[list[str]], list[str]]:
@@ -61,7 +61,7 @@ def ours(folder: str) -> Callable[[Path, dict[str, Any]], Callable[[list[str]], 
 
 CONTENDERS = {
     "pipeline": pipeline, "pipeline_best": pipeline, "ort_fp32": ort_fp32, "distilora_int8": ours(INT8),
-    "distilora_fp32": ours(FP32), "distilora_merged": ours(MERGED),
+    "distilora_openvino": ours(OPENVINO), "distilora_fp32": ours(FP32), "distilora_merged": ours(MERGED),
 }  # fmt: skip
 
 
