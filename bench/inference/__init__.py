@@ -12,7 +12,8 @@
 
 Contenders (contender.py): `pipeline` as people call it (a list, truncation on), `pipeline_best` with the dtype and batch
 size that the search found, `ort_fp32` the Transformers model by torch.onnx in ONNX Runtime, each batch padded to its
-longest; distilora's int8 and fp32 graphs, its export to OpenVINO and its merged model with defaults. Loading is not counted, four texts warm up.
+longest; distilora's int8 and fp32 graphs, its export to OpenVINO and its merged model with defaults. Loading is not
+counted, four texts warm up.
 """
 
 import statistics
