@@ -33,14 +33,14 @@ def entry(model: Model, limits: Limits, first: bool) -> dict[str, Any]:
     """Describe a model as the list of models does."""
     artifact, task = model.predictor.artifact, model.predictor.task
     measured = _measured(model)
-    metrics = measured.get("metrics") or {}
-    names = [name for name in task.headlines if name in metrics] or list(metrics)
+    metrics = measured.get("metrics")
+    names = [name for name in task.headlines if name in (metrics or ())] or list(metrics or ())
     return {
         "name": model.name,
         "task": task.name,
         "route": route_of(model),
         "labels": list(task.labels),
-        "figures": {name: metrics[name] for name in names},
+        "figures": {name: metrics[name] for name in names} if metrics else None,
         "measured_on": {key: measured[key] for key in ("split", "examples") if key in measured} or None,
         "limits": {
             "max_length": artifact.max_length, "inputs": limits.inputs, "characters": limits.characters,
