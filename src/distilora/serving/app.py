@@ -102,7 +102,8 @@ class Door:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 own = MutableHeaders(scope=message)
-                own["x-request-id"] = call.request_id
+                if not self._service.on_ray:
+                    own["x-request-id"] = call.request_id
                 for name, value in HEADERS.items():
                     own.setdefault(name, value)
             await send(message)
