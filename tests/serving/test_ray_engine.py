@@ -21,7 +21,7 @@ from support.tiny import tiny_reviews
 
 from distilora.inference.predictor import load
 from distilora.serving import ray_engine
-from distilora.serving.ray_engine import _check_cluster, _drained, _reason
+from distilora.serving.ray_engine import _check_cluster, _drained, _reason, _start
 
 TEXTS = [text for text, _ in tiny_reviews(20, 6)]
 CLIENTS = 4
@@ -178,6 +178,23 @@ def test_a_cluster_that_exists(
     many = subprocess.run([*words, "--address", head, "--replicas", "9"], capture_output=True, text=True, timeout=120)
     assert many.returncode == 2
     assert "--replicas: 9 given, the cluster has 2 cores; give at most as many" in many.stderr.splitlines()[-1]
+
+
+def test_what_a_replica_failed_with_is_told() -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Deploying application distilora failed")
+
+    deployment = SimpleNamespace(
+        message="failed 1 times\ndistilora.errors.EncoderError: encoder: not found; install it."
+    )
+    application = SimpleNamespace(deployments={ray_engine.NAME: deployment})
+    serve = SimpleNamespace(
+        deployment=lambda **_: lambda kind: SimpleNamespace(bind=lambda job: job), ingress=lambda: lambda kind: kind,
+        start=lambda **_: None, run=fail, status=lambda: SimpleNamespace(applications={ray_engine.NAME: application}),
+    )  # fmt: skip
+    cluster = ray_engine.Cluster(1, None, "127.0.0.1", 0, 0.0, 1.0, 20)
+    with pytest.raises(ray_engine.EngineError, match=r"did not start \(encoder: not found; install it\); fix that"):
+        _start(serve, SimpleNamespace(threads=1), cluster)
 
 
 def test_the_reason_of_a_failure_is_a_line_of_the_replica() -> None:

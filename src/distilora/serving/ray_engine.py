@@ -140,11 +140,17 @@ def _start(serve: Any, job: Job, cluster: Cluster) -> None:
     http = {"host": cluster.host, "port": cluster.port, "keep_alive_timeout_s": KEEP_ALIVE_S}
     try:
         serve.start(proxy_location="EveryNode", http_options=http, logging_config=quiet)
+    except (RuntimeError, TimeoutError) as error:
+        raise _not_started(str(error)) from None
+    try:
         serve.run(deployment.bind(job), name=NAME, route_prefix="/", logging_config=quiet)
     except (RuntimeError, TimeoutError) as error:
-        raise EngineError(
-            f"--engine: Ray Serve did not start ({_reason(str(error))}); fix that, and start again"
-        ) from None
+        deployments = serve.status().applications[NAME].deployments.values()
+        raise _not_started("\n".join([str(error), *(one.message for one in deployments)])) from None
+
+
+def _not_started(message: str) -> EngineError:
+    return EngineError(f"--engine: Ray Serve did not start ({_reason(message)}); fix that, and start again")
 
 
 def _reason(message: str) -> str:
