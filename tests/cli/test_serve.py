@@ -43,6 +43,11 @@ Captured = pytest.CaptureFixture[str]
         (["RUN", "--workers", "0"], "--workers: 0 given"),
         (["RUN", "--workers", "2", "--admin-key-file", "x"], "--admin-key-file: models are added to one process only"),
         (["RUN", "--workers", "2", "--corrections", "x.jsonl"], "--corrections: one process writes them; drop it, or "),
+        (
+            ["RUN", "--otlp-endpoint", "localhost:4318"],
+            "--otlp-endpoint: 'localhost:4318' given, an address such as http",
+        ),
+        (["RUN", "--otlp-endpoint", "http://a?key=b"], "--otlp-endpoint: 'http://a?key=b' given"),
         (["RUN", "--engine", "rey"], "--engine: 'rey' given, local, ray wanted"),
         (["RUN", "--replicas", "2"], "--replicas: replicas are those of --engine ray; add that, or drop --replicas"),
         (["RUN", "--address", "auto"], "--address: replicas are those of --engine ray; add that, or drop --address"),
@@ -82,6 +87,14 @@ def test_without_ray_serve_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "ray", None)
     words = ["serve", str(finished), "--engine", "ray", "--port", "0"]
     assert "pip install 'distilora[serve-ray]'" in failed(words, capsys)
+
+
+def test_without_opentelemetry_it_says_what_to_install(
+    finished: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter", None)
+    words = ["serve", str(finished), "--otlp-endpoint", "http://localhost:4318", "--port", "0"]
+    assert "pip install 'distilora[tracing]'" in failed(words, capsys)
 
 
 def test_names_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,9 @@ def serve_command(words: Sequence[str]) -> int:
                         help="auto: for an export the choice of its parity gate, for a run bf16 where it is native")  # fmt: skip
     parser.add_argument("--access-log", choices=["on", "off"], default="on",
                         help="a line on stderr for each request (default: on; --quiet: off)")  # fmt: skip
+    parser.add_argument(
+        "--otlp-endpoint", metavar="URL", help="send traces there, as to http://localhost:4318 (default: nowhere)"
+    )
     for limit in fields(Limits):
         shown = "one per core" if limit.default is None else f"{limit.default:,}"
         parser.add_argument(f"--limits.{limit.name}", metavar="N", type=int, default=limit.default,
@@ -93,13 +96,16 @@ def _serve(args: Namespace) -> int:
     from distilora.serving.corrections import check_corrections
     from distilora.serving.keys import read_keys
     from distilora.serving.settings import Settings
+    from distilora.serving.traces import check_endpoint
 
+    if args.otlp_endpoint is not None:
+        check_endpoint(args.otlp_endpoint)
     if args.corrections is not None:
         check_corrections(Path(args.corrections))
     settings = Settings(
         runs, limits, args.precision, read_keys(args.api_key_file, "--api-key-file"),
         read_keys(args.admin_key_file, "--admin-key-file"), origins, args.access_log == "on",
-        Path(args.corrections) if args.corrections else None,
+        Path(args.corrections) if args.corrections else None, args.otlp_endpoint,
     )  # fmt: skip
     if not (settings.keys or args.allow_anonymous or _is_loopback(args.host)):
         raise ConfigError(

@@ -7,6 +7,7 @@ from distilora.serving.corrections import corrections
 from distilora.serving.pool import Pool
 from distilora.serving.service import Service
 from distilora.serving.settings import Settings
+from distilora.serving.traces import open_traces
 from distilora.tasks.base import Task
 
 
@@ -18,6 +19,7 @@ def assemble(settings: Settings) -> tuple[Service, FastAPI]:
     service = Service(
         pool, settings.limits, settings.keys, settings.admin_keys, origins=settings.origins,
         log_requests=settings.log_requests, corrections=settings.corrections is not None, on_ray=settings.on_ray,
+        traces=open_traces(settings.otlp_endpoint) if settings.otlp_endpoint else None,
     )  # fmt: skip
 
     def model(name: str | None) -> tuple[str, Task]:

@@ -120,6 +120,7 @@ class Replica:
         except ray.exceptions.RayError:  # the command was killed: the service outlives it, on a cluster that does
             return
         drained = asyncio.run(self._service.stop(self._job.grace, self._job.seconds))
+        self._service.close()
         ray.get(self._job.board.left.remote(name, drained))
 
 

@@ -22,6 +22,7 @@ from distilora.serving.logs import log
 from distilora.serving.measures import Measures
 from distilora.serving.pool import Model, Pool, Prepared
 from distilora.serving.refusals import ClientGone, DeadlinePassed, Draining, Overloaded
+from distilora.serving.traces import Traces
 
 T = TypeVar("T")
 ASIDE = 4_000  # characters from which on a text is read in another thread: the event loop would stand still for milliseconds
@@ -76,7 +77,7 @@ class Service:
     def __init__(
         self, pool: Pool, limits: Limits, keys: Keys | None = None, admin_keys: Keys | None = None,
         batcher: Batcher | None = None, origins: Sequence[str] = (), log_requests: bool = True,
-        corrections: bool = False, on_ray: bool = False,
+        corrections: bool = False, on_ray: bool = False, traces: Traces | None = None,
     ) -> None:  # fmt: skip
         self.pool, self.limits = pool, limits
         self.batcher = batcher or Batcher(limits)
@@ -86,7 +87,7 @@ class Service:
         self.on_ray = (
             on_ray  # as a replica: its measures would pass for everybody's, and Ray's proxy tells a request's id
         )
-        self.measures = Measures()
+        self.measures, self.traces = Measures(), traces
         self.phase: Literal["serving", "leaving", "draining"] = "serving"
         self.flying = 0
         self._reading = 0
@@ -197,6 +198,8 @@ class Service:
         self._explainers.shutdown(wait=False, cancel_futures=True)
         self._prober.shutdown(wait=False, cancel_futures=True)
         self.batcher.close()
+        if self.traces:
+            self.traces.close()
 
 
 def call_of(request: Request) -> Call:

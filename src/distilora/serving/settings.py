@@ -24,4 +24,5 @@ class Settings:
     origins: Sequence[str] = ()
     log_requests: bool = True
     corrections: Path | None = None
+    otlp_endpoint: str | None = None
     on_ray: bool = False
