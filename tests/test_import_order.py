@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "distilora"
 ORDER = (
     ("errors", "progress", "version"),
     ("hardware", "signals", "fresh_process", "files"),
-    ("config",),
+    ("config", "ray_cluster"),
     ("data",),
     ("batching",),
     ("tasks", "lexicon"),
@@ -29,8 +29,8 @@ ORDER = (
     ("__main__",),
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
-WITHOUT_TORCH = ("errors", "progress", "version", "hardware", "signals", "fresh_process", "files", "config", "data", "batching",
-                 "tasks", "lexicon", "artifact", "inference", "scoring", "serving", "cli", "__init__")  # fmt: skip
+WITHOUT_TORCH = ("errors", "progress", "version", "hardware", "signals", "fresh_process", "files", "config", "ray_cluster", "data",
+                 "batching", "tasks", "lexicon", "artifact", "inference", "scoring", "serving", "cli", "__init__")  # fmt: skip
 WITH_TORCH = (
     "inference/backends/torch_backend.py",
     "inference/backends/shared.py",

@@ -1,12 +1,15 @@
 """Copies a run's model into the package, where a name stands for it (artifact/shipped.py).
 
 The texts in check.npz are a run's own validation texts. Data are not redistributed, so the copy is checked by sentences of the
-behaviour checks instead, and their outputs are computed anew, from the run's weights.
+behaviour checks instead, and their outputs are computed anew, from the run's weights. Of metrics.json the copy has what a service
+tells of a model: the figures of each evaluation, without texts.
 """
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from distilora.artifact.check import Check, check_examples
 from distilora.artifact.format import read_artifact, write_artifact
@@ -49,9 +52,24 @@ def ship(run: Path, name: str, training: str) -> None:
         ):
             card = card.replace(old, new)
         (folder / "README.md").write_text(f"{card}## Training\n\n{training}\n", "utf-8")
+        metrics = json.loads((run / "metrics.json").read_text("utf-8"))
+        (folder / "metrics.json").write_text(json.dumps(told(metrics), indent=2) + "\n", "utf-8")
 
     write_artifact(FOLDER / name, dataclasses.replace(artifact, agreement={}), copy, check)
     compare(read_artifact(FOLDER / name), "cpu")
+
+
+def told(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return what the service tells of a run's metrics.json (serving/cards.py): counts, metrics and reliability."""
+    return {
+        "evaluations": [
+            {
+                **{name: evaluation[name] for name in ("split", "examples", "metrics")},
+                "figures": {"reliability": (evaluation.get("figures") or {}).get("reliability")},
+            }
+            for evaluation in metrics["evaluations"]
+        ]
+    }
 
 
 def sentences() -> list[str]:

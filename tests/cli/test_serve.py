@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -40,7 +41,29 @@ Captured = pytest.CaptureFixture[str]
         (["RUN", "--grace", "-1"], "--grace: -1 given, 0 to 3600 seconds wanted"),
         (["RUN", "--drain-seconds", "0"], "--drain-seconds: 0 given, 1 to 3600 seconds wanted"),
         (["RUN", "--workers", "0"], "--workers: 0 given"),
-        (["RUN", "--workers", "2", "--admin-key-file", "x"], "--workers: models are added to one process only"),
+        (["RUN", "--workers", "2", "--admin-key-file", "x"], "--admin-key-file: models are added to one process only"),
+        (["RUN", "--workers", "2", "--corrections", "x.jsonl"], "--corrections: one process writes them; drop it, or "),
+        (
+            ["RUN", "--otlp-endpoint", "localhost:4318"],
+            "--otlp-endpoint: 'localhost:4318' given, an address such as http",
+        ),
+        (["RUN", "--otlp-endpoint", "http://a?key=b"], "--otlp-endpoint: 'http://a?key=b' given"),
+        (["RUN", "--engine", "rey"], "--engine: 'rey' given, local, ray wanted"),
+        (["RUN", "--replicas", "2"], "--replicas: replicas are those of --engine ray; add that, or drop --replicas"),
+        (["RUN", "--address", "auto"], "--address: replicas are those of --engine ray; add that, or drop --address"),
+        (["RUN", "--engine", "ray", "--replicas", "0"], "--replicas: 0 given, 1 to 256 wanted"),
+        (
+            ["RUN", "--engine", "ray", "--workers", "2"],
+            "--workers: --engine ray has replicas instead; give --replicas N",
+        ),
+        (
+            ["RUN", "--engine", "ray", "--admin-key-file", "x"],
+            "--admin-key-file: models are added to one process only; drop it, or --engine ray",
+        ),
+        (
+            ["RUN", "--engine", "ray", "--corrections", "x.jsonl"],
+            "--corrections: one process writes them; drop it, or --engine ray",
+        ),
         (["RUN", "--cors-origin", "*"], "--cors-origin: '*' given, an origin such as"),
         (["RUN", "--cors-origin", "https://a.example/path"], "--cors-origin: "),
         (["RUN", "--corrections", "x.csv"], "--corrections: x.csv given, a file ending in .jsonl wanted"),
@@ -56,6 +79,22 @@ def test_refused(words: list[str], said: str, finished: Path, capsys: Captured) 
         if "--port" not in words:
             given += ["--port", "0"]
         assert said.replace("RUN", str(finished)) in failed(["serve", *given], capsys)
+
+
+def test_without_ray_serve_it_says_what_to_install(
+    finished: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    words = ["serve", str(finished), "--engine", "ray", "--port", "0"]
+    assert "pip install 'distilora[serve-ray]'" in failed(words, capsys)
+
+
+def test_without_opentelemetry_it_says_what_to_install(
+    finished: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter", None)
+    words = ["serve", str(finished), "--otlp-endpoint", "http://localhost:4318", "--port", "0"]
+    assert "pip install 'distilora[tracing]'" in failed(words, capsys)
 
 
 def test_names_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

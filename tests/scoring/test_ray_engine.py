@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.descendants import descendants
 from support.scored import contents, rejects, run, shards
 from support.stopping import temporary
 from support.tiny import tiny_reviews, write_csv
@@ -30,22 +31,6 @@ from distilora.scoring.shards import make_plan
 from distilora.tasks.registry import restore
 
 ROWS, SHARD = 9_000, 300
-
-
-def descendants(process: int) -> dict[int, str]:
-    """Command lines of the processes that a process started, and those that they started."""
-    parents, lines = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            lines[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
-        except OSError:
-            continue
-    family, last = {process}, 0
-    while len(family) != last:
-        last = len(family)
-        family |= {child for child, parent in parents.items() if parent in family}
-    return {child: lines[child] for child in family - {process}}
 
 
 def workers(process: int) -> set[int]:

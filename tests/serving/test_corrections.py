@@ -1,9 +1,11 @@
+import asyncio
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from support.served import exchange
 from support.tiny import tiny_config, tiny_reviews
 
 from distilora.data.parts import read_parts
@@ -26,6 +28,8 @@ TASKS = {
     "stars": restore("regression", {"text_column": "text", "label_column": "stars"}),
     "answers": QuestionAnswering(),
 }
+JSON_TYPE = "application/json"
+JSON = {"content-type": JSON_TYPE}
 RIGHT = {"model": "mood", "input": "superb", "answer": "neg", "correction": "pos"}
 
 
@@ -98,7 +102,7 @@ def test_each_task_has_corrections_of_its_kind(path: Path, body: dict, label: ob
         ({**RIGHT, "model": "stars", "correction": "4"}, 422, "invalid", "a number"),
         ({**RIGHT, "model": "stars", "correction": True}, 422, "invalid", "a number"),
         ({**RIGHT, "model": "answers"}, 422, "wrong_task", "question_answering"),
-        ([RIGHT], 422, "invalid", "one object"),
+        ([RIGHT], 422, "invalid", "an object wanted"),
         ({**RIGHT, "input": "x" * 2000}, 413, "too_large", "1,000 bytes"),
     ],
 )
@@ -119,8 +123,30 @@ def test_what_is_refused_leaves_no_line(path: Path, body: object, status: int, k
     ],
 )  # fmt: skip
 def test_what_is_no_json_of_texts_is_refused(path: Path, body: bytes) -> None:
-    answer = service(path).post("/v1/corrections", content=body)
+    answer = service(path).post("/v1/corrections", content=body, headers=JSON)
     assert (answer.status_code, answer.json()["error"]["kind"]) == (422, "invalid")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"content-type": "text/plain"},
+        {**JSON, "content-encoding": "gzip"},
+        {"content-type": f"{JSON_TYPE}; charset=latin1"},
+    ],
+)
+def test_a_body_of_another_kind_is_refused(path: Path, headers: dict[str, str]) -> None:
+    answer = service(path).post("/v1/corrections", content=json.dumps(RIGHT).encode(), headers=headers)
+    assert (answer.status_code, answer.json()["error"]["kind"]) == (415, "unsupported")
+    assert not path.exists()
+
+
+def test_a_body_that_does_not_arrive_is_refused(path: Path) -> None:
+    app = service(path, timeout_ms=100).app
+    told = asyncio.run(exchange(app, "/v1/corrections", [b'{"input": ', 5.0, b'"a"}'], headers=list(JSON.items())))
+    assert (told.status, told.json["error"]["kind"]) == (408, "too_slow")
     assert not path.exists()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from starlette.testclient import TestClient
 from distilora.explanation.explain import explain
 from distilora.inference.predictor import load
 from distilora.serving.limits import Limits
+from distilora.serving.pool import Pool
 
 TEXTS = ["a superb film, really 7.", "the plot was dull and <br/> awful", "é ü 漢字 \U0001f600 superb"]
 
@@ -173,3 +175,14 @@ def test_models(client: TestClient, metrics: dict) -> None:
     assert "## Training" in whole["card"]
     assert "/tmp" not in json.dumps(whole)
     assert client.get("/v1/models/nobody").status_code == 404
+
+
+def test_figures_that_were_never_recorded_are_null(finished: Path, serve: Any, tmp_path: Path) -> None:
+    """An export, or a model that comes with distilora, may have no metrics.json beside it."""
+    shutil.copytree(finished / "model", tmp_path / "bare")
+    pool = Pool("fp32")
+    pool.add("bare", str(tmp_path / "bare"))
+    client = serve(pool=pool)
+    (listed,) = client.get("/v1/models").json()["models"]
+    assert (listed["figures"], listed["measured_on"]) == (None, None)
+    assert client.get("/v1/models/bare").json()["reliability"] is None

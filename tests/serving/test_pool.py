@@ -4,7 +4,7 @@ import gc
 import json
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -186,16 +186,59 @@ def test_a_model_that_does_not_answer_as_it_was_saved_is_not_served(
     assert pool.models == [before]
 
 
-def test_signs_of_life_are_real_and_kept_for_a_while(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def asked_anew(pool: Pool) -> bool:
+    pool._alive_at -= 10
+    return pool.alive()
+
+
+@pytest.mark.parametrize("wrong", [lambda outputs: outputs * np.nan, lambda outputs: -outputs], ids=["nan", "negated"])
+def test_signs_of_life_are_real_and_kept_for_a_while(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, wrong: Callable[[Any], Any]
+) -> None:
     pool = Pool("fp32")
     assert not pool.alive()
-    model = pool.add("imdb", str(finished))
+    backend = pool.add("imdb", str(finished)).predictor.backend
     assert pool.alive()
+    run = backend.run
+    with monkeypatch.context() as patch:
+        patch.setattr(backend, "run", lambda rows: wrong(run(rows)))
+        assert pool.alive()  # for five seconds
+        assert not asked_anew(pool)
+    assert asked_anew(pool)
 
-    def broken(rows: Any) -> Any:
-        return np.full((1, 2), np.nan, np.float32)
 
-    monkeypatch.setattr(model.predictor.backend, "run", broken)
-    assert pool.alive()  # for five seconds
-    pool._alive_at -= 10
-    assert not pool.alive()
+def test_a_sign_of_life_of_an_adapter_is_compared_with_its_stored_outputs(
+    finished: Path, others: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is mistaken for its neighbour gives finite outputs."""
+    pool = Pool("fp32")
+    first, second = pool.add("imdb", str(finished)), pool.add("turned", str(others["turned"]))
+    assert isinstance(second.engine, Shared)
+    first = pool.get("imdb")
+    assert [asked_anew(pool) for _ in range(2)] == [True, True]
+    lane = second.engine.lane
+
+    def mistaken() -> Any:
+        compute = lane()
+        return lambda rows, adapters: compute(rows, [first.adapter for _ in adapters])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(second.engine, "lane", mistaken)
+        told = [asked_anew(pool) for _ in range(4)]
+    assert told[-2:] == [False, False]  # the one that failed is asked until it passes, and no other's turn hides it
+    assert asked_anew(pool)
+
+
+def test_a_sign_of_life_of_an_export(graphs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool("fp32")
+    model = pool.add("graph", str(graphs))
+    assert asked_anew(pool)
+    assert isinstance(model.engine, Alone)
+    lane = model.engine.lane
+
+    def negated() -> Any:
+        compute = lane()
+        return lambda rows, adapters: [-outputs for outputs in compute(rows, adapters)]
+
+    monkeypatch.setattr(model.engine, "lane", negated)
+    assert not asked_anew(pool)

@@ -18,9 +18,10 @@ from distilora.serving.limits import Limits
 if TYPE_CHECKING:
     import socket
 
-    from distilora.tasks.base import Task
+    from distilora.serving.settings import Settings
 
 EXTRA = ("fastapi", "starlette", "uvicorn", "prometheus_client", "httptools")
+REPLICAS = 2
 _NAMED = re.compile(r"([^/\\=]+)=(.+)", re.DOTALL)
 
 
@@ -49,10 +50,19 @@ def serve_command(words: Sequence[str]) -> int:
                         help="seconds from SIGTERM to the end, at most (default: 30)")  # fmt: skip
     parser.add_argument("--workers", metavar="N", type=int, default=1,
                         help="processes, each with models of its own (default: 1, which uses all cores)")  # fmt: skip
+    parser.add_argument("--engine", choices=["local", "ray"], default="local",
+                        help="ray: replicas on a Ray cluster, or on one started here (default: local)")  # fmt: skip
+    parser.add_argument("--replicas", metavar="N", type=int, help="replicas of the ray engine (default: 2)")
+    parser.add_argument(
+        "--address", metavar="HOST:PORT", help="the Ray cluster; auto: the one running here (default: start one)"
+    )
     parser.add_argument("--precision", choices=["auto", "bf16", "fp32", "int8"], default="auto",
                         help="auto: for an export the choice of its parity gate, for a run bf16 where it is native")  # fmt: skip
     parser.add_argument("--access-log", choices=["on", "off"], default="on",
                         help="a line on stderr for each request (default: on; --quiet: off)")  # fmt: skip
+    parser.add_argument(
+        "--otlp-endpoint", metavar="URL", help="send traces there, as to http://localhost:4318 (default: nowhere)"
+    )
     for limit in fields(Limits):
         shown = "one per core" if limit.default is None else f"{limit.default:,}"
         parser.add_argument(f"--limits.{limit.name}", metavar="N", type=int, default=limit.default,
@@ -79,27 +89,25 @@ def _about(name: str) -> str:
 def _serve(args: Namespace) -> int:
     limits = Limits(**{limit.name: getattr(args, f"limits.{limit.name}") for limit in fields(Limits)})
     runs = named_runs(args.runs)
-    for option, value, least in (("--grace", args.grace, 0), ("--drain-seconds", args.drain_seconds, 1)):
-        if not least <= value <= 3600:
-            raise ConfigError(f"{option}: {value:g} given, {least} to 3600 seconds wanted")
-    if not 0 <= args.port <= 65535:  # the system would take it modulo 65536
-        raise ConfigError(f"--port: {args.port} given, 0 to 65535 wanted")
-    if not 1 <= args.workers <= 256:
-        raise ConfigError(f"--workers: {args.workers} given, 1 to 256 wanted")
-    if args.workers > 1 and args.admin_key_file:
-        raise ConfigError("--workers: models are added to one process only; drop --admin-key-file, or serve with one")
+    _check_numbers(args)
+    _check_engine(args)
     origins = [_origin(text) for text in args.cors_origin]
     _check_extra()
     from distilora.serving.corrections import check_corrections
     from distilora.serving.keys import read_keys
+    from distilora.serving.settings import Settings
+    from distilora.serving.traces import check_endpoint
 
+    if args.otlp_endpoint is not None:
+        check_endpoint(args.otlp_endpoint)
     if args.corrections is not None:
         check_corrections(Path(args.corrections))
-        if args.workers > 1:
-            raise ConfigError("--workers: one process writes corrections; drop --corrections, or serve with one")
-    keys = read_keys(args.api_key_file, "--api-key-file")
-    read_keys(args.admin_key_file, "--admin-key-file")
-    if not (keys or args.allow_anonymous or _is_loopback(args.host)):
+    settings = Settings(
+        runs, limits, args.precision, read_keys(args.api_key_file, "--api-key-file"),
+        read_keys(args.admin_key_file, "--admin-key-file"), origins, args.access_log == "on",
+        Path(args.corrections) if args.corrections else None, args.otlp_endpoint,
+    )  # fmt: skip
+    if not (settings.keys or args.allow_anonymous or _is_loopback(args.host)):
         raise ConfigError(
             f"--host: {args.host} can be reached from other machines, and there are no keys; give --api-key-file FILE, or "
             "--allow-anonymous if everybody there may ask"
@@ -107,52 +115,78 @@ def _serve(args: Namespace) -> int:
     from distilora.serving.logs import to_stderr
     from distilora.serving.server import address_of, bound
 
-    to_stderr(logging.WARNING if progress.is_quiet() else logging.INFO)
+    log_level = logging.WARNING if progress.is_quiet() else logging.INFO
+    to_stderr(log_level)
     own = bound(args.host, args.port)
+    address = address_of(own)
 
     def announce() -> None:
-        print(f"serving {', '.join(runs)} at {address_of(own)}", flush=True)
+        print(f"serving {', '.join(runs)} at {address}", flush=True)
 
     with own:
-        if args.workers == 1:
-            return _work(args, limits, runs, origins, own, announce)
-        from distilora.hardware import threads, use_threads
-        from distilora.serving.processes import serve_together
+        if args.engine == "local" and args.workers == 1:
+            return _work(args, settings, own, announce)
+        if args.engine == "local":
+            return _work_together(args, settings, own, announce)
+    from distilora.serving.ray_engine import Cluster, serve_on_ray
 
-        def work(tell: Callable[[], None]) -> int:
-            use_threads(max(1, threads() // args.workers))
-            return _work(args, limits, runs, origins, own, tell)
+    port = int(address.rpartition(":")[2])  # was free just now
+    cluster = Cluster(
+        args.replicas or REPLICAS, args.address, args.host, port, args.grace, args.drain_seconds, log_level
+    )
+    return serve_on_ray(settings, cluster, announce)
 
-        return serve_together(args.workers, work, announce)
+
+def _check_numbers(args: Namespace) -> None:
+    """Raise ConfigError for a number out of its range."""
+    for option, value, least in (("--grace", args.grace, 0), ("--drain-seconds", args.drain_seconds, 1)):
+        if not least <= value <= 3600:
+            raise ConfigError(f"{option}: {value:g} given, {least} to 3600 seconds wanted")
+    if not 0 <= args.port <= 65535:  # the system would take it modulo 65536
+        raise ConfigError(f"--port: {args.port} given, 0 to 65535 wanted")
+    for option, value in (("--workers", args.workers), ("--replicas", args.replicas)):
+        if value is not None and not 1 <= value <= 256:
+            raise ConfigError(f"{option}: {value} given, 1 to 256 wanted")
 
 
-def _work(
-    args: Namespace, limits: Limits, runs: dict[str, str], origins: list[str], own: "socket.socket", ready: Callable[[], None]
+def _check_engine(args: Namespace) -> None:
+    """Raise ConfigError for an option that does not hold with the engine, or with several processes."""
+    if args.engine == "local":
+        for option, value in (("--replicas", args.replicas), ("--address", args.address)):
+            if value is not None:
+                raise ConfigError(f"{option}: replicas are those of --engine ray; add that, or drop {option}")
+    several = f"--workers {args.workers}" if args.workers > 1 else "--engine ray" if args.engine == "ray" else None
+    if args.engine == "ray" and args.workers > 1:
+        raise ConfigError("--workers: --engine ray has replicas instead; give --replicas N")
+    if several and args.admin_key_file:
+        raise ConfigError(f"--admin-key-file: models are added to one process only; drop it, or {several}")
+    if several and args.corrections is not None:
+        raise ConfigError(f"--corrections: one process writes them; drop it, or {several}")
+
+
+def _work_together(
+    args: Namespace, settings: "Settings", own: "socket.socket", announce: Callable[[], None]
 ) -> int:  # fmt: skip
+    """Serve with several processes."""
+    from distilora.hardware import threads, use_threads
+    from distilora.serving.processes import serve_together
+
+    def work(tell: Callable[[], None]) -> int:
+        use_threads(max(1, threads() // args.workers))
+        return _work(args, settings, own, tell)
+
+    return serve_together(args.workers, work, announce)
+
+
+def _work(args: Namespace, settings: "Settings", own: "socket.socket", ready: Callable[[], None]) -> int:
     """Load the models and serve them."""
-    from distilora.serving.app import application
-    from distilora.serving.corrections import corrections
-    from distilora.serving.keys import read_keys
-    from distilora.serving.pool import Pool
+    from distilora.serving.assembly import assemble
     from distilora.serving.server import run
-    from distilora.serving.service import Service
 
-    pool = Pool(args.precision)
-    for name, folder in runs.items():
-        pool.add(name, folder)
-    service = Service(
-        pool, limits, read_keys(args.api_key_file, "--api-key-file"), read_keys(args.admin_key_file, "--admin-key-file"),
-        origins=origins, log_requests=args.access_log == "on", corrections=args.corrections is not None,
-    )  # fmt: skip
-
-    def model(name: str | None) -> tuple[str, "Task"]:
-        chosen = pool.get(name)
-        return chosen.name, chosen.predictor.task
-
-    kept = corrections(Path(args.corrections) if args.corrections else None, model, limits)
+    service, app = assemble(settings)
     progress.quiet()  # notes on models that are added later are no lines of JSON
     try:
-        drained = run(application(service, kept), service, own, args.grace, args.drain_seconds, ready)
+        drained = run(app, service, own, args.grace, args.drain_seconds, ready)
     finally:
         service.close()
     return 0 if drained else 1

@@ -20,8 +20,10 @@ from distilora.artifact.format import Artifact
 from distilora.artifact.tokenizer import open_tokenizer
 from distilora.batching.outputs import NOTHING
 from distilora.errors import ArtifactError
+from distilora.hardware import InferencePrecision
 from distilora.inference.backends import Backend
 from distilora.inference.lanes import run_rows
+from distilora.tasks.base import Task
 from distilora.tasks.registry import restore
 
 TOLERANCE, RELATIVE = 1e-4, 1e-5  # in fp32
@@ -42,7 +44,17 @@ def check_adapter(artifact: Artifact, backend: Backend) -> float:
         raise ArtifactError(f"{artifact.folder}/check.npz: damaged ({error}); copy the model again") from None
     task = restore(artifact.task["name"], artifact.task["settings"])
     rows = task.tokenise(open_tokenizer(artifact), check.examples).rows
-    outputs, stored = run_rows(rows, backend, artifact.token_budget), check.outputs_fp32
+    outputs = run_rows(rows, backend, artifact.token_budget)
+    return compare_adapter(artifact, task, backend.precision, outputs, check.outputs_fp32)
+
+
+def compare_adapter(
+    artifact: Artifact, task: Task, precision: InferencePrecision, outputs: Outputs, stored: Outputs
+) -> float:
+    """Compare outputs of the check texts on a shared encoder with those stored; return the largest difference.
+
+    Raises ArtifactError as `check_adapter` does.
+    """
     if outputs.shape != stored.shape:
         raise ArtifactError(
             f"{artifact.folder}: outputs of shape {outputs.shape} on the shared encoder, check.npz has {stored.shape}; copy the "
@@ -50,13 +62,13 @@ def check_adapter(artifact: Artifact, backend: Backend) -> float:
         )
     values = stored[stored != NOTHING]
     in_fp32 = TOLERANCE + RELATIVE * float(np.abs(values).max(initial=0.0))
-    allowed = in_fp32 if backend.precision == "fp32" else SHARE * float(np.ptp(values)) if len(values) else 0.0
+    allowed = in_fp32 if precision == "fp32" else SHARE * float(np.ptp(values)) if len(values) else 0.0
     difference = np.nan_to_num(np.abs(outputs - stored), nan=np.inf)
     largest = float(difference.max(initial=0.0))
     if largest > allowed:
         text = int(difference.reshape(len(difference), -1).max(axis=1).argmax())
         raise ArtifactError(
-            f"{artifact.folder}: on the shared encoder, in {backend.precision}, outputs differ from check.npz by {largest:.3g} "
+            f"{artifact.folder}: on the shared encoder, in {precision}, outputs differ from check.npz by {largest:.3g} "
             f"(allowed {allowed:.3g}), most at text {text}; load it by itself, or copy the model again"
         )
     if task.labels and stored.ndim == 2 and stored.shape[1] > 1:
@@ -64,7 +76,7 @@ def check_adapter(artifact: Artifact, backend: Backend) -> float:
         other = np.flatnonzero(clear & (outputs.argmax(axis=1) != stored.argmax(axis=1)))
         if len(other):
             raise ArtifactError(
-                f"{artifact.folder}: on the shared encoder, in {backend.precision}, text {other[0]} of check.npz has another "
+                f"{artifact.folder}: on the shared encoder, in {precision}, text {other[0]} of check.npz has another "
                 f"label, though outputs differ by {largest:.3g} at most; load it by itself, or copy the model again"
             )
     return largest

@@ -6,25 +6,22 @@ On a cluster the model's folder reaches the actors through Ray's object store; t
 
 import logging
 import os
-import socket
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from distilora import hardware
+from distilora.artifact.copies import packed, unpack
 from distilora.artifact.format import Artifact
 from distilora.errors import DistiloraError, EngineError, MissingExtra
 from distilora.files.stores import Place
 from distilora.hardware import flags
 from distilora.progress import quiet, say
+from distilora.ray_cluster import cluster_threads, connected, local_threads, silence
 from distilora.scoring.job import Scoring
 from distilora.scoring.shards import Shard, ShardPlan
 from distilora.tasks.file import use_task_file, used_task_file
-
-OBJECTS = 128 << 20  # bytes of a local cluster's object store
-UNREACHABLE = (ConnectionError, RuntimeError, ValueError, TimeoutError)  # raised by ray.init if no cluster answers
 
 
 def score_shards(settings: Scoring, artifact: Artifact, plan: ShardPlan, pending: Sequence[Shard]) -> Iterator[int]:
@@ -33,20 +30,17 @@ def score_shards(settings: Scoring, artifact: Artifact, plan: ShardPlan, pending
     A lost worker is restarted with its shards (Ray Data's default: any number of times). Raises MissingExtra without Ray,
     EngineError if the cluster fails, DistiloraError for an error in a worker.
     """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # for a cluster started here: no telemetry
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's own log lines do not help the user
+    silence()
     try:
         import ray
         import ray.data
     except ImportError as error:
         raise MissingExtra(error.name or "ray", "ray") from None
-    model = (  # actors on this machine read the folder itself: a killed one leaves no copy of it behind
-        {name: (artifact.folder / name).read_bytes() for name in ["artifact.json", *artifact.files]}
-        if settings.address
-        else {}
-    )
-    with _cluster(ray, settings):
-        threads = _threads(ray, settings)
+    # actors on this machine read the folder itself: a killed one leaves no copy of it behind
+    model = packed(artifact) if settings.address else {}
+    with connected(ray, settings.address, settings.pool):
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        threads = cluster_threads(ray, settings.pool) if settings.address else local_threads(settings.pool)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False  # progress.Progress is shown instead
         job = {
@@ -120,10 +114,7 @@ class Worker:
         if self.job["model"] is None:
             return self._scorer(load_predictor(settings.run, settings))
         with tempfile.TemporaryDirectory(prefix="distilora-") as folder:
-            for name, content in ray.get(self.job["model"]).items():
-                path = Path(folder) / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
+            unpack(ray.get(self.job["model"]), Path(folder))
             # weights may stay mapped from their files; Linux and macOS keep deleted files while they are mapped
             predictor = load_predictor(folder, settings)
             predictor.backend.open()
@@ -134,47 +125,3 @@ class Worker:
 
         settings: Scoring = self.job["settings"]
         return Scorer(predictor, ShardPlan.of(self.job["plan"]), Place(settings.output), settings.kind)
-
-
-@contextmanager
-def _cluster(ray: Any, settings: Scoring) -> Iterator[None]:
-    """Connect to the cluster at the address or start a local one; at the end disconnect or stop it."""
-    starting = not ray.is_initialized()
-    try:
-        if starting and settings.address:
-            _check_reachable(settings.address)
-            ray.init(address=settings.address, log_to_driver=False, logging_level=logging.ERROR)
-        elif starting:
-            ray.init(
-                address="local", num_cpus=settings.pool, include_dashboard=False, log_to_driver=False,
-                logging_level=logging.ERROR, object_store_memory=OBJECTS,
-            )  # fmt: skip
-    except UNREACHABLE as error:
-        where = f"the cluster at {settings.address}" if settings.address else "a local cluster"
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise EngineError(f"--engine: Ray cannot reach or start {where} ({reason}); check --address") from None
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        if starting:
-            ray.shutdown()
-
-
-def _check_reachable(address: str) -> None:
-    """Raise OSError if nothing listens at HOST:PORT, which Ray would retry for minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-
-
-def _threads(ray: Any, settings: Scoring) -> int:
-    """Return the number of threads of a worker: `--threads`, else an equal share of the cores.
-
-    On a cluster it exceeds neither that share nor the cores of the smallest machine, or Ray would wait forever.
-    """
-    if not settings.address:
-        return hardware.threads(max(1, hardware.cores() // settings.pool))
-    cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    share = max(1, min(sum(cores) // settings.pool, min(filter(None, cores), default=1)))
-    return min(share, hardware.threads(share))

@@ -102,7 +102,8 @@ class Door:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 own = MutableHeaders(scope=message)
-                own["x-request-id"] = call.request_id
+                if not self._service.on_ray:
+                    own["x-request-id"] = call.request_id
                 for name, value in HEADERS.items():
                     own.setdefault(name, value)
             await send(message)
@@ -141,7 +142,7 @@ class Door:
         call.client = holder
 
     def _note(self, scope: Scope, call: Call, status: int) -> None:
-        """Measure a request, and write its line: the template of its route, never what the client sent."""
+        """Measure a request, write its line, and trace it: the template of its route, never what the client sent."""
         seconds, route, service = time.monotonic() - call.arrived, _route(scope), self._service
         method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS") else "other"
         if service.measures.shared:
@@ -149,7 +150,7 @@ class Door:
         service.measures.answered(route, method, status, seconds)
         for stage, spent in call.seconds.items():
             service.measures.spent(stage, spent)
-        if not service.log_requests or (route in ALWAYS and status < 400):
+        if route in ALWAYS and status < 400:
             return
         fields: dict[str, Any] = {
             "request_id": call.request_id, "method": method, "route": route, "status": status, "client": call.client,
@@ -157,7 +158,10 @@ class Door:
         }  # fmt: skip
         if call.model is not None:
             fields |= {"model": call.model, "inputs": call.inputs, "tokens": call.tokens}
-        log(logging.INFO, "request", **fields)
+        if service.log_requests:
+            log(logging.INFO, "request", **fields)
+        if service.traces:
+            service.traces.record(Headers(scope=scope), seconds, fields)
 
 
 def _refused(service: Service, scope: Scope, refusal: Refusal) -> Response:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from distilora.artifact.format import Artifact
 from distilora.serving.engines import Shared
 from distilora.serving.limits import Limits
 from distilora.serving.pool import Model
@@ -33,14 +34,14 @@ def entry(model: Model, limits: Limits, first: bool) -> dict[str, Any]:
     """Describe a model as the list of models does."""
     artifact, task = model.predictor.artifact, model.predictor.task
     measured = _measured(model)
-    metrics = measured.get("metrics") or {}
-    names = [name for name in task.headlines if name in metrics] or list(metrics)
+    metrics = measured.get("metrics")
+    names = [name for name in task.headlines if name in (metrics or ())] or list(metrics or ())
     return {
         "name": model.name,
         "task": task.name,
         "route": route_of(model),
         "labels": list(task.labels),
-        "figures": {name: metrics[name] for name in names},
+        "figures": {name: metrics[name] for name in names} if metrics else None,
         "measured_on": {key: measured[key] for key in ("split", "examples") if key in measured} or None,
         "limits": {
             "max_length": artifact.max_length, "inputs": limits.inputs, "characters": limits.characters,
@@ -55,7 +56,7 @@ def card(model: Model, limits: Limits, first: bool) -> dict[str, Any]:
     """Describe a model with its card and, if it was measured, its reliability: bins of confidence, accuracy and count."""
     text = None
     with suppress(OSError, UnicodeDecodeError):
-        text = (_run(model) / "README.md").read_text("utf-8")[:LONGEST_CARD]
+        text = (run_folder(model.predictor.artifact) / "README.md").read_text("utf-8")[:LONGEST_CARD]
         text = without_paths(text)
     bins = (_measured(model).get("figures") or {}).get("reliability")
     return {**entry(model, limits, first), "card": text, "reliability": bins if isinstance(bins, list) else None}
@@ -66,15 +67,17 @@ def without_paths(text: str) -> str:
     return _PATH.sub(r"\1", text)
 
 
-def _run(model: Model) -> Path:
-    folder = model.predictor.artifact.folder
-    return folder.parent if folder.name == "model" else folder
+def run_folder(artifact: Artifact) -> Path:
+    """Return the folder that card and figures of a model are in: its run's, or its own."""
+    return artifact.folder.parent if artifact.folder.name == "model" else artifact.folder
 
 
 def _measured(model: Model) -> Mapping[str, Any]:
     """Return the first evaluation of metrics.json; {} if the model has none, as after an export."""
     try:
-        evaluation = json.loads((_run(model) / "metrics.json").read_text("utf-8"))["evaluations"][0]
+        evaluation = json.loads((run_folder(model.predictor.artifact) / "metrics.json").read_text("utf-8"))[
+            "evaluations"
+        ][0]
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         return {}
     return evaluation if isinstance(evaluation, Mapping) else {}

@@ -19,6 +19,8 @@ from starlette.concurrency import run_in_threadpool
 
 from distilora.errors import ConfigError
 from distilora.serving import shapes
+from distilora.serving.bodies import parsed, read_body
+from distilora.serving.fields import known
 from distilora.serving.limits import Limits
 from distilora.serving.refusals import (
     CorrectionsFull,
@@ -27,7 +29,9 @@ from distilora.serving.refusals import (
     NoCorrections,
     TooLarge,
     TooLong,
+    TooSlow,
     Unauthorised,
+    Unsupported,
     WrongTask,
 )  # fmt: skip
 from distilora.tasks.base import Task
@@ -71,7 +75,16 @@ def corrections(
         responses={
             200: shapes.given(shapes.Kept, "It is on the disk"),
             **shapes.refused(
-                Unauthorised, NoCorrections, TooLarge, Invalid, WrongTask, TooLong, Failed, CorrectionsFull
+                Unauthorised,
+                NoCorrections,
+                TooSlow,
+                TooLarge,
+                Unsupported,
+                Invalid,
+                WrongTask,
+                TooLong,
+                Failed,
+                CorrectionsFull,
             ),
         },
         openapi_extra=shapes.body(
@@ -81,7 +94,8 @@ def corrections(
     async def keep(request: Request) -> dict[str, bool]:
         if path is None:
             raise NoCorrections("corrections: the service keeps none; start it with --corrections FILE.jsonl")
-        body = _object(await _bytes(request, limits.body_bytes))
+        raw = await read_body(request, limits, limits.timeout_ms / 1000)
+        body = known(parsed(raw, limits.json_depth), FIELDS)
         name, task = model(_text(body, "model") if body.get("model") is not None else None)
         line = _line(_record(body, name, task, limits))
         await run_in_threadpool(append_line, path, line, most_bytes)
@@ -169,16 +183,11 @@ def _wrong_label(correction: Any, task: Task, wanted: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = "nothing" if value is None else json.dumps(value, ensure_ascii=False)[:80]
-    return text.encode(errors="backslashreplace").decode()  # half a character would make an answer that is no UTF-8
+    return "nothing" if value is None else json.dumps(value, ensure_ascii=False)[:80]
 
 
 def _line(record: Mapping[str, Any]) -> bytes:
-    """Encode a record as a line. Raises Invalid for half a character (a lone surrogate), which no table may hold."""
-    try:
-        return (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    except UnicodeEncodeError:
-        raise Invalid("input: a text holds half a character (a lone \\ud... escape); correct it", "input") from None
+    return (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _text(body: Mapping[str, Any], field: str) -> str:
@@ -186,29 +195,3 @@ def _text(body: Mapping[str, Any], field: str) -> str:
     if not isinstance(value, str):
         raise Invalid(f"{field}: {_shown(value)} given, a text wanted", field)
     return value
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(body.decode(), parse_constant=_not_finite)
-    except (ValueError, RecursionError) as error:
-        raise Invalid(f"body: not JSON ({' '.join(str(error).split())[:200]}); send one object") from None
-    if not isinstance(value, dict):
-        raise Invalid("body: one object wanted")
-    if unknown := [field for field in value if field not in FIELDS]:
-        raise Invalid(f"body: {_shown(unknown[0])} is unknown; there are {', '.join(FIELDS)}")
-    return value
-
-
-def _not_finite(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-async def _bytes(request: Request, most: int) -> bytes:
-    """Read the body. Raises TooLarge as soon as it exceeds the limit."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most:
-            raise TooLarge(f"body: more than {most:,} bytes; shorten it")
-    return bytes(body)

@@ -45,10 +45,10 @@ def log(level: int, event: str, error: BaseException | None = None, **fields: An
 
 
 def to_stderr(level: int) -> None:
-    """Send our own lines from `level` on, and the server's warnings, to stderr."""
+    """Send our own lines from `level` on, and the warnings of server and traces, to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    for name, least in (("distilora.serving", level), ("uvicorn", logging.WARNING)):
+    for name, least in (("distilora.serving", level), ("uvicorn", logging.WARNING), ("opentelemetry", logging.WARNING)):
         own = logging.getLogger(name)
         own.handlers, own.propagate = [handler], False
         own.setLevel(least)

@@ -60,17 +60,19 @@ def routes(service: Service) -> APIRouter:
             return Response(status_code=200)
         raise Draining("unhealthy: the service is being stopped, or its models do not answer", retry_after=5)
 
-    @router.get(
-        "/metrics",
-        summary="Measures for Prometheus",
-        responses={
-            200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Measures"},
-            **shapes.refused(Unauthorised),
-        },
-    )
-    async def metrics(request: Request) -> Response:
-        service.measures.look(service.batcher, service.pool, service.flying)
-        return Response(service.measures.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    if not service.on_ray:
+
+        @router.get(
+            "/metrics",
+            summary="Measures for Prometheus",
+            responses={
+                200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Measures"},
+                **shapes.refused(Unauthorised),
+            },
+        )
+        async def metrics(request: Request) -> Response:
+            service.measures.look(service.batcher, service.pool, service.flying)
+            return Response(service.measures.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     for path, file in page_files().items():
         router.add_api_route(path, _served(file), methods=["GET", "HEAD"], include_in_schema=False)

@@ -24,12 +24,12 @@ from distilora.artifact.check import Check, read_check
 from distilora.artifact.find import find_model
 from distilora.artifact.format import Artifact
 from distilora.artifact.tokenizer import open_tokenizer
-from distilora.batching.outputs import stacked
+from distilora.batching.outputs import placed, stacked
 from distilora.batching.rows import Rows
 from distilora.data.examples import Example
 from distilora.errors import ArtifactError, ConfigError, DataError
 from distilora.hardware import InferencePrecision
-from distilora.inference.adapter_check import check_adapter
+from distilora.inference.adapter_check import check_adapter, compare_adapter
 from distilora.inference.predictor import Predictor, load
 from distilora.inference.regate import agrees
 from distilora.serving.batcher import Work
@@ -39,6 +39,9 @@ from distilora.serving.refusals import Invalid, UnknownModel
 
 Outputs = NDArray[np.float32]
 FRESH = 5.0  # seconds for which a forward pass counts as a sign of life
+LIFE_TEXTS = (
+    8  # check texts of such a pass, the shortest: a service that is asked every few seconds has its answers to compute
+)
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,25 @@ class Prepared:
 
 
 @dataclass(frozen=True, eq=False)
+class Checked:
+    """A model's check texts, and the outputs of them, [N, ...], with which it passed the check of its loading."""
+
+    check: Check
+    outputs: Outputs
+
+
+@dataclass(frozen=True, eq=False)
 class Model:
-    """A model that can answer: `adapter` is its own on an engine that several share, else None."""
+    """A model that can answer: `adapter` is its own on an engine that several share, else None.
+
+    `checked` is None before it was checked, and for a Transformers classifier, which has no check.npz.
+    """
 
     name: str
     predictor: Predictor
     engine: Engine
     adapter: Any = None
+    checked: Checked | None = None
 
     def prepare(self, inputs: Sequence[str | Mapping[str, Any]]) -> list[Prepared]:
         """Clean and tokenise inputs, texts or records of what the task reads.
@@ -106,6 +121,7 @@ class Pool:
         self._alive_at = -FRESH
         self._alive = False
         self._passes = 0
+        self._failing: Model | None = None
 
     @property
     def models(self) -> list[Model]:
@@ -144,10 +160,9 @@ class Pool:
                 if engine is not None and model.engine is engine and m.engine is not engine
                 and engine.takes(m.predictor.artifact)
             }  # fmt: skip
-            for one in changed.values():
-                _verify(one)
+            changed = {one.name: _verified(one) for one in changed.values()}
             self._models = {**self._models, **changed}
-        return model
+        return changed[name]
 
     def remove(self, name: str) -> None:
         """Take a name away. Raises UnknownModel without it, ConfigError for the last model."""
@@ -158,15 +173,21 @@ class Pool:
             self._models = {other: model for other, model in self._models.items() if other != name}
 
     def alive(self) -> bool:
-        """Tell whether a model computes finite outputs of a check text, by a forward pass at most 5 s old; models take turns."""
-        now = time.monotonic()
-        if now - self._alive_at < FRESH:
+        """Tell whether the models give their check texts the outputs that they ought to, by a forward pass at most 5 s old.
+
+        Models take turns; one that failed is tried until it passes.
+        """
+        if time.monotonic() - self._alive_at < FRESH:
             return self._alive
         models = self.models
         if not models:
             return False
         self._passes += 1
-        self._alive = _passes(models[self._passes % len(models)])
+        model = models[self._passes % len(models)]
+        if self._failing in models:
+            model = self._failing
+        self._alive = _passes(model)
+        self._failing = None if self._alive else model
         self._alive_at = time.monotonic()
         return self._alive
 
@@ -201,38 +222,54 @@ def _on_one_encoder(one: Artifact, other: Artifact) -> bool:
     return _shareable(one) and _shareable(other) and one.encoder["sha256"] == other.encoder["sha256"]
 
 
-def _checked(model: Model, most: int | None = None) -> tuple[Check, Outputs]:
-    """Read a model's check.npz and compute the outputs of its examples, or of the shortest ones, as they would be served."""
-    check = read_check(model.predictor.artifact.folder)
-    examples = check.examples[:most]
+def _outputs(model: Model, examples: Sequence[Example]) -> Outputs:
+    """Compute the outputs of examples one by one, as they would be served, [N, ...]."""
     rows = model.predictor.task.tokenise(model.predictor.tokenizer, examples).rows
     compute = model.engine.lane()
     parts = [rows.take([number]) for number in range(len(examples))]
-    outputs = stacked([compute([part], [model.adapter])[0] for part in parts])
-    return replace(check, examples=examples, outputs_fp32=check.outputs_fp32[:most]), outputs
+    return stacked([compute([part], [model.adapter])[0] for part in parts])
 
 
-def _verify(model: Model) -> None:
-    """Raise ArtifactError if a model does not give back the outputs in its check.npz."""
+def _verified(model: Model) -> Model:
+    """Return a model that was checked. Raises ArtifactError if it does not give back the outputs in its check.npz."""
     artifact = model.predictor.artifact
     if "check.npz" not in artifact.files:
-        return  # a Transformers classifier that distilora did not write
+        return model
     if isinstance(model.engine, Shared):
         check_adapter(artifact, model.predictor.backend)
+        check = read_check(artifact.folder)
+        return replace(model, checked=Checked(check, check.outputs_fp32))
+    check = read_check(artifact.folder)
+    outputs = _outputs(model, check.examples)
+    _compare(model, check, outputs)
+    return replace(model, checked=Checked(check, outputs))
+
+
+def _compare(model: Model, check: Check, outputs: Outputs) -> None:
+    """Raise ArtifactError if outputs of all check texts are not those stored, within the tolerance of the model's engine."""
+    artifact, task = model.predictor.artifact, model.predictor.task
+    if isinstance(model.engine, Shared):
+        compare_adapter(artifact, task, model.predictor.backend.precision, outputs, check.outputs_fp32)
         return
-    check, outputs = _checked(model)
-    passed, result = agrees(artifact, model.predictor.task, outputs, check.outputs_fp32)
+    passed, result = agrees(artifact, task, outputs, check.outputs_fp32)
     if not passed:
         raise ArtifactError(f"{artifact.folder}: not served, since it does not answer as it was saved: {result}")
 
 
 def _passes(model: Model) -> bool:
-    """Tell whether a model's outputs are finite; the log says why one could not compute them."""
+    """Tell whether a model still computes what it did when it was checked; the log says why not.
+
+    Its shortest check texts are computed anew, and put among the outputs of the others for the same comparison.
+    """
     try:
-        if "check.npz" in model.predictor.artifact.files:
-            return bool(np.isfinite(_checked(model, 1)[1]).all())
-        (prepared,) = model.prepare(["a text"])
-        return bool(np.isfinite(model.engine.lane()([prepared.rows], [model.adapter])[0]).all())
+        if model.checked is None:
+            (prepared,) = model.prepare(["a text"])
+            outputs = model.engine.lane()([prepared.rows], [model.adapter])[0]
+        else:
+            check, before = model.checked.check, model.checked.outputs
+            outputs = _outputs(model, check.examples[:LIFE_TEXTS])
+            _compare(model, check, placed(before.copy(), len(before), slice(0, len(outputs)), outputs))
+        return bool(np.isfinite(outputs).all())
     except Exception as error:
         log(logging.ERROR, "no sign of life", error, model=model.name)
         return False

@@ -22,6 +22,7 @@ from distilora.serving.logs import log
 from distilora.serving.measures import Measures
 from distilora.serving.pool import Model, Pool, Prepared
 from distilora.serving.refusals import ClientGone, DeadlinePassed, Draining, Overloaded
+from distilora.serving.traces import Traces
 
 T = TypeVar("T")
 ASIDE = 4_000  # characters from which on a text is read in another thread: the event loop would stand still for milliseconds
@@ -76,14 +77,17 @@ class Service:
     def __init__(
         self, pool: Pool, limits: Limits, keys: Keys | None = None, admin_keys: Keys | None = None,
         batcher: Batcher | None = None, origins: Sequence[str] = (), log_requests: bool = True,
-        corrections: bool = False,
+        corrections: bool = False, on_ray: bool = False, traces: Traces | None = None,
     ) -> None:  # fmt: skip
         self.pool, self.limits = pool, limits
         self.batcher = batcher or Batcher(limits)
         self.keys, self.admin_keys = keys or Keys(), admin_keys or Keys()
         self.origins, self.log_requests = tuple(origins), log_requests
         self.corrections = corrections  # whether a route keeps them
-        self.measures = Measures()
+        self.on_ray = (
+            on_ray  # as a replica: its measures would pass for everybody's, and Ray's proxy tells a request's id
+        )
+        self.measures, self.traces = Measures(), traces
         self.phase: Literal["serving", "leaving", "draining"] = "serving"
         self.flying = 0
         self._reading = 0
@@ -150,15 +154,19 @@ class Service:
             self._explaining -= 1
 
     async def ready(self) -> bool:
-        """Tell whether requests are welcome: a real forward pass, at most 5 s old, gave what it should."""
+        """Tell whether requests are welcome: the service is not being stopped, and is sound, as it tells in time."""
         if self.phase != "serving":
             return False
-        if self._probe is None or self._probe.done():
-            self._probe = asyncio.get_running_loop().run_in_executor(self._prober, self.pool.alive)
         try:
-            return await asyncio.wait_for(asyncio.shield(self._probe), PROBE_S)
+            return await asyncio.wait_for(self.sound(), PROBE_S)
         except TimeoutError:
             return False
+
+    async def sound(self) -> bool:
+        """Tell whether a real forward pass, at most 5 s old, gave what it should."""
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.get_running_loop().run_in_executor(self._prober, self.pool.alive)
+        return await asyncio.shield(self._probe)
 
     async def stop(self, grace: float, seconds: float) -> bool:
         """Stop as an orchestrator wants it; return whether everything that was accepted was answered in so many seconds."""
@@ -190,6 +198,8 @@ class Service:
         self._explainers.shutdown(wait=False, cancel_futures=True)
         self._prober.shutdown(wait=False, cancel_futures=True)
         self.batcher.close()
+        if self.traces:
+            self.traces.close()
 
 
 def call_of(request: Request) -> Call:

@@ -163,7 +163,9 @@ class ModelCard(BaseModel):
     task: str
     route: str
     labels: list[str]
-    figures: dict[str, Any] = Field(description="headline metrics: name -> value, low, high")
+    figures: dict[str, Any] | None = Field(
+        description="headline metrics: name -> value, low, high; null: none recorded"
+    )
     measured_on: dict[str, Any] | None
     limits: dict[str, Any]
     engine: str
