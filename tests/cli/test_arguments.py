@@ -93,11 +93,11 @@ def test_what_argparse_objects_to_is_one_line(parser: Parser) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--backend", "jax"], "--backend: 'jax' given, auto, torch, onnx wanted"),
+        (["--backend", "jax"], "--backend: 'jax' given, auto, torch, onnx, openvino wanted"),
         (["--abstain-below", "half"], "--abstain-below: 'half' given, a number wanted; see distilora x --help"),
         (["--limit", "1.5"], "--limit: '1.5' given, a whole number wanted; see distilora x --help"),
         (["--limit"], "--limit: nothing given, a value wanted; see distilora x --help"),
-        (["--backend=jax", "--limit", "x"], "--backend: 'jax' given, auto, torch, onnx wanted"),
+        (["--backend=jax", "--limit", "x"], "--backend: 'jax' given, auto, torch, onnx, openvino wanted"),
     ],
 )
 def test_an_objection_names_the_option_and_what_it_accepts(words: list[str], message: str, parser: Parser) -> None:
