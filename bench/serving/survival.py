@@ -112,9 +112,14 @@ def schemathesis() -> Row:
         report = json.loads((Path(place) / "all.json").read_text("utf-8"))
         ready = server.ask("GET", "/readyz")[0] == 200
     statuses = count(int(entry["response"]["status"]) for entry in har["log"]["entries"])
+    asked = sum(
+        entry["response"]["status"] == 504 and "timeout_ms" in json.dumps(entry["request"])
+        for entry in har["log"]["entries"]
+    )
     failures = [{key: one[key] for key in ("code", "title", "count", "operations")} for one in report["failures"]]
     return {
-        "requests": sum(statuses.values()), "statuses": statuses, "failures": failures, "errors": report["errors"],
+        "requests": sum(statuses.values()), "statuses": statuses, "asked_504": asked, "failures": failures,
+        "errors": report["errors"],
         "operations": report["operations"]["tested"], "ready_afterwards": ready, "versions": versions("schemathesis"),
     }  # fmt: skip
 

@@ -105,6 +105,9 @@ def test_what_is_500_or_more_counts(rows: list[dict[str, Any]]) -> None:
     row(rows, "fuzz")["hangs"] = 1
     row(rows, "schemathesis")["statuses"]["504"] = 2
     assert values(rows)["fuzz_5xx"]["value"] == 3
+    row(rows, "schemathesis")["asked_504"] = 2  # by a timeout_ms of their own
+    assert values(rows)["fuzz_5xx"]["value"] == 1
+    row(rows, "schemathesis")["asked_504"] = 0
     row(rows, "fuzz")["ready_afterwards"] = False
     assert values(rows)["fuzz_5xx"]["value"] == 4
 

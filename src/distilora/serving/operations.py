@@ -54,6 +54,7 @@ def routes(service: Service) -> APIRouter:
         "/health",
         summary="Tell whether requests are welcome, for text-embeddings-inference's clients",
         responses={200: {"description": "They are"}, 503: {"model": TeiError, "description": "They are not"}},
+        response_class=Response,  # whose body is empty
     )
     async def health(request: Request) -> Response:
         if await service.ready():
