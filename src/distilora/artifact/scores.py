@@ -5,6 +5,11 @@
     correct  [W, N]
     choices  number of models of which these texts chose one, such as the checkpoints validated on them   [W]
 
+and where the model has an n-gram expert, to choose a threshold of a cascade by (tasks/cascade.py):
+
+    expert_scores  scores of the expert's own answers                       [W, N]
+    harmed         whether the model is right and the expert alone wrong    [W, N]
+
 A run's are those of its validation texts; an export's are those of the parity gate's texts, in every way that it holds.
 """
 
@@ -17,18 +22,22 @@ from distilora.artifact.format import Artifact
 from distilora.tasks.abstention import Scored
 
 SCORES = "scores.npz"
+_OF_EXPERT = ("expert_scores", "harmed")
 
 
 def pack_scores(scored: Mapping[str, Scored]) -> bytes:
     """Serialise the scored answers, by way, as the bytes of scores.npz."""
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        ways=np.asarray(list(scored)),
-        scores=np.stack([answers.scores for answers in scored.values()]),
-        correct=np.stack([answers.correct for answers in scored.values()]),
-        choices=np.asarray([answers.choices for answers in scored.values()]),
-    )
+    ways, buffer = list(scored.values()), io.BytesIO()
+    arrays = {
+        "ways": np.asarray(list(scored)),
+        "scores": np.stack([way.scores for way in ways]),
+        "correct": np.stack([way.correct for way in ways]),
+        "choices": np.asarray([way.choices for way in ways]),
+    }
+    for name in _OF_EXPERT:
+        if all(getattr(way, name) is not None for way in ways):
+            arrays[name] = np.stack([getattr(way, name) for way in ways])
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 
@@ -40,4 +49,7 @@ def read_scores(artifact: Artifact) -> dict[str, Scored]:
         rows = zip(
             arrays["ways"].tolist(), arrays["scores"], arrays["correct"], arrays["choices"].tolist(), strict=True
         )
-        return {way: Scored(scores, correct, choices) for way, scores, correct, choices in rows}
+        return {
+            way: Scored(*row, **{name: arrays[name][number] for name in _OF_EXPERT if name in arrays})
+            for number, (way, *row) in enumerate(rows)
+        }

@@ -186,6 +186,9 @@ def add_answering(parser: Parser) -> None:
                         help="mark answers less probable than P as abstentions (default: 0)")  # fmt: skip
     parser.add_argument("--abstain-error", metavar="RATE", type=float,
                         help="choose P: with 95%% confidence at most this share of the other answers is wrong")  # fmt: skip
+    parser.add_argument("--cascade", action="store_true",
+                        help="let the model's n-gram expert answer alone where it is sure: with 95%% confidence at most "
+                        "0.1 points of accuracy are lost")  # fmt: skip
 
 
 def require_train_extra() -> None:

@@ -16,6 +16,7 @@ from distilora.files.separators import separator_from
 from distilora.progress import say
 
 if TYPE_CHECKING:
+    from distilora.inference.predictor import Predictor
     from distilora.tasks.base import Task
 
 MOST_SHOWN = 8  # labels of an answer on the terminal
@@ -64,20 +65,28 @@ def predict_command(words: Sequence[str]) -> int:
     args = parser.parse_intermixed_args(words)  # a text may follow an option
     _settle(args)
     with parser.naming_options(words):
-        return _predict(args)
+        if args.input:
+            _check_files(args)
+        predictor = _load(args)
+        code = _predict(predictor, args)
+        if predictor.cascade is not None:
+            say(f"note: {predictor.cascade.sentence()}")
+        return code
 
 
-def _predict(args: Namespace) -> int:
+def _load(args: Namespace) -> "Predictor":
     from distilora.inference.predictor import load
 
-    if args.input:
-        _check_files(args)
     predictor = load(
         args.run, args.precision, args.device, args.encoder, args.base, args.abstain_below, args.backend,
-        lexicon=args.lexicon, abstain_error=args.abstain_error,
+        lexicon=args.lexicon, abstain_error=args.abstain_error, cascade=args.cascade,
     )  # fmt: skip
     if args.sentences is not None or args.words is not None:
         predictor.task = _lengthened(predictor.task, args.sentences, args.words)
+    return predictor
+
+
+def _predict(predictor: "Predictor", args: Namespace) -> int:
     if args.question and predictor.task.name != "question_answering":
         raise ConfigError(f"--question: given, but task {predictor.task.name} answers no questions; drop it")
     if args.texts and predictor.task.name == "question_answering":

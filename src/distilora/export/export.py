@@ -147,7 +147,7 @@ def _export(
     precision = parity["default"].split()[1]
     if to == "openvino":
         answered = _keep_default(plain, precision, answered)
-    if scores := _scores(artifact, task, tokenizer, texts, answered):
+    if scores := _scores(artifact, task, tokenizer, texts, answered, expert):
         (plain / SCORES).write_bytes(pack_scores(scores))
     hashes = seen_file(artifact.folder)
     if hashes:  # so that an evaluation still recognises the training texts
@@ -201,8 +201,9 @@ def _carried(artifact: Artifact, to: Form) -> Expert | None:
 
 
 def _scores(
-    artifact: Artifact, task: Task, tokenizer: Tokenizer, texts: HeldOut, outputs: Mapping[str, NDArray[np.float32]]
-) -> dict[str, Scored]:
+    artifact: Artifact, task: Task, tokenizer: Tokenizer, texts: HeldOut, outputs: Mapping[str, NDArray[np.float32]],
+    expert: Expert | None,
+) -> dict[str, Scored]:  # fmt: skip
     """Score the gate's texts in each way of the export; {} if it is unknown how many checkpoints were validated on them."""
     checkpoints = 1
     if texts.chosen_on:
@@ -210,10 +211,12 @@ def _scores(
         checkpoints = max((scored.choices for scored in own.values()), default=0)
     if not checkpoints:
         return {}
-    items, scores = texts.examples.items, {}
+    items, scores, of_expert = texts.examples.items, {}, None
+    if expert is not None:
+        of_expert = task.decode(np.float32(expert.weights.expert_alone) * expert.logits(items), items, tokenizer)
     for way, of_way in outputs.items():
         answers = task.decode(of_way, items, tokenizer)
-        scored = scored_answers(task, items, answers, checkpoints * len(outputs))  # the gate chooses among the ways
+        scored = scored_answers(task, items, answers, checkpoints * len(outputs), of_expert)  # the gate chooses a way
         if scored is not None:
             scores[way] = scored
     return scores

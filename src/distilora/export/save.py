@@ -73,8 +73,11 @@ def write_model(
         on_base = run_rows(validation, backend, label=f"agreement on base {base}")
         agreements[base] = agreement(task, outputs, on_base)
 
-    answers = task.decode(calibrate(outputs, parts.validation.items), parts.validation.items, tokenizer)
-    scored = scored_answers(task, parts.validation.items, answers, config.training.validations)
+    items = parts.validation.items
+    answers = task.decode(calibrate(outputs, items), items, tokenizer)
+    alone = calibrate.views(outputs, items).get("expert")
+    of_expert = None if alone is None else task.decode(alone, items, tokenizer)
+    scored = scored_answers(task, items, answers, config.training.validations, of_expert)
 
     def write_files(target: Path) -> None:
         tokenizer.save(str(target / "tokenizer.json"))

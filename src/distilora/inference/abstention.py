@@ -49,10 +49,11 @@ def threshold_for(artifact: Artifact, precision: str, abstain_error: float) -> T
 
     Raises ConfigError as `choose_threshold` does, and if the model holds no scores in that precision.
     """
-    return choose_threshold(_scores_in(artifact, precision), abstain_error)
+    return choose_threshold(scores_in(artifact, precision, "abstain_error"), abstain_error)
 
 
-def _scores_in(artifact: Artifact, precision: str) -> Scored:
+def scores_in(artifact: Artifact, precision: str, field: str) -> Scored:
+    """Return the scores of held-out texts in a precision. Raises ConfigError, naming `field`, if there are none in it."""
     scored = read_scores(artifact)
     backend = artifact.backend
     if (scores := scored.get(f"{backend} {precision}")) is not None:
@@ -64,6 +65,5 @@ def _scores_in(artifact: Artifact, precision: str) -> Scored:
             )
             return scores
     raise ConfigError(
-        f"abstain_error: {artifact.folder} holds scores in {', '.join(scored)}, not in {precision}; give that precision, or a "
-        "threshold with abstain_below"
+        f"{field}: {artifact.folder} holds scores in {', '.join(scored)}, not in {precision}; give that precision"
     )

@@ -29,6 +29,7 @@ from distilora.hardware import Device, InferencePrecision
 from distilora.inference.abstention import check_abstention, threshold_for
 from distilora.inference.backends import Backend, open_backend
 from distilora.inference.calibrate import calibrator_of
+from distilora.inference.cascade import Cascade, cascade_of, check_cascade
 from distilora.inference.lanes import run_rows
 from distilora.inference.output_cache import CacheEntry, OutputCache
 from distilora.inference.regate import trusted
@@ -50,7 +51,8 @@ class Predictor:
 
     An answer holds what the task decodes (for a classification `label`, its calibrated probability `score`, and `p_LABEL`
     of every label), `truncated`: whether the text was longer than the model reads, and `abstain`: whether the score is
-    below `abstain_below`, so that somebody else should decide (Chow 1970; never without a score).
+    below `abstain_below`, so that somebody else should decide (Chow 1970; never without a score). With a `cascade` it also
+    holds `expert_alone`: whether the n-gram expert answered it, without the encoder.
 
     A blank text has an answer in which all of these are None; so has a missing one (None, NaN, pandas' NA) in a sequence
     or a stream. With `strict` both are errors. Anything else that is not text (7, bytes) always is.
@@ -78,6 +80,7 @@ class Predictor:
         self.calibrate = calibrator_of(artifact, lexicon)
         self.tokenizer = tokenizer or open_tokenizer(artifact)  # one may serve several models
         self.cleaning = cleaning(artifact.cleaning["name"], artifact.cleaning["version"])
+        self.cascade: Cascade | None = None
         self._loading: dict[str, Any] | None = None  # the arguments of `load` that made it
         self._names: tuple[str, ...] = ()  # an answer's keys; empty before the first answer
 
@@ -127,6 +130,25 @@ class Predictor:
 
     def answers(self, chunks: Iterable[Sequence[Example]]) -> Iterator[list[dict[str, Any]]]:
         """Answer cleaned examples chunk by chunk; the next chunk is read and tokenised while one is computed."""
+        if self.cascade is None:
+            yield from self._model_answers(chunks)
+            return
+        judged: deque[list[dict[str, Any] | None]] = deque()
+
+        def unsure(cascade: Cascade) -> Iterator[list[Example]]:
+            for examples in chunks:
+                judged.append(cascade.judge(examples))
+                yield [example for example, answer in zip(examples, judged[-1], strict=True) if answer is None]
+
+        for of_model in map(iter, self._model_answers(unsure(self.cascade))):
+            answers = [
+                {**(next(of_model) if alone is None else self._shown(alone, False)), "expert_alone": alone is not None}
+                for alone in judged.popleft()
+            ]
+            self._names = tuple(answers[0]) if answers else self._names
+            yield answers
+
+    def _model_answers(self, chunks: Iterable[Sequence[Example]]) -> Iterator[list[dict[str, Any]]]:
         cache, iterator = OutputCache(), iter(chunks)
         waiting: tuple[Sequence[Example], list[CacheEntry], list[CacheEntry], Future[Tokenised]] | None = None
         with ThreadPoolExecutor(1) as tokeniser:
@@ -216,12 +238,13 @@ class Predictor:
     def decoded(self, outputs: Outputs, examples: Sequence[Example], truncated: Sequence[bool]) -> list[dict[str, Any]]:
         """Turn the encoder's outputs for cleaned examples, [G, ...], into answers; `truncated`: whether each was cut."""
         outputs = self.calibrate(outputs, examples)
-        answers = [
-            {**answer, "truncated": cut, "abstain": answer.get("score", 1.0) < self.abstain_below}
-            for answer, cut in zip(self.task.decode(outputs, examples, self.tokenizer), truncated, strict=True)
-        ]
+        decoded = self.task.decode(outputs, examples, self.tokenizer)
+        answers = [self._shown(answer, cut) for answer, cut in zip(decoded, truncated, strict=True)]
         self._names = tuple(answers[0])
         return answers
+
+    def _shown(self, answer: dict[str, Any], truncated: bool) -> dict[str, Any]:
+        return {**answer, "truncated": truncated, "abstain": answer.get("score", 1.0) < self.abstain_below}
 
     def example(self, text: Any, place: str) -> Example:
         """Return a text's cleaned example. Raises DataError, naming `place`, if it is blank or not text."""
@@ -265,6 +288,7 @@ def load(
     strict: bool = False,
     lexicon: LexiconUse = "auto",
     abstain_error: float | None = None,
+    cascade: bool = False,
 ) -> Predictor:
     """Load a predictor from a run's folder, its model/, an exported folder, a Transformers classifier, or a Hub name.
 
@@ -278,6 +302,9 @@ def load(
     `abstain_error` chooses that threshold: with 95% confidence at most this share of the answers that do not abstain is
     wrong (tasks/abstention.py). A note says what was chosen; it is the predictor's `abstain_below`.
 
+    With `cascade` texts of which the n-gram expert is sure are answered by it alone, so that with 95% confidence at most 0.1
+    points of accuracy are lost (tasks/cascade.py); a note says where that is so.
+
     On another kind of processor than it was measured on, int8 is measured again (inference/regate.py). If it fails, fp32
     takes its place, with a warning, where the folder holds it and `precision` is auto.
     On a CPU the torch backend makes glibc keep freed memory, for the whole process and from then on (hardware.py).
@@ -290,6 +317,8 @@ def load(
     if lexicon == "none" and not artifact.lexicon:
         raise ConfigError(f"lexicon: none given, but {artifact.folder} has no n-gram expert to leave out; drop it")
     check_abstention(artifact, abstain_below, abstain_error, base, lexicon)
+    if cascade:
+        check_cascade(artifact, lexicon, abstain_error)
     task = restore(artifact.task["name"], artifact.task["settings"])
     engine = open_backend(artifact, precision, device, encoder, base, backend)
     engine = trusted(artifact, task, engine, precision)
@@ -298,12 +327,17 @@ def load(
         say(f"note: {threshold.sentence()}")
         abstain_below = threshold.score
     predictor = Predictor(artifact, engine, task, abstain_below, strict, lexicon)
+    if cascade and predictor.calibrate.expert is not None:
+        predictor.cascade = cascade_of(
+            artifact, engine.precision, predictor.calibrate.expert, task, predictor.tokenizer
+        )
+        say(f"note: {predictor.cascade.threshold.sentence()}")
     if encoder and Path(encoder).exists():
         encoder = str(Path(encoder).absolute())  # a worker may start in another folder
     folder = str(artifact.folder.absolute())
     predictor._loading = {
         "path": folder, "precision": engine.precision, "device": device, "encoder": encoder, "base": base,
-        "lexicon": lexicon,
+        "lexicon": lexicon, "cascade": cascade,
     }  # fmt: skip
     return predictor
 

@@ -21,7 +21,7 @@ from distilora.scoring.shards import ShardPlan
 
 STATE = "score.json"
 REJECTS = "rejects.jsonl"
-SCHEMA = 3  # of score.json; schema 1, which has no such field, stored `auto` unresolved; 2 knew no n-gram expert
+SCHEMA = 4  # of score.json; schema 1, which has no such field, stored `auto` unresolved; 2 knew no n-gram expert, 3 no cascade
 Kind = Literal["parquet", "csv", "jsonl"]
 _SHARD = r"shard-\d{5,}\.(?:parquet|csv|jsonl)"
 _PART = r"\d{5,}(?:\.rejects\.jsonl|\.json)"
@@ -51,6 +51,7 @@ class Scoring:
     encoder: str | None = None
     base: Base = "auto"
     lexicon: LexiconUse = "auto"
+    cascade: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -77,13 +78,14 @@ class Scoring:
         return {
             name: getattr(self, name)
             for name in (
-                "text_column", "separator", "limit", "shard_rows", "kind", "abstain_below", "abstain_error", "lexicon"
+                "text_column", "separator", "limit", "shard_rows", "kind", "abstain_below", "abstain_error", "lexicon",
+                "cascade",
             )
         }  # fmt: skip
 
     def loading(self) -> dict[str, Any]:
         """Return the arguments of `load`; `abstain_error` has become `abstain_below` by then (`score`)."""
-        names = ("backend", "precision", "device", "encoder", "base", "abstain_below", "lexicon")
+        names = ("backend", "precision", "device", "encoder", "base", "abstain_below", "lexicon", "cascade")
         return {name: getattr(self, name) for name in names}
 
     def computing(self, numerics: Numerics) -> "Scoring":
@@ -116,7 +118,9 @@ def find_state(place: Place) -> dict[str, Any] | None:
 
 
 def _as_given(option: str, value: object) -> str:
-    return f"without {option}" if value is None else f"with {option} {value}"
+    if value is None or value is False:
+        return f"without {option}"
+    return f"with {option}" if value is True else f"with {option} {value}"
 
 
 def same_job(state: Mapping[str, Any], settings: Scoring, model: str) -> Job:

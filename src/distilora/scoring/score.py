@@ -24,9 +24,10 @@ from distilora.files.locks import hold, let_go
 from distilora.files.records import arrow
 from distilora.files.stores import Place, find_inputs, is_address, local, opened
 from distilora.inference.abstention import check_abstention, threshold_for
+from distilora.inference.cascade import check_cascade
 from distilora.inference.numerics import Numerics, resolve
 from distilora.inference.predictor import Predictor, load
-from distilora.progress import Progress, say_once
+from distilora.progress import Progress, say, say_once
 from distilora.scoring.job import (
     REJECTS,
     STATE,
@@ -54,6 +55,8 @@ def score(settings: Scoring) -> dict[str, Any]:
     started = time.monotonic()
     artifact = read_artifact(settings.run)
     check_abstention(artifact, settings.abstain_below, settings.abstain_error, settings.base, settings.lexicon)
+    if settings.cascade:
+        check_cascade(artifact, settings.lexicon, settings.abstain_error)
     model = sha256(artifact.folder / "artifact.json")
     place = Place(settings.output)
     if settings.kind == "parquet":
@@ -91,6 +94,8 @@ def score(settings: Scoring) -> dict[str, Any]:
             elif scorer is not None:
                 for shard in pending:
                     scorer(shard, bar.add)
+        if scorer is not None and scorer.predictor.cascade is not None:
+            say(f"note: {scorer.predictor.cascade.sentence()}")
         counts = _finish(place, job, settings.kind)
         _refuse_rejects_alone(settings, place, counts)
     return {**counts, "resumed": resumed, "seconds": time.monotonic() - started}

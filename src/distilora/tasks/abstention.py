@@ -39,11 +39,13 @@ SHARES = {0.25: 0.2, 1.0: 0.6, 4.0: 0.2}  # (1 - threshold) / rate -> share of 1
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of N answers, [N], and whether each is correct, [N]."""
+    """Scores of N answers, [N], and whether each is correct, [N]; where there is an n-gram expert, of its answers, too."""
 
     scores: NDArray[np.float64]
     correct: NDArray[np.bool_]
     choices: int  # models, such as checkpoints, of which these examples chose one; 1: they chose nothing
+    expert_scores: NDArray[np.float64] | None = None  # of the expert's own answers, [N]
+    harmed: NDArray[np.bool_] | None = None  # where the model is right and the expert alone wrong, [N]
 
 
 @dataclass(frozen=True)
@@ -66,15 +68,31 @@ class Threshold:
 
 
 def scored_answers(
-    task: Task, examples: Sequence[Example], answers: Sequence[Mapping[str, Any]], choices: int
+    task: Task,
+    examples: Sequence[Example],
+    answers: Sequence[Mapping[str, Any]],
+    choices: int,
+    expert: Sequence[Mapping[str, Any]] | None = None,
 ) -> Scored | None:
-    """Compare answers with the targets; None for a task whose answers have no label and score, or without examples."""
+    """Compare answers with the targets; None for a task whose answers have no label and score, or without examples.
+
+    `expert` has the answers of the n-gram expert alone.
+    """
     if not answers or not {"label", "score"} <= set(answers[0]):
         return None
+    scores, correct = _compared(task, examples, answers)
+    if expert is None:
+        return Scored(scores, correct, choices)
+    expert_scores, expert_correct = _compared(task, examples, expert)
+    return Scored(scores, correct, choices, expert_scores, correct & ~expert_correct)
+
+
+def _compared(
+    task: Task, examples: Sequence[Example], answers: Sequence[Mapping[str, Any]]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     pairs = zip(examples, answers, strict=True)
     correct = [task.target_name(example.target) == answer["label"] for example, answer in pairs]
-    scores = np.asarray([answer["score"] for answer in answers], np.float64)
-    return Scored(scores, np.asarray(correct, np.bool_), choices)
+    return np.asarray([answer["score"] for answer in answers], np.float64), np.asarray(correct, np.bool_)
 
 
 def check_rate(rate: float) -> None:
@@ -122,7 +140,12 @@ def choose_threshold(scored: Scored, rate: float) -> Threshold:
 
 def least_examples(rate: float, choices: int = 1) -> int:
     """Return the number of examples below which no threshold can pass: (1 - rate)^N must not exceed the largest budget."""
-    return math.ceil(math.log(max(SHARES.values()) * (1 - CONFIDENCE) / choices) / math.log1p(-rate))
+    return least_examples_of(rate, max(SHARES.values()) * (1 - CONFIDENCE) / choices)
+
+
+def least_examples_of(rate: float, budget: float) -> int:
+    """Return the number of examples below which not even their being all right rules out a higher rate: (1 - rate)^N <= budget."""
+    return math.ceil(math.log(budget) / math.log1p(-rate))
 
 
 def binomial_tail(successes: int, trials: int, rate: float) -> float:
