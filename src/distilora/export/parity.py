@@ -38,10 +38,13 @@ from distilora.inference.backends import Backend
 from distilora.inference.lanes import run_rows
 from distilora.inference.regate import LEAST_AGREEMENT, LEAST_SHARE
 from distilora.progress import say
+from distilora.tasks.abstention import CONFIDENCE, least_examples_of
 from distilora.tasks.base import Task
+from distilora.tasks.cascade import MOST_LOST
 
 MOST_LOST = 0.2  # percentage points of the metric
 SAMPLE = 1000  # held-out texts to measure on
+FOR_CASCADE = 5000  # where there is an n-gram expert, and texts enough to bound what a cascade loses (tasks/cascade.py)
 CALIBRATION = 32  # texts to calibrate int8 on
 SETTING = re.compile(r"(?:--)?\bdata\.\w+(?:: )?")
 
@@ -81,7 +84,9 @@ def read_held_out(artifact: Artifact, task: Task, path: str | None) -> HeldOut:
         raise DataError(f"--held-out: {source} is no longer what the run was trained on ({difference}){advice}")
     trained = sorted(parts.train.items, key=lambda example: sum(map(len, example.texts)))
     indices = np.unique(np.linspace(0, len(trained) - 1, CALIBRATION).round().astype(int))
-    return HeldOut(f"validation texts of {source}", _sample(parts.validation), [trained[i] for i in indices], True)
+    return HeldOut(
+        f"validation texts of {source}", _sample(parts.validation, artifact), [trained[i] for i in indices], True
+    )
 
 
 def _from_source(artifact: Artifact, task: Task, path: str) -> HeldOut:
@@ -106,7 +111,7 @@ def _from_source(artifact: Artifact, task: Task, path: str) -> HeldOut:
                 f"note: {int(seen.sum()):,} of the {len(examples):,} held-out texts were trained or chosen on: left out"
             )
         examples = examples.take(np.flatnonzero(~seen))
-    return HeldOut(name, _sample(examples), read_check(artifact.folder).examples, own)
+    return HeldOut(name, _sample(examples, artifact), read_check(artifact.folder).examples, own)
 
 
 def _data_section(run: Path) -> dict[str, Any]:
@@ -161,11 +166,12 @@ def _reworded(message: str, task: Task) -> str:
     return f"--held-out: {message}"
 
 
-def _sample(examples: Examples) -> Examples:
-    """Draw SAMPLE examples with a fixed seed; keep all, with a note, if there are fewer."""
+def _sample(examples: Examples, artifact: Artifact) -> Examples:
+    """Draw SAMPLE examples, or FOR_CASCADE, with a fixed seed; keep all, with a note, if there are fewer."""
     if len(examples) < SAMPLE:
         say(f"note: {len(examples):,} held-out texts instead of {SAMPLE:,}: the figures are less certain")
-    indices = np.random.default_rng(0).permutation(len(examples))[:SAMPLE]
+    bounds = bool(artifact.lexicon) and len(examples) >= least_examples_of(MOST_LOST, 1 - CONFIDENCE)
+    indices = np.random.default_rng(0).permutation(len(examples))[: FOR_CASCADE if bounds else SAMPLE]
     return examples.take(np.sort(indices))
 
 
