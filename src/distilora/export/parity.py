@@ -38,9 +38,8 @@ from distilora.inference.backends import Backend
 from distilora.inference.lanes import run_rows
 from distilora.inference.regate import LEAST_AGREEMENT, LEAST_SHARE
 from distilora.progress import say
-from distilora.tasks.abstention import CONFIDENCE, least_examples_of
 from distilora.tasks.base import Task
-from distilora.tasks.cascade import MOST_LOST
+from distilora.tasks.cascade import least_texts
 
 MOST_LOST = 0.2  # percentage points of the metric
 SAMPLE = 1000  # held-out texts to measure on
@@ -170,7 +169,7 @@ def _sample(examples: Examples, artifact: Artifact) -> Examples:
     """Draw SAMPLE examples, or FOR_CASCADE, with a fixed seed; keep all, with a note, if there are fewer."""
     if len(examples) < SAMPLE:
         say(f"note: {len(examples):,} held-out texts instead of {SAMPLE:,}: the figures are less certain")
-    bounds = bool(artifact.lexicon) and len(examples) >= least_examples_of(MOST_LOST, 1 - CONFIDENCE)
+    bounds = bool(artifact.lexicon) and len(examples) >= least_texts(1)
     indices = np.random.default_rng(0).permutation(len(examples))[: FOR_CASCADE if bounds else SAMPLE]
     return examples.take(np.sort(indices))
 

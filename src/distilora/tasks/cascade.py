@@ -41,6 +41,11 @@ class CascadeThreshold:
         )
 
 
+def least_texts(choices: int) -> int:
+    """Return the number of calibration texts below which no threshold can pass."""
+    return least_examples_of(MOST_LOST, (1 - CONFIDENCE) / choices)
+
+
 def choose_cascade(scored: Scored) -> CascadeThreshold:
     """Choose the lowest threshold that passes.
 
@@ -51,7 +56,7 @@ def choose_cascade(scored: Scored) -> CascadeThreshold:
             "cascade: the model holds no scores of its n-gram expert to choose a threshold by; train or export it with this release"
         )
     budget, examples = (1 - CONFIDENCE) / scored.choices, len(scored.harmed)
-    if examples < (needed := least_examples_of(MOST_LOST, budget)):
+    if examples < (needed := least_texts(scored.choices)):
         raise ConfigError(
             f"cascade: at least {needed:,} calibration texts are needed to bound the loss, and this model has {examples:,}; train "
             "with a larger data.validation_size (a fifth of the rows at most) or fewer training.validations, or drop the cascade"
