@@ -40,7 +40,15 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return base
 
 
-def test_a_run_from_training_to_scoring(trained: Path, tmp_path: Path) -> None:
+def test_a_dry_run_measures_updates(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["--task", "abstractive_summarization", "--encoder.name", str(trained / "model"), "--dry-run"]
+    settings += ["--data.max_length", "64"]
+    source = ["--data.path", str(trained / "data.jsonl"), "--output", str(trained / "dry")]
+    assert main(["train", *settings, *source]) == 0
+    assert "tokens/s in updates" in capsys.readouterr().out
+
+
+def test_a_run_from_training_to_scoring(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = str(trained / "run")
     metrics = json.loads((trained / "run" / "metrics.json").read_text("utf-8"))
     assert metrics["round_trip"]["run_precision"]["largest_difference"] == 0
@@ -55,7 +63,9 @@ def test_a_run_from_training_to_scoring(trained: Path, tmp_path: Path) -> None:
     assert (
         main(["score", run, str(trained / "data.jsonl"), "--output", str(tmp_path / "out"), "--format", "jsonl"]) == 0
     )
-    assert main(["export", run, "--to", "onnx", "--output", str(tmp_path / "onnx")]) == 2
+    for form in ("onnx", "openvino"):
+        assert main(["export", run, "--to", form, "--output", str(tmp_path / form)]) == 2
+        assert f"--to: {form} given, but a graph cannot compute the answers of task" in capsys.readouterr().err
 
 
 def test_peft_alone_loads_the_adapter_and_writes_the_same(trained: Path) -> None:

@@ -205,7 +205,9 @@ def find_test(config: DataConfig, source: Source) -> tuple[Source | None, str]:
         if len(test.splits) == 1 and config.test_split == "auto":
             split = test.splits[0]
         if split not in test.splits:
-            raise DataError(f"data.test_split: {test.name} has no split {split!r}; it has {', '.join(test.splits)}")
+            raise DataError(
+                f"data.test_split: {test.name} has no split {split!r}; it has {', '.join(test.splits)}; name one"
+            )
         return test, split
     if config.test_split == "auto":
         if "test" in source.splits and "test" not in (config.train_split, config.validation_split):
@@ -215,7 +217,8 @@ def find_test(config: DataConfig, source: Source) -> tuple[Source | None, str]:
         return None, config.test_split
     if config.test_split not in source.splits:
         raise DataError(
-            f"data.test_split: {source.name} has no split {config.test_split!r}; it has {', '.join(source.splits)}"
+            f"data.test_split: {source.name} has no split {config.test_split!r}; it has {', '.join(source.splits)}; name one, or "
+            "give heldout, to carve one out, or none"
         )
     if config.test_split in (config.train_split, config.validation_split):
         raise ConfigError(f"data.test_split: {config.test_split} is also trained or chosen on; give another split")

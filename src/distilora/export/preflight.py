@@ -33,6 +33,10 @@ def check_export(run: str | Path, to: Form, output: str | Path) -> Artifact:
             f"--to: Transformers.js answers with a softmax of the logits, which the answers of task {task.name} are not; use onnx"
         )
     if to != "merged":
+        if task.output_kind == "other":
+            raise ArtifactError(
+                f"--to: {to} given, but a graph cannot compute the answers of task {task.name}; use merged"
+            )
         engine = "openvino" if to == "openvino" else "onnxruntime"
         for package in ("onnx", "onnxscript", engine):
             if importlib.util.find_spec(package) is None:

@@ -166,9 +166,9 @@ def _cycle(batches: list[Any]) -> Iterable[Any]:
 def _update(run: Run, batch: NDArray[np.int64]) -> None:
     network = run.network
     network.train()
-    with computing_in(run.config.training.precision, network.device):
-        outputs = network(run.train_tokens.rows.take(batch))
     targets = run.task.targets([run.learnt.items[i] for i in batch], run.tokenizer)
+    with computing_in(run.config.training.precision, network.device):
+        outputs = network.training_outputs(run.train_tokens.rows.take(batch), targets)
     network.task.loss(outputs.float(), targets).mean().backward()  # type: ignore[no-untyped-call]
     for parameter in network.trained().values():
         parameter.grad = None
