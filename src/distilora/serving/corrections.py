@@ -2,7 +2,8 @@
 
     {"model", "input", "answer", "correction"} -> {"text", "label", "model", "answered", "when"} + newline
 
-`--data.path FILE.jsonl` finds the columns `text` and `label` by their names. The file holds whole lines only: a line is
+The first model's are in the file itself, those of a model NAME beside it in FILE.NAME.jsonl: labels of two models cannot be
+trained on together. `--data.path FILE.jsonl` finds the columns `text` and `label` by their names. The file holds whole lines only: a line is
 written at once and flushed to the disk, one that could not be is taken back, and one that a power cut left is cut off.
 """
 
@@ -98,7 +99,8 @@ def corrections(
         body = known(parsed(raw, limits.json_depth), FIELDS)
         name, task = model(_text(body, "model") if body.get("model") is not None else None)
         line = _line(_record(body, name, task, limits))
-        await run_in_threadpool(append_line, path, line, most_bytes)
+        own = path if name == model(None)[0] else path.with_name(f"{path.stem}.{name}{path.suffix}")
+        await run_in_threadpool(append_line, own, line, most_bytes)
         return {"kept": True}
 
     return router
