@@ -83,7 +83,7 @@ def test_a_correction_becomes_a_line(path: Path) -> None:
 )
 def test_each_task_has_corrections_of_its_kind(path: Path, body: dict, label: object) -> None:
     assert service(path).post("/v1/corrections", json=body).status_code == 200
-    name = body.get("model", "mood")
+    name = body.get("model") or "mood"
     own = path if name == "mood" else path.with_name(f"corrections.{name}.jsonl")
     assert [file.name for file in path.parent.iterdir()] == [own.name]  # labels of two models are not mixed
     assert kept(own)[0]["label"] == label

@@ -3,8 +3,8 @@
     {"model", "input", "answer", "correction"} -> {"text", "label", "model", "answered", "when"} + newline
 
 The first model's are in the file itself, those of a model NAME beside it in FILE.NAME.jsonl: labels of two models cannot be
-trained on together. `--data.path FILE.jsonl` finds the columns `text` and `label` by their names. The file holds whole lines only: a line is
-written at once and flushed to the disk, one that could not be is taken back, and one that a power cut left is cut off.
+trained on together. `--data.path FILE.jsonl` finds the columns `text` and `label` by their names. A file holds whole lines only: a
+line is written at once and flushed to the disk, one that could not be is taken back, and one that a power cut left is cut off.
 """
 
 import json
