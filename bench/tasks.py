@@ -13,6 +13,7 @@ the time that they take: their intervals are over questions and documents.
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -162,7 +163,8 @@ def run_subjqa(seed: int) -> dict[str, Any]:
     of = [f1(answer, truth) for answer, truth in zip(given, truths, strict=True)]
     domains = sorted({question["domain"] for question in questions})
     folder = FOLDER / "runs" / f"subjqa-seed{seed}-xquad"
-    words = ["--data.path", data("xquad_en"), "--output", str(folder), "--overwrite"]
+    shutil.rmtree(folder, ignore_errors=True)
+    words = ["--data.path", data("xquad_en"), "--output", str(folder)]
     subprocess.run([DISTILORA, "evaluate", str(run), *words], check=True)
     xquad = json.loads((folder / "metrics.json").read_text("utf-8"))["evaluation"]["metrics"]
     row = {
