@@ -4,7 +4,6 @@ Each kind has `read(service, body)`, from a JSON object to Asked, and `of_line(v
 an object.
 """
 
-import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -140,12 +139,11 @@ def _lengthened(model: Model, sentences: int | None, words: int | None) -> Model
     if not hasattr(task, "with_length"):
         name = "words" if sentences is None else "sentences"
         raise Invalid(f"{name}: given, but task {task.name} chooses no sentences; drop it", name)
-    predictor = copy.copy(model.predictor)
     try:
-        predictor.task = task.with_length(sentences, words)
+        lengthened = task.with_length(sentences, words)
     except ConfigError as error:
         raise Invalid(str(error)) from None
-    return replace(model, predictor=predictor)
+    return replace(model, predictor=model.predictor.with_task(lengthened))
 
 
 def _labelled(top_k: int | None, raw: bool, computed: Computed) -> list[Answer]:
