@@ -81,6 +81,15 @@ def test_refused(words: list[str], said: str, finished: Path, capsys: Captured) 
         assert said.replace("RUN", str(finished)) in failed(["serve", *given], capsys)
 
 
+def test_a_key_that_would_open_both(finished: Path, tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "keys").write_text(f"another-key-of-somebody\n{KEY}\n")
+    (tmp_path / "admin").write_text(KEY + "\n")
+    files = ["--api-key-file", str(tmp_path / "keys"), "--admin-key-file", str(tmp_path / "admin")]
+    told = failed(["serve", str(finished), "--port", "0", *files], capsys)
+    assert "--admin-key-file: holds a key of --api-key-file, which would open both" in told
+    assert KEY not in told
+
+
 def test_without_ray_serve_it_says_what_to_install(
     finished: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:

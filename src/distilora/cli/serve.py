@@ -107,6 +107,10 @@ def _serve(args: Namespace) -> int:
         read_keys(args.admin_key_file, "--admin-key-file"), origins, args.access_log == "on",
         Path(args.corrections) if args.corrections else None, args.otlp_endpoint,
     )  # fmt: skip
+    if settings.keys.shares(settings.admin_keys):
+        raise ConfigError(
+            "--admin-key-file: holds a key of --api-key-file, which would open both; make another for one of them"
+        )
     if not (settings.keys or args.allow_anonymous or _is_loopback(args.host)):
         raise ConfigError(
             f"--host: {args.host} can be reached from other machines, and there are no keys; give --api-key-file FILE, or "
