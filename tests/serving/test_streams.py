@@ -127,6 +127,21 @@ def test_a_full_queue_makes_a_stream_wait(serve: Any) -> None:
     assert {answer.get("label") for answer in told} == {"pos", "neg"}
 
 
+@pytest.mark.usefixtures("stuck")
+def test_a_stream_that_is_cut_off_says_so(client: TestClient) -> None:
+    service: Any = client.service  # type: ignore[attr-defined]
+
+    async def run() -> Any:
+        asking = asyncio.create_task(exchange(client.app, "/v1/classify", [b'"superb"\n', 60.0], headers=LINES))
+        await asyncio.sleep(0.1)
+        assert await service.stop(0, 0.2) is False
+        return await asking
+
+    first, last = (json.loads(line)["error"] for line in asyncio.run(run()).body.splitlines())
+    assert (first["kind"], first["field"]) == ("draining", "input[0]")
+    assert last["kind"] == "draining"
+
+
 def test_a_stream_ends_when_the_service_stops(client: TestClient) -> None:
     service: Any = client.service  # type: ignore[attr-defined]
 

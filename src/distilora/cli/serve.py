@@ -47,7 +47,7 @@ def serve_command(words: Sequence[str]) -> int:
     parser.add_argument("--grace", metavar="S", type=float, default=1.0,
                         help="seconds for which requests are accepted after SIGTERM (default: 1)")  # fmt: skip
     parser.add_argument("--drain-seconds", metavar="S", type=float, default=30.0,
-                        help="seconds from SIGTERM to the end, at most (default: 30)")  # fmt: skip
+                        help="seconds from SIGTERM until what is not answered is cut off (default: 30)")  # fmt: skip
     parser.add_argument("--workers", metavar="N", type=int, default=1,
                         help="processes, each with models of its own (default: 1, which uses all cores)")  # fmt: skip
     parser.add_argument("--engine", choices=["local", "ray"], default="local",
