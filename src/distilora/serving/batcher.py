@@ -146,10 +146,16 @@ class Batcher:
         """
         tokens = sum(work.tokens for work in works)
         if len(works) > self.limits.inputs:
-            raise TooMany(f"inputs: {len(works):,} given, at most {self.limits.inputs:,} wanted; send several requests")
-        most = min(self.limits.request_tokens, self.limits.waiting_tokens)
+            raise TooMany(
+                f"inputs: {len(works):,} given, at most {self.limits.inputs:,} wanted (limit inputs); send several requests",
+                "inputs",
+            )
+        most, limit = self.limits.most_tokens
         if tokens > most:
-            raise TooLong(f"inputs: {tokens:,} tokens given, at most {most:,} wanted; send several requests")
+            remedy = "send several requests" if len(works) > 1 else "shorten it"
+            raise TooLong(
+                f"inputs: {tokens:,} tokens given, at most {most:,} wanted (limit {limit}); {remedy}", "inputs"
+            )
         ticket = Ticket(self, works, deadline)
         if not works:
             ticket.fail(TooMany("inputs: none given; give one at least"))
@@ -202,14 +208,14 @@ class Batcher:
     def _overloaded(self) -> Overloaded:
         seconds = self.waiting_tokens / (self._rate * len(self._lanes))
         return Overloaded(
-            f"{self.waiting_tokens:,} tokens wait and {self.limits.waiting_tokens:,} may; ask again later",
+            f"{self.waiting_tokens:,} tokens wait and {self.limits.waiting_tokens:,} may (limit waiting_tokens); ask again later",
             retry_after=max(1, min(LONGEST_RETRY, math.ceil(seconds))),
         )
 
     @staticmethod
     def _too_late(wait: float) -> Overloaded:
         return Overloaded(
-            f"the request would wait about {wait:.0f} s, longer than it may; ask again later, or allow more time",
+            f"the request would wait about {wait:.0f} s, longer than it may; ask again later, or allow more time (timeout_ms)",
             retry_after=max(1, min(LONGEST_RETRY, math.ceil(wait / 2))),
         )
 
@@ -329,7 +335,9 @@ class Batcher:
             return True
         if item.ticket.deadline is None or time.monotonic() < item.ticket.deadline:
             return False
-        item.ticket.fail(DeadlinePassed("the deadline passed before the request's turn; ask again, or allow more time"))
+        item.ticket.fail(
+            DeadlinePassed("the deadline passed before the request's turn; ask again, or allow more time (timeout_ms)")
+        )
         return True
 
     def _pop(self, client: _Client) -> None:

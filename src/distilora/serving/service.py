@@ -118,19 +118,20 @@ class Service:
 
     async def compute(
         self, request: Request, model: Model, inputs: Sequence[str | Mapping[str, Any]], deadline: float,
-        watched: bool = True,
+        watched: bool = True, places: Sequence[Sequence[str]] | None = None,
     ) -> Computed:  # fmt: skip
         """Compute the outputs of a request's inputs: all of them, or none.
 
         Args:
             watched: whether the client's hanging up ends it; the body must have been read.
+            places: fields that the parts of each input stand in, for messages.
 
         Raises Invalid, TooLong and the like for what cannot be admitted, Overloaded, DeadlinePassed, Draining, Failed, ClientGone.
         """
         call = call_of(request)
         begun = time.monotonic()
         size = sum(sum(map(len, one.values())) if isinstance(one, Mapping) else len(one) for one in inputs)
-        prepared = await self.aside(size, model.prepare, inputs)
+        prepared = await self.aside(size, model.prepare, inputs, places)
         call.add("tokenise", time.monotonic() - begun)
         works = model.works(prepared)
         tokens = sum(work.tokens for work in works)
@@ -249,7 +250,7 @@ async def finished(ticket: Ticket, deadline: float, receive: Callable[[], Awaita
             return done.result()
         if gone and gone.done():
             raise ClientGone("the client hung up")
-        raise DeadlinePassed("the answer was not ready in time; ask again, or allow more time")
+        raise DeadlinePassed("the answer was not ready in time; ask again, or allow more time (timeout_ms)")
     finally:
         if gone:
             gone.cancel()
