@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -79,6 +81,15 @@ def test_refused(words: list[str], said: str, finished: Path, capsys: Captured) 
         if "--port" not in words:
             given += ["--port", "0"]
         assert said.replace("RUN", str(finished)) in failed(["serve", *given], capsys)
+
+
+def test_a_key_that_would_open_both(finished: Path, tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "keys").write_text(f"another-key-of-somebody\n{KEY}\n")
+    (tmp_path / "admin").write_text(KEY + "\n")
+    files = ["--api-key-file", str(tmp_path / "keys"), "--admin-key-file", str(tmp_path / "admin")]
+    told = failed(["serve", str(finished), "--port", "0", *files], capsys)
+    assert "--admin-key-file: holds a key of --api-key-file, which would open both" in told
+    assert KEY not in told
 
 
 def test_without_ray_serve_it_says_what_to_install(
@@ -177,6 +188,50 @@ def test_a_process_is_asked_abused_and_drained(served: Callable[..., Served]) ->
     assert [line["event"] for line in lines if line["event"] in ("leaving", "draining")] == ["leaving", "draining"]
     assert "superb" not in err
     assert KEY not in err
+
+
+def test_what_is_cut_off_has_had_all_of_its_time(served: Callable[..., Served]) -> None:
+    service = served("--grace", "0", "--drain-seconds", "1.5")
+    head = f"POST /v1/classify HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as slow:
+        slow.sendall(head.encode() + b'content-length: 19\r\n\r\n{"input":')
+        assert service.ask("/readyz")[0] == 200
+        service.process.send_signal(signal.SIGTERM)
+        begun = time.monotonic()
+        raw = b"".join(iter(lambda: slow.recv(65536), b""))
+        assert time.monotonic() - begun > 1.4
+    code, _, err = service.stop()
+    assert code == 1
+    assert raw.startswith(b"HTTP/1.1 503 ")
+    told = json.loads(raw.partition(b"\r\n\r\n")[2])
+    assert told["error"]["kind"] == "draining"
+    assert told["request_id"]
+    assert "trace" not in err
+
+
+def test_of_two_that_start_at_once_one_serves(finished: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "distilora", "serve", str(finished), "--port", str(port)]
+    both = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    try:
+        until = time.monotonic() + 60
+        while (lost := next((one for one in both if one.poll() is not None), None)) is None:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        out, err = lost.communicate()
+        assert (lost.returncode, out) == (2, "")
+        assert re.fullmatch(
+            rf"distilora: --port: {port} on 127.0.0.1 cannot be used \(.*\); give another --port\n", err
+        )
+        (won,) = [one for one in both if one is not lost]
+        assert won.stdout is not None
+        assert won.stdout.readline().endswith(f":{port}\n")
+    finally:
+        for one in both:
+            one.kill()
+            one.communicate(timeout=30)
 
 
 def test_an_interrupt_ends_it_as_well_and_quiet_says_nothing(served: Callable[..., Served]) -> None:

@@ -10,7 +10,7 @@ from support.tiny import BAD, GOOD, tiny_reviews
 
 import distilora
 from distilora.errors import ConfigError, DataError
-from distilora.explanation.explain import Weight, _spans, explain
+from distilora.explanation.explain import Weight, explain, parts_of
 from distilora.inference.predictor import Predictor, load
 from distilora.tasks.base import Task
 
@@ -152,7 +152,7 @@ def test_sentences_end_where_said(counting: Predictor) -> None:
 @pytest.mark.usefixtures("a_minute")
 @pytest.mark.parametrize("text", ["!" * 1_000_000, '!"' * 500_000, "." + '"' * 1_000_000])
 def test_sentences_of_a_megabyte_are_found_in_linear_time(text: str) -> None:
-    assert _spans(text, "sentence") == [(0, len(text))]
+    assert parts_of(text, "sentence") == [(0, len(text))]
 
 
 def test_words_that_were_cut_have_no_weight(predictor: Predictor) -> None:

@@ -44,6 +44,15 @@ class TestPickled:
         ):
             pickle.loads(sent)  # noqa: S301 - our own
 
+    def test_another_task_is_a_view_that_stays_here(self, finished: Path) -> None:
+        predictor = load(finished, "fp32", "cpu")
+        view = predictor.with_task(predictor.task)
+        assert view.backend is predictor.backend
+        assert view(TEXTS[:2]) == predictor(TEXTS[:2])
+        with pytest.raises(ConfigError, match="it cannot be pickled"):
+            pickle.dumps(view)
+        sent_on(predictor)
+
     def test_one_of_no_folder(self, predictor: Predictor) -> None:
         made = Predictor(predictor.artifact, predictor.backend)
         with pytest.raises(ConfigError, match=r"in the worker call distilora\.load\('/.*/model'\)$"):

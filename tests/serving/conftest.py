@@ -2,6 +2,7 @@
 
 import csv
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from starlette.testclient import TestClient
 from support.tiny import tiny_config
 
 from distilora.serving.app import application
+from distilora.serving.engines import Alone
 from distilora.serving.limits import Limits
 from distilora.serving.pool import Pool
 from distilora.serving.service import Service
@@ -85,6 +87,23 @@ def serve(pool: Pool) -> Iterator[Serve]:
     yield make
     for service in services:
         service.close()
+
+
+@pytest.fixture
+def stuck(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Makes models compute until the test is over."""
+    over = threading.Event()
+
+    def lane(self: Any) -> Any:
+        def compute(rows: Any, adapters: Any) -> Any:
+            over.wait(30)
+            raise RuntimeError("nobody waits for this")
+
+        return compute
+
+    monkeypatch.setattr(Alone, "lane", lane)
+    yield
+    over.set()
 
 
 @pytest.fixture

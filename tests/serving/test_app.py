@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import time
 from typing import Any
 
 import pytest
@@ -266,6 +267,27 @@ def test_what_was_accepted_is_finished_and_what_takes_too_long_is_said(serve: An
     client = serve(Limits(lanes=1))
     drained, _ = asyncio.run(run(0.6, 0.2))
     assert drained is False
+
+
+@pytest.mark.usefixtures("stuck")
+def test_what_is_cut_off_is_told_in_json(client: TestClient) -> None:
+    """One request waits to be computed, one is being explained, of one the body does not end."""
+    service: Any = client.service  # type: ignore[attr-defined]
+    chunks = ([b'{"input": "x"}'], [b'{"input": "a b", "explain": true}'], [b'{"input": ', 60.0])
+
+    async def run() -> tuple[float, list[Any]]:
+        asking = [asyncio.create_task(exchange(client.app, "/v1/classify", of)) for of in chunks]
+        await asyncio.sleep(0.1)
+        begun = time.monotonic()
+        assert await service.stop(0, 0.5) is False
+        return time.monotonic() - begun, await asyncio.gather(*asking)
+
+    seconds, told = asyncio.run(run())
+    assert 0.5 <= seconds < 3
+    for one in told:
+        assert (one.status, one.json["error"]["kind"], one.headers["retry-after"]) == (503, "draining", "5")
+        assert one.json["request_id"] == one.headers["x-request-id"]
+    assert service.flying == 0
 
 
 def test_traces_name_kinds_and_quote_nothing(log_lines: Any) -> None:

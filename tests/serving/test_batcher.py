@@ -311,3 +311,15 @@ def test_many_clients_at_once_lose_nothing() -> None:
     assert batcher.drain(10)
     assert batcher.depth == batcher.waiting_tokens == 0
     batcher.close()
+
+
+def test_what_is_cut_off_fails_whether_it_waits_or_is_computed(batcher: Batcher) -> None:
+    engine = Recorder()
+    held(batcher, engine)
+    waits = batcher.submit([work(engine, 1)], "client")
+    batcher.cut_off()
+    with pytest.raises(Draining):
+        waits.done.result(1)
+    with pytest.raises(Draining):
+        batcher.submit([work(engine, 2)], "client")
+    engine.gate.set()

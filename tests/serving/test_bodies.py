@@ -10,7 +10,7 @@ from support.served import exchange
 
 from distilora.serving.bodies import lines, parsed
 from distilora.serving.limits import Limits
-from distilora.serving.refusals import ClientGone, Invalid, TooLarge, TooSlow
+from distilora.serving.refusals import ClientGone, Invalid, TooSlow
 
 JSON = {"content-type": "application/json"}
 BAD = [
@@ -107,8 +107,8 @@ def test_a_body_that_does_not_arrive(serve: Any) -> None:
     assert asyncio.run(exchange(app, "/v1/classify", [b"{", None])).status == 499
 
 
-def test_lines_are_found_across_chunks_and_blank_ones_left_out() -> None:
-    async def collect(chunks: list[bytes | None], limits: Limits) -> list[bytes]:
+def test_lines_are_found_across_chunks_and_long_ones_are_not_held() -> None:
+    async def collect(chunks: list[bytes | None], limits: Limits) -> list[bytes | None]:
         messages = [
             {"type": "http.disconnect"}
             if chunk is None
@@ -124,10 +124,15 @@ def test_lines_are_found_across_chunks_and_blank_ones_left_out() -> None:
         return [line async for line in lines(receive, limits)]
 
     few = Limits(body_bytes=10, timeout_ms=50)
-    assert asyncio.run(collect([b'"a"\n"', b'b"\r\n\n', b"  \n", b'"c"'], few)) == [b'"a"', b'"b"\r', b'"c"']
+    assert asyncio.run(collect([b'"a"\n"', b'b"\r\n\n', b"  \n", b'"c"'], few)) == [
+        b'"a"', b'"b"\r', b"", b"  ", b'"c"'
+    ]  # fmt: skip
     assert asyncio.run(collect([b""], few)) == []
-    with pytest.raises(TooLarge):
-        asyncio.run(collect([b"x" * 6, b"x" * 6, b"\n"], few))
+    long = b"x" * 6
+    assert asyncio.run(collect([long, long, b"\n"], few)) == [None]
+    assert asyncio.run(collect([long, long, long + b'\n"a"\n' + 2 * long], few)) == [None, b'"a"', None]
+    assert asyncio.run(collect([long, long, b"\n2"], few)) == [None, b"2"]
+    assert asyncio.run(collect([2 * long + b"\n", long, b"\n"], few)) == [None, long]
     with pytest.raises(ClientGone):
         asyncio.run(collect([b"1\n", None], few))
     with pytest.raises(TooSlow):

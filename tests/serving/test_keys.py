@@ -53,3 +53,10 @@ def test_every_key_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     assert keys.holder("Bearer no-key-of-these") is None
     assert keys.holder(None) is None
     assert len(compared) == 9
+
+
+def test_keys_that_are_in_both_files() -> None:
+    keys, others = Keys(["first-key-of-three", "second-key-of-three"]), Keys(["third-key-of-three"])
+    assert keys.shares(Keys(["third-key-of-three", "second-key-of-three"]))
+    assert not keys.shares(others)
+    assert not keys.shares(Keys())

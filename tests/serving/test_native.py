@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from distilora.explanation.explain import explain
-from distilora.inference.predictor import load
+from distilora.inference.predictor import Predictor, load
 from distilora.serving.limits import Limits
 from distilora.serving.pool import Pool
 
+PAIR = {"question": "what is number 3", "context": "the plot is number 3"}
 TEXTS = ["a superb film, really 7.", "the plot was dull and <br/> awful", "é ü 漢字 \U0001f600 superb"]
 
 
@@ -110,6 +112,87 @@ def test_summarise(client: TestClient, folders: dict[str, Path]) -> None:
     assert client.post("/v1/summarise", json={**body, "words": 3}).status_code == 422
 
 
+def test_a_summary_of_another_length_from_a_model_on_a_shared_encoder(serve: Any, pool: Pool) -> None:
+    """Its predictor is not made by `load`: there is nothing to load it from again."""
+    model = pool.get("summarization")
+    own = model.predictor
+    shared = Pool("fp32")
+    predictor = Predictor(own.artifact, own.backend, tokenizer=own.tokenizer)
+    shared._models = {"sum": replace(model, name="sum", predictor=predictor)}
+    client = serve(pool=shared)
+    text = "The film was long. A dull plot. The end was superb."
+    for setting, value, sentences in (("sentences", 2, 2), ("words", 4, 1)):
+        answer = client.post("/v1/summarise", json={"input": text, setting: value})
+        assert answer.status_code == 200, answer.text
+        assert len(answer.json()["answers"][0]["sentences"]) == sentences
+        lines = {"content-type": "application/x-ndjson"}
+        answer = client.post(f"/v1/summarise?{setting}={value}", content=json.dumps(text), headers=lines)
+        assert len(json.loads(answer.text)["sentences"]) == sentences
+
+
+def test_a_question_that_is_cut_is_told(client: TestClient) -> None:
+    body = {"model": "question_answering", "question": ["what " * 600, "what"], "context": "the plot is number 3"}
+    answers = client.post("/v1/answer", json=body).json()["answers"]
+    assert [answer["truncated"] for answer in answers] == [True, False]
+
+
+def test_an_explanation_may_take_more_copies_than_a_request_has_inputs(serve: Any) -> None:
+    client = serve(Limits(lanes=1, inputs=3))
+    answer = client.post("/v1/classify", json={"input": "a superb film but the plot was dull", "explain": True})
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["answers"][0]["explanation"]["parts"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            {"input": "superb " * 9, "explain": True},
+            "takes 99 tokens by word, and 60 are left (limit request_tokens); explain fewer or shorter texts",
+        ),
+        ({"input": "a dull film. " * 3, "explain": "word"}, "explain fewer or shorter texts, or by sentence"),
+        ({"input": "a dull film", "explain": "sentence"}, "fewer than two; explain it by word"),
+    ],
+)
+def test_a_refused_explanation_says_what_would_be_explained(body: Any, said: str, serve: Any) -> None:
+    answer = serve(Limits(lanes=1, request_tokens=60)).post("/v1/classify", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["message"].endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/v1/classify", {"input": ["x"] * 9}, "input: 9 given, at most 8 wanted (limit inputs); send several requests"),
+        ("/v1/classify", {"input": "y" * 2001}, "at most 2,000 wanted (limit characters); shorten it"),
+        ("/v1/classify", {"input": "x " * 300}, "at most 60 wanted (limit request_tokens); shorten it"),
+        ("/v1/classify", {"input": ["x " * 50] * 2}, "at most 60 wanted (limit request_tokens); send several requests"),
+        ("/v1/classify", {"input": [[["x"]]]}, "at most 3 levels wanted (limit json_depth); flatten it"),
+        ("/v1/classify", {"input": "y" * 5000}, "more than 4,000 bytes given (limit body_bytes); send several requests"),
+        ("/v1/classify", {"input": "x", "top_k": True}, "top_k: true given, a whole number of at least 1 wanted"),
+        ("/v1/classify", {"input": "x", "model": ""}, "model: '' given, there is reviews, regression, multilabel, "
+         "question_answering, summarization; name one of them"),
+        ("/v1/answer", {"model": "question_answering", "inputs": PAIR},
+         "inputs: an object given, a list of objects with question and context wanted"),
+        ("/v1/answer", {"model": "question_answering", "inputs": []},
+         "inputs: an empty list given; give at least one question with its context"),
+        ("/v1/answer", {"model": "question_answering", **PAIR, "question": " "},
+         "question: the text is blank; give one with words"),
+        ("/v1/answer", {"model": "question_answering", **PAIR, "context": "<br />"},
+         "context: the text is blank; give one with words"),
+        ("/v1/answer", {"model": "question_answering", **PAIR, "question": ["what", " "]},
+         "question[1]: the text is blank; give one with words"),
+        ("/v1/answer", {"model": "question_answering", "inputs": [PAIR, {**PAIR, "context": " "}]},
+         "inputs[1].context: the text is blank; give one with words"),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_it(path: str, body: Any, said: str, serve: Any) -> None:
+    limits = Limits(lanes=1, inputs=8, characters=2000, request_tokens=60, json_depth=3, body_bytes=4000)
+    error = serve(limits).post(path, json=body).json()["error"]
+    assert error["message"].endswith(said)
+    assert error["message"].startswith(error["field"])
+
+
 REFUSED = [
     ("/v1/classify", {}, 422, "invalid", "input"),
     ("/v1/classify", [], 422, "invalid", "body"),
@@ -122,6 +205,9 @@ REFUSED = [
     ("/v1/classify", {"input": "x", "top_k": 0}, 422, "invalid", "top_k"),
     ("/v1/classify", {"input": "x", "top_k": True}, 422, "invalid", "top_k"),
     ("/v1/classify", {"input": "x", "top_k": 1.5}, 422, "invalid", "top_k"),
+    ("/v1/classify", {"model": "regression", "input": "x", "top_k": 1}, 422, "invalid", "top_k"),
+    ("/v1/classify", {"model": "regression", "input": "x", "raw_scores": True}, 422, "invalid", "raw_scores"),
+    ("/v1/classify?top_k=1", {"input": "x"}, 422, "invalid", "top_k"),
     ("/v1/classify", {"input": "x", "raw_scores": "yes"}, 422, "invalid", "raw_scores"),
     ("/v1/classify", {"input": "x", "timeout_ms": -1}, 422, "invalid", "timeout_ms"),
     ("/v1/classify", {"input": "x", "model": 7}, 422, "invalid", "model"),

@@ -52,7 +52,39 @@ def test_an_error_stands_in_its_lines_place(serve: Any) -> None:
     for number, line in enumerate(told):
         if "error" in line:
             assert line["error"]["field"] == f"input[{number}]"
-    assert told[2]["error"]["message"].startswith("input[2]: the text is blank")
+    said = [line["error"]["message"] for line in told if "error" in line]
+    places = [message.partition(": ")[0] for message in said]
+    assert places == ["input[1]", "input[2]", "input[3]", "'x'", "input[5]", "input[6]", "input[7]"]
+    assert said[1] == "input[2]: the text is blank; give one with words"
+
+
+def test_blank_lines_keep_their_places(client: TestClient) -> None:
+    answer = client.post("/v1/classify", content=b'"superb"\n\n  \r\n"dull"\n', headers=dict(LINES))
+    told = [json.loads(line) for line in answer.text.splitlines()]
+    assert [line.get("error", {}).get("field") for line in told] == [None, "input[1]", "input[2]", None]
+    assert told[1]["error"]["message"] == "input[1]: the line is blank; give an input, or leave the line out"
+
+
+def test_a_line_that_is_too_long_ends_nothing(serve: Any) -> None:
+    client = serve(Limits(lanes=1, body_bytes=100, request_tokens=20))
+    long = json.dumps("y" * 500).encode()
+    chunks = [b'"superb"\n' + long[:300], long[300:], b'\n"dull"\n', json.dumps("superb " * 12).encode() + b"\n", long]
+    told = asyncio.run(exchange(client.app, "/v1/classify", chunks, headers=LINES))
+    lines = [json.loads(line) for line in told.body.splitlines()]
+    errors = [line.get("error", {}) for line in lines]
+    assert [error.get("kind") for error in errors] == [None, "too_large", None, None, "too_large"]
+    said = "input[1]: more than 100 bytes given (limit body_bytes); shorten the line"
+    assert (errors[1]["message"], errors[1]["field"]) == (said, "input[1]")
+
+
+def test_a_line_of_too_many_tokens_is_named(serve: Any) -> None:
+    (told,) = stream(serve(Limits(lanes=1, request_tokens=9)), ["superb " * 12])
+    assert told["error"]["message"] == "input[0]: 14 tokens given, at most 9 wanted (limit request_tokens); shorten it"
+
+
+def test_a_stream_has_no_explanations(client: TestClient) -> None:
+    answer = client.post("/v1/classify?explain=true", content=b'"x"\n', headers=dict(LINES))
+    assert answer.json()["error"]["message"].startswith("explain: a stream has no explanations; ")
 
 
 def test_other_routes(client: TestClient) -> None:
@@ -125,6 +157,21 @@ def test_a_full_queue_makes_a_stream_wait(serve: Any) -> None:
     client = serve(Limits(lanes=1, waiting_tokens=8, request_tokens=8))
     told = stream(client, ["superb film", "dull film"] * 40)
     assert {answer.get("label") for answer in told} == {"pos", "neg"}
+
+
+@pytest.mark.usefixtures("stuck")
+def test_a_stream_that_is_cut_off_says_so(client: TestClient) -> None:
+    service: Any = client.service  # type: ignore[attr-defined]
+
+    async def run() -> Any:
+        asking = asyncio.create_task(exchange(client.app, "/v1/classify", [b'"superb"\n', 60.0], headers=LINES))
+        await asyncio.sleep(0.1)
+        assert await service.stop(0, 0.2) is False
+        return await asking
+
+    first, last = (json.loads(line)["error"] for line in asyncio.run(run()).body.splitlines())
+    assert (first["kind"], first["field"]) == ("draining", "input[0]")
+    assert last["kind"] == "draining"
 
 
 def test_a_stream_ends_when_the_service_stops(client: TestClient) -> None:

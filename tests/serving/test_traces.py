@@ -1,5 +1,7 @@
 """Traces: a span for each request with a line in the log, without texts, keys or queries, sent where they are wanted alone."""
 
+import logging
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -70,3 +72,19 @@ def test_they_are_sent_to_the_endpoint(serve: Any) -> None:
     assert path == "/v1/traces"
     assert b"POST /v1/classify" in body
     assert b"mellifluous" not in body
+
+
+def test_a_collector_that_is_not_there_is_told_once(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{free.getsockname()[1]}"
+    logging.getLogger("distilora.serving").propagate = True
+    traces = open_traces(f"http://{host}")
+    client = serve(traces=traces, log_requests=False)
+    for _ in range(2):
+        client.post("/v1/classify", json={"input": "superb"})
+        traces._provider.force_flush()
+    traces.close()
+    (told,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert told == f"--otlp-endpoint: traces cannot be sent to {host}; start a collector there, or drop the option"

@@ -65,6 +65,8 @@ MODELS = [
         "accuracy": {"value": 0.9404, "low": 0.9375, "high": 0.9432}, "mcc": {"value": 0.881, "low": 0.875, "high": 0.887},
         "auroc": {"value": 0.9842, "low": 0.983, "high": 0.9854}, "ece": {"value": 0.0108, "low": None, "high": None},
     }),
+    _model("genres", "classification", ("negative", "positive"), {"ece": {"value": 0.31, "low": None, "high": None}}),
+    _model("moods", "classification", ("negative", "positive"), {}),
     _model("topics", "multilabel", ("acting", "music", "plot", "pictures", "sound", "humour", "length", "ending"), {}),
     _model("stars", "regression", (), {"mae": {"value": 0.61, "low": 0.58, "high": 0.64}}),
     _model("answers", "question_answering", (), {"f1": {"value": 0.781, "low": 0.77, "high": 0.79}}),

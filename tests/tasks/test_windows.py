@@ -47,8 +47,9 @@ def test_what_windows_repeat_counts_once() -> None:
 
 def test_a_long_question_leaves_half_a_window() -> None:
     question, context = " ".join(PLAIN * 2), " ".join(PLAIN)
-    rows = windows().tokens([(question, context)]).rows
-    assert rows.lengths.max() <= 20
+    tokens = windows().tokens([(question, context), ("the film", context)])
+    assert tokens.rows.lengths.max() <= 20
+    assert tokens.truncated.tolist() == [True, False]
     (encoded,) = windows().spans([(question, context)])
     assert {context[s:e] for s, e in encoded.spans[encoded.inside]} == set(PLAIN)
 

@@ -47,7 +47,7 @@ def serve_command(words: Sequence[str]) -> int:
     parser.add_argument("--grace", metavar="S", type=float, default=1.0,
                         help="seconds for which requests are accepted after SIGTERM (default: 1)")  # fmt: skip
     parser.add_argument("--drain-seconds", metavar="S", type=float, default=30.0,
-                        help="seconds from SIGTERM to the end, at most (default: 30)")  # fmt: skip
+                        help="seconds from SIGTERM until what is not answered is cut off (default: 30)")  # fmt: skip
     parser.add_argument("--workers", metavar="N", type=int, default=1,
                         help="processes, each with models of its own (default: 1, which uses all cores)")  # fmt: skip
     parser.add_argument("--engine", choices=["local", "ray"], default="local",
@@ -107,6 +107,10 @@ def _serve(args: Namespace) -> int:
         read_keys(args.admin_key_file, "--admin-key-file"), origins, args.access_log == "on",
         Path(args.corrections) if args.corrections else None, args.otlp_endpoint,
     )  # fmt: skip
+    if settings.keys.shares(settings.admin_keys):
+        raise ConfigError(
+            "--admin-key-file: holds a key of --api-key-file, which would open both; make another for one of them"
+        )
     if not (settings.keys or args.allow_anonymous or _is_loopback(args.host)):
         raise ConfigError(
             f"--host: {args.host} can be reached from other machines, and there are no keys; give --api-key-file FILE, or "

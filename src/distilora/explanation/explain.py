@@ -154,7 +154,7 @@ def explain(
         raise DataError(
             f"explain: task {predictor.artifact.task['name']} reads a text in pieces; predict them one by one"
         )
-    spans = _spans(example.texts[-1], level)
+    spans = parts_of(example.texts[-1], level)
     if by_token and method != "leave-one-out":
         raise ConfigError(
             f"explain.method: {method} explains answers to a whole text, which those of task {predictor.task.name} are not; use "
@@ -202,7 +202,8 @@ def _leave_one_out(
 ) -> Explanation:
     *before, text = example.texts  # a question stays; words of its context are left out
     if len(spans) < 2:
-        raise DataError(f"explain: one {level} cannot be left out of a text of fewer than two; give a longer text")
+        remedy = "give a longer text" if level == "word" else "explain it by word"
+        raise DataError(f"explain: one {level} cannot be left out of a text of fewer than two; {remedy}")
     (answer,) = predictor.answer([example])
     label, key = predictor.task.explained_answer(answer, label)
     in_windows = predictor.task.output_kind == "tokens"  # of which nothing is cut
@@ -273,7 +274,7 @@ def _torch_backend(predictor: Predictor, method: Method) -> Any:
     return backend
 
 
-def _spans(text: str, level: Level) -> list[tuple[int, int]]:
+def parts_of(text: str, level: Level) -> list[tuple[int, int]]:
     """Find the start and end of each word or sentence."""
     if level == "word":
         return [match.span() for match in _WORD.finditer(text)]

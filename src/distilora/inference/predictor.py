@@ -108,6 +108,12 @@ class Predictor:
         settings = {**self._loading, "abstain_below": self.abstain_below, "strict": self.strict}
         return _load_again, (_identity(self.artifact), settings)
 
+    def with_task(self, task: Task) -> "Predictor":
+        """Return a predictor of the same model, nothing of it copied, with another task; it cannot be pickled."""
+        view = object.__new__(type(self))
+        vars(view).update(vars(self), task=task, _loading=None, _names=())
+        return view
+
     def __call__(self, texts: str | Iterable[Any], *, strict: bool | None = None) -> Any:
         """Answer a text with a dict, a sequence with a list, any other iterable with an iterator (see `stream`).
 

@@ -5,11 +5,12 @@
 Whatever happens behind the door, the client gets one line without a path, a trace or a key, and the log gets the rest.
 """
 
+import asyncio
 import logging
 import re
 import time
 import uuid
-from typing import Any
+from typing import Any, cast
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
@@ -21,7 +22,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from distilora.errors import DistiloraError
 from distilora.serving import admin, inference_protocol, native, operations, tei
 from distilora.serving.logs import log
-from distilora.serving.refusals import ClientGone, Failed, Invalid, NoSuchRoute, Refusal, Unauthorised, WrongMethod
+from distilora.serving.refusals import (
+    ClientGone,
+    Failed,
+    Invalid,
+    NoSuchRoute,
+    Refusal,
+    Unauthorised,
+    WrongMethod,
+    stopped,
+)
 from distilora.serving.replies import refuse
 from distilora.serving.service import Call, Service
 from distilora.version import __version__
@@ -108,23 +118,28 @@ class Door:
                     own.setdefault(name, value)
             await send(message)
 
-        counted = False
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
         try:
             self._admit(scope, headers, call)
             if scope["path"] not in ALWAYS:
-                self._service.enter()
-                counted = True
+                self._service.enter(task)
             await self._app(scope, receive, sending)
         except Refusal as refusal:
             if not status:
                 await _refused(self._service, scope, refusal)(scope, receive, sending)
+        except asyncio.CancelledError:
+            if not self._service.cut:
+                raise
+            task.uncancel()
+            if not status:
+                await _refused(self._service, scope, stopped())(scope, receive, sending)
         except Exception as error:
             log(logging.ERROR, "failed", error, request_id=call.request_id, route=_route(scope))
             if not status:
                 failed = Failed("the service failed on this request; its log says how, under the request's id")
                 await _refused(self._service, scope, failed)(scope, receive, sending)
         finally:
-            self._service.flying -= counted
+            self._service.leave(task)
             self._note(scope, call, status)
 
     def _admit(self, scope: Scope, headers: Headers, call: Call) -> None:

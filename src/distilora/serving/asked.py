@@ -4,9 +4,8 @@ Each kind has `read(service, body)`, from a JSON object to Asked, and `of_line(v
 an object.
 """
 
-import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -22,6 +21,7 @@ from distilora.serving.service import Computed, Service
 
 Answer = dict[str, Any]
 Show = Callable[[Computed], list[Answer]]
+PAIRS = "a list of objects with question and context"
 SETTINGS = {  # of a stream, by route: they are in its query
     "/v1/classify": ("model", "top_k", "raw_scores", "timeout_ms"),
     "/v1/answer": ("model", "timeout_ms"),
@@ -31,17 +31,23 @@ SETTINGS = {  # of a stream, by route: they are in its query
 
 @dataclass(frozen=True)
 class Asked:
-    """A request: the model, what it is to answer, how answers are shown; and what explanations leave out, if any are wanted."""
+    """A request: the model, what it is to answer, how answers are shown; and what explanations leave out, if any are wanted.
+
+    `places` are the fields that the parts of each input stand in, if not input[0], input[1] and so on.
+    """
 
     model: Model
     inputs: list[Any]
     show: Show
     timeout_ms: int | None = None
     explain: Level | Literal["auto"] | None = None
+    places: Sequence[Sequence[str]] | None = None
 
 
 def query_settings(query: Mapping[str, str], route: str) -> dict[str, Any]:
     """Return the settings in a query, as JSON values. Raises Invalid for one that a stream of the route does not have."""
+    if "explain" in query:
+        raise Invalid("explain: a stream has no explanations; ask for them in JSON, without a stream", "explain")
     settings: dict[str, Any] = {}
     for name, value in fields.known(dict(query), SETTINGS[route]).items():
         settings[name] = int(value) if value.isdecimal() and len(value) < 10 and name != "model" else value
@@ -50,11 +56,21 @@ def query_settings(query: Mapping[str, str], route: str) -> dict[str, Any]:
     return settings
 
 
+def check_no_query(query: Mapping[str, str], route: str) -> None:
+    """Raise Invalid for a setting in the query of a request that is no stream: it would have no effect."""
+    for name in query:
+        if name in (*SETTINGS[route], "explain"):
+            raise Invalid(f"{name}: given in the query, where only streams have settings; put it in the body", name)
+
+
 def classification(service: Service, body: Any) -> Asked:
     """Read a request of /v1/classify. Raises Invalid and the like, UnknownModel, WrongTask."""
     body = fields.known(body, ("model", "input", "top_k", "raw_scores", "explain", "timeout_ms"))
     model = _model(service, body, "/v1/classify")
     top_k, raw = fields.whole(body, "top_k"), fields.flag(body, "raw_scores")
+    for name, value in (("top_k", top_k), ("raw_scores", raw)):
+        if value and not model.predictor.task.labels:
+            raise Invalid(f"{name}: given, but task {model.predictor.task.name} has no labels; drop it", name)
     explain = body.get("explain") or None
     if explain not in (None, True, "word", "sentence"):
         raise Invalid(f"explain: {explain!r:.60} given, true, false, 'word' or 'sentence' wanted", "explain")
@@ -81,15 +97,18 @@ def questions(service: Service, body: Any) -> Asked:
     if "inputs" in body:
         pairs = [
             (_part(one, "question", f"inputs[{n}]", service), _part(one, "context", f"inputs[{n}]", service))
-            for n, one in enumerate(fields.listed(body["inputs"], "inputs", limits))
+            for n, one in enumerate(fields.listed(body["inputs"], "inputs", limits, PAIRS, "question with its context"))
         ]
+        places = [(f"inputs[{n}].question", f"inputs[{n}].context") for n in range(len(pairs))]
     else:
         context = fields.text(body.get("context"), "context", limits)
         pairs = [(question, context) for question in fields.texts(body, "question", limits)]
+        several = isinstance(body["question"], list)
+        places = [(f"question[{n}]" if several else "question", "context") for n in range(len(pairs))]
     columns = model.predictor.task.settings
     names = str(columns.get("question_column", "question")), str(columns.get("text_column", "context"))
     inputs = [dict(zip(names, pair, strict=True)) for pair in pairs]
-    return Asked(model, inputs, _spans, fields.whole(body, "timeout_ms"))
+    return Asked(model, inputs, _spans, fields.whole(body, "timeout_ms"), places=places)
 
 
 def question_of_line(value: Any, settings: Mapping[str, Any]) -> Answer:
@@ -140,12 +159,11 @@ def _lengthened(model: Model, sentences: int | None, words: int | None) -> Model
     if not hasattr(task, "with_length"):
         name = "words" if sentences is None else "sentences"
         raise Invalid(f"{name}: given, but task {task.name} chooses no sentences; drop it", name)
-    predictor = copy.copy(model.predictor)
     try:
-        predictor.task = task.with_length(sentences, words)
+        lengthened = task.with_length(sentences, words)
     except ConfigError as error:
         raise Invalid(str(error)) from None
-    return replace(model, predictor=predictor)
+    return replace(model, predictor=model.predictor.with_task(lengthened))
 
 
 def _labelled(top_k: int | None, raw: bool, computed: Computed) -> list[Answer]:

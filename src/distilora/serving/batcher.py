@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ from distilora.batching.rows import Rows
 from distilora.hardware import threads
 from distilora.serving.engines import Compute, Engine
 from distilora.serving.limits import Limits
-from distilora.serving.refusals import DeadlinePassed, Draining, Failed, Overloaded, TooLong, TooMany
+from distilora.serving.refusals import DeadlinePassed, Failed, Overloaded, TooLong, TooMany, stopped
 
 Outputs = NDArray[np.float32]
 SMOOTHING = 0.2  # share of the newest batch in the measured rate
@@ -122,6 +122,7 @@ class Batcher:
         self.limits = limits
         self._lock = threading.Condition()
         self._clients: dict[str, _Client] = {}
+        self._tickets: WeakSet[Ticket] = WeakSet()
         self._clock = 0.0  # served tokens of the client that was served last
         self._running = 0
         self._rate = FIRST_RATE
@@ -145,17 +146,23 @@ class Batcher:
         """
         tokens = sum(work.tokens for work in works)
         if len(works) > self.limits.inputs:
-            raise TooMany(f"inputs: {len(works):,} given, at most {self.limits.inputs:,} wanted; send several requests")
-        most = min(self.limits.request_tokens, self.limits.waiting_tokens)
+            raise TooMany(
+                f"inputs: {len(works):,} given, at most {self.limits.inputs:,} wanted (limit inputs); send several requests",
+                "inputs",
+            )
+        most, limit = self.limits.most_tokens
         if tokens > most:
-            raise TooLong(f"inputs: {tokens:,} tokens given, at most {most:,} wanted; send several requests")
+            remedy = "send several requests" if len(works) > 1 else "shorten it"
+            raise TooLong(
+                f"inputs: {tokens:,} tokens given, at most {most:,} wanted (limit {limit}); {remedy}", "inputs"
+            )
         ticket = Ticket(self, works, deadline)
         if not works:
             ticket.fail(TooMany("inputs: none given; give one at least"))
             return ticket
         with self._lock:
             if self._draining:
-                raise Draining("the service is being stopped; ask again in a while", retry_after=5)
+                raise stopped()
             if self.waiting_tokens + tokens > self.limits.waiting_tokens:
                 self._full = True
                 raise self._overloaded()
@@ -167,6 +174,7 @@ class Batcher:
             if deadline is not None and wait > max(deadline - ticket.arrived, 0):
                 raise self._too_late(wait)
             self._clients[client] = own
+            self._tickets.add(ticket)
             if not own.waiting:
                 own.served = max(own.served, self._clock)
             own.waiting.extend(_Item(ticket, number, work, client) for number, work in enumerate(works))
@@ -200,14 +208,14 @@ class Batcher:
     def _overloaded(self) -> Overloaded:
         seconds = self.waiting_tokens / (self._rate * len(self._lanes))
         return Overloaded(
-            f"{self.waiting_tokens:,} tokens wait and {self.limits.waiting_tokens:,} may; ask again later",
+            f"{self.waiting_tokens:,} tokens wait and {self.limits.waiting_tokens:,} may (limit waiting_tokens); ask again later",
             retry_after=max(1, min(LONGEST_RETRY, math.ceil(seconds))),
         )
 
     @staticmethod
     def _too_late(wait: float) -> Overloaded:
         return Overloaded(
-            f"the request would wait about {wait:.0f} s, longer than it may; ask again later, or allow more time",
+            f"the request would wait about {wait:.0f} s, longer than it may; ask again later, or allow more time (timeout_ms)",
             retry_after=max(1, min(LONGEST_RETRY, math.ceil(wait / 2))),
         )
 
@@ -234,13 +242,21 @@ class Batcher:
             self._draining = True
             return self._lock.wait_for(lambda: not self.depth and not self._running, seconds)
 
+    def cut_off(self) -> None:
+        """Admit no more requests; those that have not ended fail with Draining, also while they are computed."""
+        with self._lock:
+            self._draining = True
+            for ticket in list(self._tickets):
+                ticket.fail(stopped())
+            self._lock.notify_all()
+
     def close(self) -> None:
         """Stop the lanes after the batches that they compute; what waits fails with Draining."""
         with self._lock:
             self._draining = self._closed = True
             for client in self._clients.values():
                 while client.waiting:
-                    client.waiting.popleft().ticket.fail(Draining("the service was stopped"))
+                    client.waiting.popleft().ticket.fail(stopped())
                 client.tokens = 0
             self.depth = self.waiting_tokens = 0
             self._lock.notify_all()
@@ -319,7 +335,9 @@ class Batcher:
             return True
         if item.ticket.deadline is None or time.monotonic() < item.ticket.deadline:
             return False
-        item.ticket.fail(DeadlinePassed("the deadline passed before the request's turn; ask again, or allow more time"))
+        item.ticket.fail(
+            DeadlinePassed("the deadline passed before the request's turn; ask again, or allow more time (timeout_ms)")
+        )
         return True
 
     def _pop(self, client: _Client) -> None:

@@ -57,7 +57,7 @@ async def read_body(request: Request, limits: Limits, seconds: float) -> bytes:
                     raise _too_large(limits)
                 parts.append(part)
     except TimeoutError:
-        raise TooSlow(f"body: not complete after {seconds:.0f} s; send it at once") from None
+        raise TooSlow(f"body: not complete after {seconds:.0f} s (limit timeout_ms); send it at once") from None
     except ClientDisconnect:
         raise ClientGone("body: the connection was closed before its end") from None
     return b"".join(parts)
@@ -70,7 +70,9 @@ def _check_length(request: Request, limits: Limits) -> None:
 
 
 def _too_large(limits: Limits) -> TooLarge:
-    return TooLarge(f"body: more than {limits.body_bytes:,} bytes given; send several requests")
+    return TooLarge(
+        f"body: more than {limits.body_bytes:,} bytes given (limit body_bytes); send several requests", "body"
+    )
 
 
 def parsed(raw: bytes, depth: int, place: str = "body") -> Any:
@@ -82,7 +84,7 @@ def parsed(raw: bytes, depth: int, place: str = "body") -> Any:
     try:
         value = json.loads(text, parse_constant=_not_a_number)
     except RecursionError:
-        raise Invalid(f"{place}: nested too deeply, at most {depth} levels wanted; flatten it", place) from None
+        raise Invalid(f"{place}: {_deep(depth)}", place) from None
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}" if place == "body" else f"character {error.pos + 1}"
         raise Invalid(f"{place}: not JSON ({error.msg}, {where}); correct it", place) from None
@@ -91,6 +93,10 @@ def parsed(raw: bytes, depth: int, place: str = "body") -> Any:
         raise Invalid(f"{place}: {reason}; correct it", place) from None
     _check_values(value, depth, place)
     return value
+
+
+def _deep(most: int) -> str:
+    return f"nested too deeply, at most {most} levels wanted (limit json_depth); flatten it"
 
 
 class _NotFinite(ValueError):
@@ -113,7 +119,7 @@ def _check_values(value: Any, most: int, place: str) -> None:
                 raise Invalid(f"{name or place}: the number is not finite; give a smaller one", name or place)
         elif isinstance(value, dict | list):
             if depth >= most:
-                raise Invalid(f"{place}: nested too deeply, at most {most} levels wanted; flatten it", place)
+                raise Invalid(f"{place}: {_deep(most)}", place)
             if isinstance(value, list):
                 waiting += ((part, f"{name}[{number}]", depth + 1) for number, part in enumerate(value))
             else:
@@ -133,30 +139,28 @@ def _check_text(text: str, field: str) -> None:
 
 async def lines(
     receive: Callable[[], Awaitable[Any]], limits: Limits, stopping: Callable[[], bool] = lambda: False
-) -> AsyncIterator[bytes]:
-    """Yield the lines of a body as they arrive, blank ones left out; no more than one and a part are held.
+) -> AsyncIterator[bytes | None]:
+    """Yield the lines of a body as they arrive, None for one that is longer than a body may be; that one is not held.
 
-    Raises TooLarge for a line longer than a body may be, TooSlow if nothing arrives for as long as a request may take,
-    ClientGone if the connection is closed before the end, Draining if the service is stopping.
+    Raises TooSlow if nothing arrives for as long as a request may take, ClientGone if the connection is closed before the end,
+    Draining if the service is stopping.
     """
-    rest, more = b"", True
+    rest, is_long, more = b"", False, True  # of the line that has not ended: its bytes, unless they are too many
     while more:
         message = await _next(receive, limits.timeout_ms / 1000, stopping)
         if message["type"] == "http.disconnect":
             raise ClientGone("body: the connection was closed before its end")
         more = message.get("more_body", False)
         *whole, rest = (rest + message.get("body", b"")).split(b"\n")
-        if not more:
+        if not more and (rest or (is_long and not whole)):
             whole.append(rest)
         for line in whole:
-            if len(line) > limits.body_bytes:
-                raise _too_large(limits)
             if stopping():
                 raise Draining("the service is being stopped; send the rest again in a while")
-            if line.strip():
-                yield line
-        if len(rest) > limits.body_bytes:
-            raise _too_large(limits)
+            yield None if is_long or len(line) > limits.body_bytes else line
+            is_long = False
+        if is_long or len(rest) > limits.body_bytes:
+            rest, is_long = b"", True
 
 
 async def _next(receive: Callable[[], Awaitable[Any]], seconds: float, stopping: Callable[[], bool]) -> Any:
@@ -168,4 +172,4 @@ async def _next(receive: Callable[[], Awaitable[Any]], seconds: float, stopping:
         except TimeoutError:
             if stopping():
                 raise Draining("the service is being stopped; send the rest again in a while") from None
-    raise TooSlow(f"body: nothing arrived for {seconds:.0f} s; send it at once")
+    raise TooSlow(f"body: nothing arrived for {seconds:.0f} s (limit timeout_ms); send it at once")

@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from distilora.data.examples import Example
 from distilora.errors import DataError
-from distilora.explanation.explain import Explanation, explain
+from distilora.explanation.explain import Explanation, explain, parts_of
 from distilora.inference.predictor import Predictor
 from distilora.serving.batcher import Batcher, Ticket
 from distilora.serving.pool import Model, Prepared
@@ -22,28 +22,29 @@ from distilora.serving.refusals import ClientGone, DeadlinePassed, Invalid, TooL
 from distilora.serving.service import Computed, Service, call_of, hung_up
 
 Level = Literal["word", "sentence"]
-AT_ONCE = 64  # shortened copies in the queue
+AT_ONCE = 64  # shortened copies in the queue, unless a request may have fewer inputs
 WORDS_TOKENS = 65_536  # of all shortened copies: more of them take seconds, and sentences are left out instead of words
 
 
-def level_for(prepared: Prepared, level: Level | None, left: int, field: str) -> tuple[Level, int]:
+def level_for(prepared: Prepared, level: Level | None, left: int, limit: str, field: str) -> tuple[Level, int]:
     """Choose what is left out of an input, and return it with the tokens that it costs: those of all shortened copies.
 
     Args:
         level: what was asked for; None: words, of a long text sentences.
-        left: tokens that the request may still cost.
+        left: tokens that the request may still cost, by the limit of that name.
 
     Raises TooLong where they do not suffice.
     """
     text, tokens = prepared.example.texts[-1], len(prepared.rows.ids)
     words = len(text.split()) * tokens
+    sentences = len(parts_of(text, "sentence"))
     if level is None:
-        level = "word" if words <= min(WORDS_TOKENS, left) else "sentence"
-    # sentences end with . ! ? or …, so there are no more of them
-    cost = words if level == "word" else (1 + sum(map(text.count, ".!?\N{HORIZONTAL ELLIPSIS}"))) * tokens
+        level = "word" if words <= min(WORDS_TOKENS, left) or sentences < 2 else "sentence"
+    cost = words if level == "word" else sentences * tokens
     if cost > left:
+        shorter = "explain fewer or shorter texts" + (", or by sentence" if level == "word" and sentences > 1 else "")
         raise TooLong(
-            f"{field}: its explanation takes {cost:,} tokens and {left:,} are left; explain fewer or shorter texts",
+            f"{field}: its explanation takes {cost:,} tokens by {level}, and {left:,} are left (limit {limit}); {shorter}",
             field,
         )
     return level, cost
@@ -77,8 +78,9 @@ class Asking:
     def answers(self, chunks: Iterable[Sequence[Example]]) -> Iterator[list[dict[str, Any]]]:
         """Answer chunks of examples, some at once. Raises ClientGone after `give_up`, and what the batcher raises."""
         for chunk in chunks:
-            for start in range(0, len(chunk), AT_ONCE):
-                yield self._computed(chunk[start : start + AT_ONCE])
+            at_once = min(AT_ONCE, self._batcher.limits.inputs)
+            for start in range(0, len(chunk), at_once):
+                yield self._computed(chunk[start : start + at_once])
 
     def _computed(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
         tokens = self.task.tokenise(self.tokenizer, examples)
@@ -111,9 +113,9 @@ async def explain_all(
 
     Raises TooLong before anything is computed if they cost more tokens than a request may, and what `explained` raises.
     """
-    left, levels = service.limits.request_tokens, []
+    (left, limit), levels = service.limits.most_tokens, []
     for number, item in enumerate(computed.prepared):
-        chosen, cost = level_for(item, level, left, f"input[{number}]")
+        chosen, cost = level_for(item, level, left, limit, f"input[{number}]")
         levels.append(chosen)
         left -= cost
     call = call_of(request)
@@ -133,7 +135,7 @@ async def explain_all(
         if gone.done():
             raise ClientGone("the client hung up")
         raise DeadlinePassed(
-            "the explanation was not ready in time; explain fewer or shorter texts, or allow more time"
+            "the explanation was not ready in time; explain fewer or shorter texts, or allow more time (timeout_ms)"
         )
     finally:
         gone.cancel()

@@ -1,5 +1,6 @@
 """Reads the fields of a request: each of the right kind and within its limits, or a refusal that names the field."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ def whole(body: Mapping[str, Any], name: str, least: int = 1) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**31:
-        given = f"{value}"[:20] if isinstance(value, int | float) else kind_of(value)
+        given = json.dumps(value)[:20] if isinstance(value, int | float) else kind_of(value)
         raise Invalid(f"{name}: {given} given, a whole number of at least {least} wanted", name)
     return value
 
@@ -60,7 +61,8 @@ def text(value: Any, field: str, limits: Limits) -> str:
         raise Invalid(f"{field}: {kind_of(value)} given, a text wanted", field)
     if len(value) > limits.characters:
         raise TooLong(
-            f"{field}: {len(value):,} characters given, at most {limits.characters:,} wanted; shorten it", field
+            f"{field}: {len(value):,} characters given, at most {limits.characters:,} wanted (limit characters); shorten it",
+            field,
         )
     return value
 
@@ -75,12 +77,21 @@ def texts(body: Mapping[str, Any], name: str, limits: Limits) -> list[str]:
     return [text(part, f"{name}[{number}]", limits) for number, part in enumerate(listed(value, name, limits))]
 
 
-def listed(value: Any, name: str, limits: Limits) -> list[Any]:
-    """Return a value that is a list of inputs. Raises Invalid for another kind and for an empty one, TooMany."""
+def listed(
+    value: Any, name: str, limits: Limits, wanted: str = "a text or a list of texts", one: str = "text"
+) -> list[Any]:
+    """Return a value that is a list of inputs. Raises Invalid for another kind and for an empty one, TooMany.
+
+    Args:
+        wanted: what the field takes, and `one` what an input is, for messages.
+    """
     if not isinstance(value, list):
-        raise Invalid(f"{name}: {kind_of(value)} given, a text or a list of texts wanted", name)
+        raise Invalid(f"{name}: {kind_of(value)} given, {wanted} wanted", name)
     if not value:
-        raise Invalid(f"{name}: an empty list given; give at least one text", name)
+        raise Invalid(f"{name}: an empty list given; give at least one {one}", name)
     if len(value) > limits.inputs:
-        raise TooMany(f"{name}: {len(value):,} given, at most {limits.inputs:,} wanted; send several requests", name)
+        raise TooMany(
+            f"{name}: {len(value):,} given, at most {limits.inputs:,} wanted (limit inputs); send several requests",
+            name,
+        )
     return value

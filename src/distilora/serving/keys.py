@@ -20,6 +20,10 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._digests)
 
+    def shares(self, other: "Keys") -> bool:
+        """Tell whether a key is one of another's, too."""
+        return not set(self._digests).isdisjoint(other._digests)
+
     def holder(self, authorization: str | None) -> str | None:
         """Return a name for the holder of the key in an `Authorization: Bearer KEY` header; None if the key is unknown."""
         scheme, _, key = (authorization or "").partition(" ")

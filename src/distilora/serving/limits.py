@@ -28,6 +28,11 @@ class Limits:
     json_depth: int = 32
     """Deepest nesting of a JSON body."""
 
+    @property
+    def most_tokens(self) -> tuple[int, str]:
+        """Most tokens of a request, and the limit that says so: what can never wait cannot be admitted."""
+        return min((self.request_tokens, "request_tokens"), (self.waiting_tokens, "waiting_tokens"))
+
     def __post_init__(self) -> None:
         """Raise ConfigError if a limit is less than 1."""
         for name, value in vars(self).items():

@@ -129,12 +129,13 @@ async def _answer(service: Service, request: Request, read: Read, of_line: OfLin
     """Answer a request, or a stream of lines, of a kind."""
     if content_type(request) == NDJSON:
         return _stream(service, request, read, of_line)
-    service.batcher.check_room(call_of(request).client)
+    asked.check_no_query(request.query_params, request.url.path)
     call = call_of(request)
+    service.batcher.check_room(call.client)
     raw = await read_body(request, service.limits, service.deadline(call) - time.monotonic())
     wanted = read(service, await service.aside(len(raw), parsed, raw, service.limits.json_depth))
     deadline = service.deadline(call, wanted.timeout_ms)
-    computed = await service.compute(request, wanted.model, wanted.inputs, deadline)
+    computed = await service.compute(request, wanted.model, wanted.inputs, deadline, places=wanted.places)
     answers = await _shown(service, request, wanted, computed)
     if wanted.explain:
         level = None if wanted.explain == "auto" else wanted.explain
@@ -157,13 +158,13 @@ def _stream(service: Service, request: Request, read: Read, of_line: OfLine) -> 
     read(service, of_line({"question": "x", "context": "x"} if read is asked.questions else "x", settings))
     depth = service.limits.json_depth
 
-    async def line(number: int, raw: bytes) -> bytes:
+    async def line(raw: bytes) -> bytes:
         begun = time.monotonic()
-        value = await service.aside(len(raw), parsed, raw, depth, f"input[{number}]")
+        value = await service.aside(len(raw), parsed, raw, depth, "input")
         wanted = read(service, of_line(value, settings))
         most = service.limits.timeout_ms
         deadline = begun + min(wanted.timeout_ms or most, most) / 1000
-        computed = await service.compute(request, wanted.model, wanted.inputs, deadline, watched=False)
+        computed = await service.compute(request, wanted.model, wanted.inputs, deadline, False, wanted.places)
         (answer,) = await _shown(service, request, wanted, computed)
         return json_bytes(answer)
 

@@ -74,18 +74,24 @@ class Model:
     adapter: Any = None
     checked: Checked | None = None
 
-    def prepare(self, inputs: Sequence[str | Mapping[str, Any]]) -> list[Prepared]:
+    def prepare(
+        self, inputs: Sequence[str | Mapping[str, Any]], places: Sequence[Sequence[str]] | None = None
+    ) -> list[Prepared]:
         """Clean and tokenise inputs, texts or records of what the task reads.
+
+        Args:
+            places: fields that the parts of each input stand in; None: input[0], input[1] and so on.
 
         Raises Invalid naming the input that is blank or cannot be read.
         """
         examples = []
         for number, value in enumerate(inputs):
-            field = f"input[{number}]"
+            own = places[number] if places else (f"input[{number}]",)
             try:
-                examples.append(self.predictor.example(value, field))
+                examples.append(self.predictor.example(value, own[0]))
             except DataError as error:
-                raise Invalid(str(error), field) from None
+                field = self._blank_part(value, own)
+                raise Invalid(field + str(error).removeprefix(own[0]), field) from None
         if not examples:
             return []
         tokens = self.predictor.task.tokenise(self.predictor.tokenizer, examples)
@@ -93,6 +99,13 @@ class Model:
             Prepared(example, tokens.rows.take([number]), bool(tokens.truncated[number]))
             for number, example in enumerate(examples)
         ]
+
+    def _blank_part(self, value: str | Mapping[str, Any], places: Sequence[str]) -> str:
+        """Return the field of a record's first part that is blank once it is cleaned; else the first field."""
+        parts = value.values() if isinstance(value, Mapping) else ()
+        clean = self.predictor.cleaning.clean
+        blank = (place for place, part in zip(places, parts, strict=False) if not clean(str(part)).strip())
+        return next(blank, places[0])
 
     def works(self, prepared: Sequence[Prepared]) -> list[Work]:
         """Return the work of inputs, for `Batcher.submit`."""
@@ -134,7 +147,7 @@ class Pool:
         if name is None and models:
             return next(iter(models.values()))
         if name not in models:
-            given = f"{name!r} given" if name else "none is served"
+            given = "none is served" if name is None else f"{name!r} given"
             raise UnknownModel(f"model: {given}, there is {', '.join(models) or 'none'}; name one of them", "model")
         return models[name]
 

@@ -162,7 +162,7 @@ def _reason(message: str) -> str:
 
 def _drained(ray: Any, board: Any, seconds: float) -> bool:
     """Let the replicas leave; return whether all that live answered what they had accepted in so many seconds."""
-    until = time.monotonic() + seconds - CLOSING_S
+    until = time.monotonic() + seconds + 2 * CLOSING_S  # those that cut something off tell so after that
     ray.get(board.leave.remote())
     while time.monotonic() < until:
         actors, outcomes = ray.get(board.state.remote())

@@ -148,3 +148,8 @@ class CorrectionsFull(Refusal):
 
 class Failed(Refusal):
     """A model failed to compute."""
+
+
+def stopped() -> Draining:
+    """Return the refusal of what comes, or is not answered, while the service is being stopped."""
+    return Draining("the service is being stopped; ask again in a while", retry_after=5)

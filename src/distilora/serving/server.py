@@ -18,12 +18,17 @@ from distilora.serving.guarded import Guarded
 if TYPE_CHECKING:
     from distilora.serving.service import Service
 
-CLOSING_S = 1  # for connections to close, after everything was answered
+CLOSING_S = 1  # for connections to close, after everything was answered or refused
+BACKLOG = 2048  # connections that wait to be accepted; the system may allow fewer
 KEEP_ALIVE_S = 75  # longer than the usual proxy's, so that it is the proxy that closes
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """Bind a socket, without listening yet; port 0 is a free one. Raises ConfigError if that is not possible."""
+    """Return a socket that listens; port 0 is a free one. Raises ConfigError if that is not possible.
+
+    It listens at once: of two sockets that are merely bound, both would believe that they have the port, and uvloop does not
+    tell of the one that fails to listen later. What connects before the models are loaded waits for them.
+    """
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
@@ -32,6 +37,7 @@ def bound(host: str, port: int) -> socket.socket:
     own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         own.bind(address)
+        own.listen(BACKLOG)
     except OSError as error:
         own.close()
         reason = error.strerror or error
@@ -53,15 +59,15 @@ def run(
 
     Args:
         grace: seconds for which requests are still accepted after the signal.
-        seconds: from the signal to the end, at most.
+        seconds: from the signal to when what is not answered is cut off; closing takes a second or two more.
         announce: called when the socket listens.
     """
     config = uvicorn.Config(
         app, http=Guarded, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
-        proxy_headers=False, timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=CLOSING_S,
+        proxy_headers=False, backlog=BACKLOG, timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=CLOSING_S,
     )  # fmt: skip
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        return runner.run(_serve(uvicorn.Server(config), service, own, grace, seconds - CLOSING_S, announce))
+        return runner.run(_serve(uvicorn.Server(config), service, own, grace, seconds, announce))
 
 
 async def _serve(

@@ -2,7 +2,7 @@
 
 serving     requests are answered
 leaving     so they are, but /readyz says no, so that no more are sent here
-draining    new ones are refused; what was accepted is finished
+draining    new ones are refused; what was accepted is finished, or, after the time for that, refused as well
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from distilora.serving.limits import Limits
 from distilora.serving.logs import log
 from distilora.serving.measures import Measures
 from distilora.serving.pool import Model, Pool, Prepared
-from distilora.serving.refusals import ClientGone, DeadlinePassed, Draining, Overloaded
+from distilora.serving.refusals import ClientGone, DeadlinePassed, Overloaded, stopped
 from distilora.serving.traces import Traces
 
 T = TypeVar("T")
@@ -31,6 +31,7 @@ EXPLAINERS, MOST_EXPLAINING = 4, 16  # explanations at once, and those that wait
 READERS = 2  # such threads
 MOST_READING = 256  # requests that wait for one of them
 MOST_FLYING = 512  # requests that are read and answered at once
+CUT_S = 0.5  # for telling clients that they were cut off
 PROBE_S = 5.0  # for a forward pass; a service that takes longer is not ready
 
 
@@ -89,7 +90,8 @@ class Service:
         )
         self.measures, self.traces = Measures(), traces
         self.phase: Literal["serving", "leaving", "draining"] = "serving"
-        self.flying = 0
+        self.cut = False  # whether what was accepted is refused, too
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._reading = 0
         self._explaining = 0
         self._explainers = ThreadPoolExecutor(EXPLAINERS, "explainer")
@@ -116,19 +118,20 @@ class Service:
 
     async def compute(
         self, request: Request, model: Model, inputs: Sequence[str | Mapping[str, Any]], deadline: float,
-        watched: bool = True,
+        watched: bool = True, places: Sequence[Sequence[str]] | None = None,
     ) -> Computed:  # fmt: skip
         """Compute the outputs of a request's inputs: all of them, or none.
 
         Args:
             watched: whether the client's hanging up ends it; the body must have been read.
+            places: fields that the parts of each input stand in, for messages.
 
         Raises Invalid, TooLong and the like for what cannot be admitted, Overloaded, DeadlinePassed, Draining, Failed, ClientGone.
         """
         call = call_of(request)
         begun = time.monotonic()
         size = sum(sum(map(len, one.values())) if isinstance(one, Mapping) else len(one) for one in inputs)
-        prepared = await self.aside(size, model.prepare, inputs)
+        prepared = await self.aside(size, model.prepare, inputs, places)
         call.add("tokenise", time.monotonic() - begun)
         works = model.works(prepared)
         tokens = sum(work.tokens for work in works)
@@ -176,21 +179,45 @@ class Service:
         await asyncio.sleep(grace)
         self.phase = "draining"
         log(logging.INFO, "draining", requests=self.flying, inputs=self.batcher.depth)
-        while self.flying and time.monotonic() - begun < seconds:
-            await asyncio.sleep(0.02)
+        await self._all_left(begun + seconds)
         left = max(seconds - (time.monotonic() - begun), 0.0)
         drained = await asyncio.get_running_loop().run_in_executor(None, self.batcher.drain, left)
         if not drained or self.flying:
             log(logging.WARNING, "cut off", requests=self.flying, inputs=self.batcher.depth)
-        return drained and not self.flying
+            await self._cut_off()
+            return False
+        return True
 
-    def enter(self) -> None:
-        """Count a request in. Raises Draining, Overloaded."""
+    async def _cut_off(self) -> None:
+        """Fail what waits and what is computed; then cancel what does not end by that, as a request whose body is awaited."""
+        self.cut = True
+        self.batcher.cut_off()
+        await self._all_left(time.monotonic() + CUT_S)
+        for task in list(self._tasks):
+            task.get_loop().call_soon_threadsafe(task.cancel)  # a replica stops from a thread of its own
+        await self._all_left(time.monotonic() + CUT_S)
+
+    async def _all_left(self, until: float) -> None:
+        """Wait until no request is being answered, or until that moment."""
+        while self.flying and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+
+    @property
+    def flying(self) -> int:
+        """Requests that are being answered."""
+        return len(self._tasks)
+
+    def enter(self, task: "asyncio.Task[Any]") -> None:
+        """Count a request in, by the task that answers it. Raises Draining, Overloaded."""
         if self.phase == "draining":
-            raise Draining("the service is being stopped; ask again in a while", retry_after=5)
+            raise stopped()
         if self.flying >= MOST_FLYING:
             raise Overloaded(f"{self.flying} requests are being answered; ask again later", retry_after=1)
-        self.flying += 1
+        self._tasks.add(task)
+
+    def leave(self, task: "asyncio.Task[Any]") -> None:
+        """Count a request out, if it was counted in."""
+        self._tasks.discard(task)
 
     def close(self) -> None:
         """Stop all threads."""
@@ -223,7 +250,7 @@ async def finished(ticket: Ticket, deadline: float, receive: Callable[[], Awaita
             return done.result()
         if gone and gone.done():
             raise ClientGone("the client hung up")
-        raise DeadlinePassed("the answer was not ready in time; ask again, or allow more time")
+        raise DeadlinePassed("the answer was not ready in time; ask again, or allow more time (timeout_ms)")
     finally:
         if gone:
             gone.cancel()

@@ -6,6 +6,7 @@ are served first. It ends early, with an error as its last line, when its body b
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,17 +17,18 @@ from starlette.types import Receive, Scope, Send
 
 from distilora.serving.bodies import lines
 from distilora.serving.logs import log
-from distilora.serving.refusals import ClientGone, Failed, Overloaded, Refusal
+from distilora.serving.refusals import ClientGone, Failed, Invalid, Overloaded, Refusal, TooLarge
 from distilora.serving.replies import error_of, json_bytes
 from distilora.serving.service import Service
 
 WINDOW = 64  # lines being answered
 PATIENCE = 0.1  # seconds between two attempts to enter a full queue
-Line = Callable[[int, bytes], Awaitable[bytes]]
+Line = Callable[[bytes], Awaitable[bytes]]
+_ONLY_INPUT = re.compile(r"inputs?(\[0\])?(?!\w)")
 
 
 class Streamed(Response):
-    """Response of a stream; `line` answers the line of a number, from 0. It reads the body itself."""
+    """Response of a stream; `line` answers a line that is not blank. It reads the body itself."""
 
     media_type = "application/x-ndjson"
     background: BackgroundTask | None = None
@@ -74,12 +76,12 @@ class Streamed(Response):
             self._ended = error
         await answers.put(None)
 
-    async def _answer(self, number: int, raw: bytes) -> bytes:
+    async def _answer(self, number: int, raw: bytes | None) -> bytes:
         """Answer a line, with an error if need be; wait for a place in the queue as long as a request may take."""
         until = time.monotonic() + self._service.limits.timeout_ms / 1000
         while True:
             try:
-                return await self._line(number, raw)
+                return await self._line(self._checked(raw))
             except Overloaded as error:
                 if time.monotonic() < until:
                     await asyncio.sleep(PATIENCE)
@@ -93,6 +95,15 @@ class Streamed(Response):
             self._service.measures.refused(refusal.kind)
             return json_bytes({"error": _placed(refusal, number)})
 
+    def _checked(self, raw: bytes | None) -> bytes:
+        """Return a line that can be read. Raises TooLarge for None, which stands for a line that was too long, Invalid."""
+        if raw is None:
+            most = self._service.limits.body_bytes
+            raise TooLarge(f"input: more than {most:,} bytes given (limit body_bytes); shorten the line")
+        if not raw.strip():
+            raise Invalid("input: the line is blank; give an input, or leave the line out")
+        return raw
+
     async def _send(self, send: Send, line: bytes) -> None:
         """Send a line. Raises ClientGone if nobody takes it."""
         message = {"type": "http.response.body", "body": line + b"\n", "more_body": True}
@@ -105,8 +116,6 @@ class Streamed(Response):
 def _placed(refusal: Refusal, number: int) -> dict[str, Any]:
     """Name the line as the field at fault: to the reader of one line it is the only input."""
     error, field = error_of(refusal), f"input[{number}]"
-    for own in ("inputs[0]", "input[0]", "input"):
-        if error["message"].startswith(own):
-            error["message"] = field + error["message"][len(own) :]
-            break
+    if only := _ONLY_INPUT.match(error["message"]):
+        error["message"] = field + error["message"][only.end() :]
     return {**error, "field": field}

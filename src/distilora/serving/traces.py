@@ -4,16 +4,19 @@ A span has what the line has, but the client: route, status, model, counts, mill
 continues the trace in the request's `traceparent`, if there is one.
 """
 
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from distilora.errors import ConfigError, MissingExtra
+from distilora.serving.logs import log
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 EXTRA = "tracing"
 PATH = "/v1/traces"
@@ -59,6 +62,25 @@ class Traces:
         self._provider.shutdown()
 
 
+class Told:
+    """Span exporter that tells once, naming the option, that another one cannot send, until that can again."""
+
+    def __init__(self, exporter: "SpanExporter", host: str) -> None:
+        self._exporter, self._host = exporter, host
+        self._failing = False
+        self.shutdown, self.force_flush = exporter.shutdown, exporter.force_flush
+
+    def export(self, spans: "Sequence[ReadableSpan]") -> "SpanExportResult":
+        """Send spans."""
+        result = self._exporter.export(spans)
+        failed = result.name != "SUCCESS"
+        if failed and not self._failing:
+            remedy = "start a collector there, or drop the option"
+            log(logging.WARNING, f"--otlp-endpoint: traces cannot be sent to {self._host}; {remedy}")
+        self._failing = failed
+        return result
+
+
 def check_endpoint(endpoint: str) -> None:
     """Raise ConfigError for what is no address of a collector, MissingExtra if nothing could be sent."""
     parts = urlsplit(endpoint)
@@ -76,5 +98,9 @@ def open_traces(endpoint: str) -> Traces:
     """Return traces that are sent to a collector at an address, by OTLP over HTTP."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
+    logging.getLogger("opentelemetry.exporter").setLevel(
+        logging.CRITICAL
+    )  # Told tells in one line, by the option's name
     address = endpoint.rstrip("/")
-    return Traces(OTLPSpanExporter(address if address.endswith(PATH) else address + PATH, timeout=SEND_S))
+    exporter = OTLPSpanExporter(address if address.endswith(PATH) else address + PATH, timeout=SEND_S)
+    return Traces(cast("SpanExporter", Told(exporter, urlsplit(endpoint).netloc)))

@@ -3,7 +3,7 @@
     [CLS] question [SEP] context, tokens 0 to n [SEP]
     [CLS] question [SEP] context, tokens n - overlap to 2 n - overlap [SEP]        ...
 
-Nothing of the context is cut off. A question is cut after half the tokens that a window has.
+Nothing of the context is cut off. A question is cut after half the tokens that a window has; the example counts as truncated.
 """
 
 from collections.abc import Sequence
@@ -63,11 +63,12 @@ class Windows:
         return encoded
 
     def tokens(self, pairs: Sequence[tuple[str, str]], label: str = "") -> Tokenised:
-        """Encode pairs as rows, a group for each; none is truncated."""
+        """Encode pairs as rows, a group for each; truncated are those whose question is."""
         windows = self.encode(pairs, label)
         rows = rows_of([[w.ids for w in of_pair] for of_pair in windows])
         once = np.asarray([_once(of_pair) for of_pair in windows], np.int64)
-        return Tokenised(rows, np.zeros(len(pairs), bool), once)
+        truncated = np.asarray([self._short(question) != question for question, _ in pairs], bool)
+        return Tokenised(rows, truncated, once)
 
     def spans(self, pairs: Sequence[tuple[str, str]]) -> list[Encoded]:
         """Tell where the tokens of `tokens` stand in their contexts."""

@@ -34,6 +34,21 @@ def test_a_typed_text_is_answered_with_its_words(opened: Callable[..., Page], ca
     expect(page.get_by_role("cell", name="superb.")).to_be_visible()
 
 
+def test_a_model_is_called_calibrated_where_that_was_measured(opened: Callable[..., Page], canned: StandIn) -> None:
+    page = opened()
+    answer = page.locator("#answer")
+    ask(page)
+    expect(answer).to_contain_text("It is calibrated")
+    choose(page, "genres")
+    ask(page)
+    expect(answer).to_contain_text("Its calibration error, 0.31, says how far")
+    expect(answer).not_to_contain_text("It is calibrated")
+    choose(page, "moods")
+    ask(page)
+    expect(answer).to_contain_text("is the model's own probability.")
+    expect(answer).not_to_contain_text("calibrat")
+
+
 def test_what_is_unsure_is_said_to_be(opened: Callable[..., Page], canned: StandIn) -> None:
     page = opened()
     ask(page, "last start of it")

@@ -7,13 +7,14 @@ const MARGIN = 0.1; // the two likeliest labels closer than this: "not sure"
 const SHOWN = 6; // labels before the rest is folded
 export const ASKED = 20; // labels asked for
 
-const TOLD = "It is calibrated: checked on texts like those it learnt from. On other kinds of text it can be off.";
+const CALIBRATED = 0.05; // calibration error up to which a probability is read as a share of texts
 
 // Return { nodes, spoken }: what to show, and one sentence for screen readers.
-export function answered(task, asked, answer) {
-  const shown = (VIEWS[task] ?? (answer.labels ? labelled : value))(answer, asked);
+export function answered(model, asked, answer) {
+  const shown = (VIEWS[model.task] ?? (answer.labels ? labelled : value))(answer, asked, model);
   if (answer.truncated) {
-    shown.nodes.push(make("p", { class: "note" }, "The text is longer than the model reads. It saw a part of it only."));
+    const what = model.task === "question_answering" ? "question" : "text"; // a context is read whole, in windows
+    shown.nodes.push(make("p", { class: "note" }, `The ${what} is longer than the model reads. It saw a part of it only.`));
   }
   return shown;
 }
@@ -32,15 +33,26 @@ function unsure(answer) {
   return null;
 }
 
-function labelled(answer) {
+// What a probability is worth, by the calibration error that was measured; without one nothing is claimed.
+function worth({ score }, ece) {
+  const share = percent(score);
+  if (typeof ece !== "number") return `${share} is the model's own probability.`;
+  if (ece > CALIBRATED) {
+    return `${share} is the model's own probability. Its calibration error, ${ece.toFixed(2)}, says how far such figures were off on average.`;
+  }
+  const often = score > 0.99 ? "more than 99" : `about ${Math.round(100 * score)}`;
+  return `${share} means: of 100 texts answered with this probability, ${often} have this label. It is calibrated: checked on texts `
+    + "like those it learnt from. On other kinds of text it can be off.";
+}
+
+function labelled(answer, _, { figures }) {
   const doubt = unsure(answer);
   const share = percent(answer.score);
   const nodes = doubt
     ? [verdict("Not sure", `leans to ${answer.label}, ${share}`), make("p", { class: "note" }, doubt)]
     : [verdict(answer.label, share)];
   if (typeof answer.value === "number") nodes.push(make("p", {}, `On the scale: ${round(answer.value)}`));
-  const often = answer.score > 0.99 ? "more than 99" : `about ${Math.round(100 * answer.score)}`;
-  nodes.push(soft(`${share} means: of 100 texts answered with this probability, ${often} have this label. ${TOLD}`));
+  nodes.push(soft(worth(answer, figures?.ece?.value ?? figures?.ece)));
   nodes.push(...bars(answer.labels ?? [], (row) => row.label === answer.label && !doubt));
   return { nodes, spoken: doubt ? `Not sure. Leans to ${answer.label}, ${share}.` : `${answer.label}, ${share}.` };
 }

@@ -138,7 +138,7 @@ function fail(error) {
 }
 
 function view(asked, answer, weighs) {
-  const { nodes, spoken } = answered(model.task, asked, answer);
+  const { nodes, spoken } = answered(model, asked, answer);
   const rows = nodes.filter(Boolean);
   if (answer.explanation) {
     const words = weighed(asked.text, answer.explanation, model.task === "regression");
