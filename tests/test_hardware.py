@@ -11,6 +11,7 @@ import torch
 from distilora import hardware
 from distilora.errors import ConfigError
 from distilora.inference.backends.onnx_backend import OnnxBackend
+from distilora.ray_cluster import cluster_threads, local_threads
 from distilora.runs import environment
 
 NAMES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
@@ -69,7 +70,7 @@ def test_no_thread_is_too_few() -> None:
 
 def test_onnx_runtime_has_as_many() -> None:
     task = {"name": "classification", "settings": {"labels": ["a", "b"], "text_column": "text", "label_column": None}}
-    artifact = SimpleNamespace(folder=Path("x"), files={"model.onnx": ""}, precision="fp32", task=task)
+    artifact = SimpleNamespace(folder=Path("x"), files={"model.onnx": ""}, precision="fp32", task=task, backend="onnx")
     for count in (1, 3):
         with hardware.threads_for(count):
             backend = OnnxBackend(artifact)
@@ -83,14 +84,11 @@ def test_onnx_runtime_has_as_many() -> None:
 def test_threads_of_a_worker(
     address: str | None, asked: int | None, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distilora.scoring.ray_engine import _threads
-    from distilora.scoring.score import Scoring
-
     monkeypatch.setattr(hardware, "cores", lambda: 6)
     nodes = [{"Alive": True, "Resources": {"CPU": count}} for count in (8, 4)]  # a worker must fit on the smaller
-    settings = Scoring("run", "in.csv", "out", engine="ray", address=address, workers=2)
+    ray = SimpleNamespace(nodes=lambda: nodes)
     with hardware.threads_for(asked):
-        assert _threads(SimpleNamespace(nodes=lambda: nodes), settings) == threads
+        assert (cluster_threads(ray, 2) if address else local_threads(2)) == threads
 
 
 @pytest.mark.parametrize(

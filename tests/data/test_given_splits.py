@@ -76,7 +76,9 @@ def test_test_split_by_name(splits: Path) -> None:
     parts = parts_of(splits, test_split="validation")
     assert texts(test_of(parts)) == [text for text, _ in tiny_reviews(20, 1)]
     assert test_of(parts).split == "test"  # another part is called validation
-    with pytest.raises(DataError, match=r"^data\.test_split: .* has no split 'final'; it has test, train, validation$"):
+    with pytest.raises(
+        DataError, match=r"^data\.test_split: .* has no split 'final'; it has test, train, validation; name one"
+    ):
         parts_of(splits, test_split="final")
     for settings in ({"test_split": "train"}, {"test_split": "validation", "validation_split": "validation"}):
         with pytest.raises(ConfigError, match="is also trained or chosen on"):

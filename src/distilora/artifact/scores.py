@@ -15,6 +15,7 @@ A run's are those of its validation texts; an export's are those of the parity g
 
 import io
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ _OF_EXPERT = ("expert_scores", "harmed")
 def pack_scores(scored: Mapping[str, Scored]) -> bytes:
     """Serialise the scored answers, by way, as the bytes of scores.npz."""
     ways, buffer = list(scored.values()), io.BytesIO()
-    arrays = {
+    arrays: dict[str, Any] = {
         "ways": np.asarray(list(scored)),
         "scores": np.stack([way.scores for way in ways]),
         "correct": np.stack([way.correct for way in ways]),
