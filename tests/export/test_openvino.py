@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,25 +31,36 @@ WITHOUT = ["torch", "transformers", "peft", "onnx", "onnxruntime"]
 
 
 @pytest.fixture(scope="module")
-def exported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("openvino") / "export"
+def place(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export, and beside it both graphs, as they were before the gate had chosen."""
+    base = tmp_path_factory.mktemp("openvino")
+    keep = export._keep_default
+
+    def keep_both(plain: Path, precision: Any, answered: Any) -> Any:
+        shutil.copytree(plain, base / "both")
+        return keep(plain, precision, answered)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "verify", verify_here)
-        export.export_run(finished, "openvino", folder)
-    return folder
+        patch.setattr(export, "_keep_default", keep_both)
+        export.export_run(finished, "openvino", base / "export")
+    return base
 
 
 @pytest.fixture(scope="module")
-def both(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Rows, np.ndarray]:
+def exported(place: Path) -> Path:
+    return place / "export"
+
+
+@pytest.fixture(scope="module")
+def both(place: Path, finished: Path) -> tuple[Artifact, Rows, np.ndarray]:
     """Both graphs, rows, and what the merged network computes of them in fp32."""
-    run = read_artifact(finished)
-    merged, plain = merged_network(run, None), tmp_path_factory.mktemp("both")
-    export._write_openvino(run, merged, plain, 1.0)
+    run, plain = read_artifact(finished), place / "both"
     files = {path.name: "" for path in plain.iterdir()}
     task = restore(run.task["name"], run.task["settings"])
     rows = task.tokenise(open_tokenizer(run), [task.read_text(text) for text in TEXTS]).rows
     graphs = dataclasses.replace(run, folder=plain, files=files, weights="openvino")
-    return graphs, rows, run_rows(rows, TorchBackend(merged, "fp32"))
+    return graphs, rows, run_rows(rows, TorchBackend(merged_network(run, None), "fp32"))
 
 
 @pytest.mark.parametrize(("precision", "least", "most"), [("fp32", 0, 1e-4), ("bf16", 0, 0.3), ("int8", 1e-4, 0.5)])

@@ -22,6 +22,7 @@ from distilora.runs.run import train
 from distilora.tasks.registry import restore
 
 
+@pytest.mark.slow
 def test_both_graphs_of_a_real_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (saving, export):
         monkeypatch.setattr(module, "verify", verify_here)

@@ -184,6 +184,7 @@ def write(path: Path, count: int, seed: int) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_from_training_to_scoring(encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import dataclasses
 

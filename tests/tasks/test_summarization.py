@@ -156,6 +156,7 @@ def write(path: Path, count: int, seed: int) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_from_training_to_scoring(encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, test = str(tmp_path / "run"), write(tmp_path / "test.jsonl", 50, 2)
     config = tiny_config(tmp_path / "run", Path(write(tmp_path / "train.jsonl", 300, 1)), encoder, training__epochs=6)
