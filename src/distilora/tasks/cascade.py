@@ -10,8 +10,9 @@ The thresholds, 1 - 2^(-k/2), are fixed before an example is seen, and are teste
 (fixed sequence testing, Maurer et al. 1995), so that the chance that any passes wrongly is at most 1 - CONFIDENCE. What the expert
 mends is not set against harms: the bound holds all the more.
 
-As with abstention (tasks/abstention.py) the examples must be independent draws of what is answered later, and nothing may have been
-fitted to them; where they chose the best of M checkpoints, `choices` is M.
+As with abstention (tasks/abstention.py) the examples must be independent draws of what is answered later, and must not have been
+trained on; where they chose the best of M checkpoints, `choices` is M. The temperatures and the weights that combine encoder and
+expert, a few numbers, were fitted on them all the same: no bound covers that.
 """
 
 from dataclasses import dataclass
