@@ -1,5 +1,6 @@
 """Fixtures: a tiny random DistilBERT, tiny reviews, and one finished tiny run; everything offline, in a second or two."""
 
+import hashlib
 import json
 import os
 import signal
@@ -16,6 +17,21 @@ if TYPE_CHECKING:
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: no test may reach for a network
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"  # tiny matrices: a second thread only waits, and the same sums come out everywhere
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What outlives runs lies below a folder of this session, and of each test."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISTILORA_CACHE", str(folder / "session"))
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(cache: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test finds no states that another has kept."""
+    monkeypatch.setenv("DISTILORA_CACHE", str(cache / hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]))
 
 
 @pytest.fixture(scope="session")

@@ -85,6 +85,8 @@ def test_memory_and_what_is_mapped_from_disk_are_named_apart() -> None:
     assert rows["peak memory"].startswith("812 MB (the process's own")
     assert rows["frozen-prefix cache"] == "5,920 MB on disk while it trained"
     assert "6,732" not in str(rows)
+    found = dict(memory_rows({**costs, "cache_found_mb": 5000.0}))["frozen-prefix cache"]
+    assert found == "5,920 MB on disk while it trained, 5,000 MB of it from an earlier run"
     assert [*dict(memory_rows({**costs, "cache_on_disk_mb": 0.0}))] == ["peak memory"]
     elsewhere = dict(memory_rows({**costs, "peak_anonymous_mb": None}))  # a system that does not tell
     assert elsewhere["peak memory, mapped files included"] == "6,732 MB"

@@ -1,6 +1,5 @@
 """The frozen-prefix cache gives the states that would be computed, and a run with it the run without it."""
 
-import dataclasses
 import errno
 import os
 import shutil
@@ -16,40 +15,19 @@ import numpy as np
 import pytest
 import torch
 from support.tiny import write_tiny_encoder
-from support.training import CONFIG, TASK, labelled
+from support.training import CACHED, build, labelled, run
 
 from distilora.batching.batches import plan_batches
-from distilora.config.schema import AdapterConfig
 from distilora.errors import Interrupted
-from distilora.model.build import new_network
-from distilora.model.encoders.find import find_encoder
 from distilora.model.network import Network
 from distilora.signals import Stop
 from distilora.training import prefix_cache as prefix
-from distilora.training.loop import CACHE, Fitted, fit
+from distilora.training.loop import CACHE
 from distilora.training.optimizer import learning_rate
 from distilora.training.prefix_cache import PrefixCache, PrefixCaches
 from distilora.training.processes import Processes
 
 Disk = namedtuple("Disk", "total used free")
-CACHED = dataclasses.replace(CONFIG, epochs=3, validations=3, update_size=16, token_budget=64)
-
-
-@pytest.fixture(scope="module")
-def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_encoder(tmp_path_factory.mktemp("deep") / "tiny", n_layers=4)
-
-
-def build(encoder: Path, precision: str = "fp32", **settings: object) -> Network:
-    adapter = AdapterConfig(**({"r": 4, "last_blocks": 2} | settings))
-    return new_network(
-        find_encoder(str(encoder)), TASK, adapter, precision=precision, device=torch.device("cpu"), dropout=0.0
-    )
-
-
-def run(network: Network, folder: Path, precision: str = "fp32", resume: bool = False, **changes: object) -> Fitted:
-    config = dataclasses.replace(CACHED, precision=precision, **changes)
-    return fit(network, labelled(80, 0), labelled(20, 1), config, folder, budget=128, resume=resume)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -59,7 +37,7 @@ def test_the_cache_gives_back_what_the_blocks_gave(deep: Path, tmp_path: Path, p
     assert cache.bytes == len(rows.ids) * 32 * (4 if precision == "fp32" else 2)
     assert cache.fits(cache.bytes)
     cache.reserve()
-    assert cache.fill(10**6, precision, "")  # everything in one micro-batch
+    assert cache.fill(10**6, "")  # everything in one micro-batch
     assert (tmp_path / "states.bin").stat().st_size == cache.bytes
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         order = np.lexsort((np.arange(60), -rows.group_lengths))  # the same micro-batch: bit for bit
@@ -98,9 +76,9 @@ def test_a_run_with_it_is_the_run_without_it(
 
 
 def test_there_is_none_where_it_saves_nothing(deep: Path, tmp_path: Path) -> None:
-    assert run(build(deep, last_blocks=None), tmp_path / "all").prefix == {"blocks": 0, "bytes": 0}
+    assert run(build(deep, last_blocks=None), tmp_path / "all").prefix == {"blocks": 0, "bytes": 0, "found_bytes": 0}
     once = run(build(deep), tmp_path / "once", epochs=1, validations=1)
-    assert once.prefix == {"blocks": 2, "bytes": 0}
+    assert once.prefix == {"blocks": 2, "bytes": 0, "found_bytes": 0}
 
 
 def test_stopped_while_it_is_filled_and_gone_on_with(
@@ -140,7 +118,7 @@ def test_states_of_an_example_that_is_not_there(deep: Path, tmp_path: Path) -> N
     network, rows = build(deep).eval(), labelled(10, 0).rows
     cache = PrefixCache(network, rows, tmp_path / "states.bin", "fp32", np.asarray([1, 4, 9]))
     cache.reserve()
-    cache.fill(100, "fp32", "")
+    cache.fill(100, "")
     assert cache.bytes == 4 * 32 * rows.group_lengths[[1, 4, 9]].sum()
     torch.testing.assert_close(cache.states(np.asarray([9, 1])), network.lower(rows.take([9, 1])))
     with pytest.raises(KeyError, match=r"\[5\] are another process's"):
@@ -261,7 +239,7 @@ def test_what_is_trained_between_embeddings_and_blocks_is_trained(tmp_path: Path
     network = build(encoder, precision, targets=("embeddings_project",), last_blocks=None)
     assert network.cut == 0
     before = {name: p.detach().clone() for name, p in network.trained().items() if "embeddings_project" in name}
-    assert run(network, tmp_path / "run", precision).prefix == {"blocks": 0, "bytes": 0}
+    assert run(network, tmp_path / "run", precision).prefix == {"blocks": 0, "bytes": 0, "found_bytes": 0}
     moved = [not torch.equal(network.trained()[name], value) for name, value in before.items()]
     assert moved == [True, True]  # A and B
 

@@ -215,6 +215,9 @@ class TrainingConfig:
     """Stop early after this many validations without a better loss; null: never."""
     checkpoint_every: int = 50
     """Updates between checkpoints; one is also written at each validation and when the run is stopped."""
+    cache_gb: float = 4.0
+    """Most disk, in GB (10^9 bytes), for states of frozen blocks that are kept between runs, in ~/.cache/distilora or
+    $DISTILORA_CACHE; those used longest ago go first. 0: none are kept."""
     tracker: Literal["tensorboard", "wandb", "mlflow", "trackio", "none"] = "tensorboard"
     """Tracker that the curves are logged to; tensorboard writes into the run's folder, the others are services of that name."""
 
@@ -224,6 +227,7 @@ class TrainingConfig:
             require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "at least 1")
         require(0 <= self.seed < SEEDS, "training.seed", self.seed, "a whole number from 0 to 2**63 - 1")
         require(self.threads is None or self.threads >= 1, "training.threads", self.threads, "at least 1, or null")
+        require(0 <= self.cache_gb < 1e6, "training.cache_gb", self.cache_gb, "0 or more, below 1000000")
         require(self.max_grad_norm > 0, "training.max_grad_norm", self.max_grad_norm, "a positive number")
         require(self.token_budget is None or self.token_budget >= 8, "training.token_budget", self.token_budget,
                "at least 8, or null")  # fmt: skip

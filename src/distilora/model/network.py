@@ -194,6 +194,15 @@ class Network(nn.Module):
                 x = block(x, packed)
         return x[: packed.total]
 
+    def frozen_below(self) -> dict[str, Tensor]:
+        """Return the tensors that `lower` reads, by name: those of the embeddings and of the blocks below `cut`."""
+        base, family = self.model.base_model, self.architecture
+        parts = [family.embeddings, *(f"{family.blocks}.{number}" for number in range(self.cut))]
+        parts += ["embeddings_project"] if hasattr(base, "embeddings_project") else []
+        return {
+            f"{part}.{name}": tensor for part in parts for name, tensor in base.get_submodule(part).state_dict().items()
+        }
+
     def forward(self, rows: Rows, adapter: str | None = None, entering: Tensor | None = None) -> Tensor:
         """Compute the task's outputs for the rows' G examples, [G, ...]."""
         return self.task.head(self.encode(rows, adapter, entering), rows)

@@ -161,7 +161,7 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
             "precision": config.training.precision,
             "device": config.training.device,
             "processes": outcome.fitted.processes,
-            "prefix_cache": outcome.fitted.prefix,
+            "prefix_cache": {name: outcome.fitted.prefix[name] for name in ("blocks", "bytes")},
             "history": state.history,
         },
         "memory": {name: round(value, 4) for name, value in outcome.fitted.memory.items()},
@@ -216,7 +216,9 @@ def memory_rows(costs: dict[str, Any]) -> list[tuple[str, str]]:
     else:
         rows = [("peak memory", f"{costs['peak_anonymous_mb']:,.0f} MB (the process's own, without mapped files)")]
     if costs["cache_on_disk_mb"]:
-        rows.append(("frozen-prefix cache", f"{costs['cache_on_disk_mb']:,.0f} MB on disk while it trained"))
+        found = costs.get("cache_found_mb")
+        of_others = f", {found:,.0f} MB of it from an earlier run" if found else ""
+        rows.append(("frozen-prefix cache", f"{costs['cache_on_disk_mb']:,.0f} MB on disk while it trained{of_others}"))
     return rows
 
 

@@ -334,6 +334,7 @@ class Run:
         return {
             "peak_anonymous_mb": round(self._peak.mb, 1),
             "cache_on_disk_mb": round(self.fitted.prefix["bytes"] / 1e6, 1),
+            "cache_found_mb": round(self.fitted.prefix["found_bytes"] / 1e6, 1),
             "peak_resident_mb": round(hardware.peak_resident_mb(), 1),
         }
 

@@ -244,7 +244,7 @@ def _fingerprint(setup: Setup, base: str) -> str:
         for values in (part.rows.ids, part.rows.offsets):
             digest.update(np.ascontiguousarray(values).data)
         digest.update(repr(list(part.targets)).encode())
-    free_to_change = ("tracker", "checkpoint_every", "device", "threads")
+    free_to_change = ("tracker", "checkpoint_every", "device", "threads", "cache_gb")
     settings = {k: v for k, v in vars(setup.config).items() if k not in free_to_change}
     shapes = {name: list(parameter.shape) for name, parameter in setup.trained.items()}
     digest.update(json.dumps([settings, shapes], sort_keys=True).encode())

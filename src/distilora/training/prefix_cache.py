@@ -2,13 +2,16 @@
 
 Blocks below everything trainable give the same states each time. These are computed in planned micro-batches before the
 first update and written to a memory-mapped file, in the precision of the run, so the cache adds no rounding. The file
-belongs to one process and one run and is deleted when the run ends, however it ends; a run that was killed computes it
-again in the same micro-batches, and so resumes with the same numbers.
+belongs to one process and one run and is deleted when the run ends, however it ends. A finished one is kept under its
+content (kept_states.py): a later run, or the same one resumed, reads what it would compute in the same micro-batches, and so
+has the same numbers.
 
 Of the processes that share a run either all have caches or none has: with a cache a process computes the examples it owns,
 without one every `count`-th of a micro-batch; a mixture would compute some examples twice and others never.
 """
 
+import hashlib
+import json
 import os
 import shutil
 import time
@@ -28,9 +31,11 @@ from distilora.config.schema import TrainingConfig
 from distilora.model.encoders.families import state_width
 from distilora.model.network import Network
 from distilora.model.precision import computing_in
-from distilora.progress import Progress, say
+from distilora.progress import Progress, plural, say
 from distilora.signals import Stop
+from distilora.training.kept_states import KeptStates
 from distilora.training.processes import Processes
+from distilora.version import __version__
 
 ROOM = 0.8  # fraction of the free disk that caches may take
 
@@ -41,6 +46,7 @@ class PrefixCache:
     def __init__(self, network: Network, rows: Rows, file: Path, precision: str,
                  owned: NDArray[np.int64] | None = None) -> None:  # fmt: skip
         self._network, self._rows, self._file = network, rows, file
+        self._precision = precision
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._width = state_width(network.model.config)
         self._owned = np.arange(rows.groups) if owned is None else owned
@@ -64,25 +70,78 @@ class PrefixCache:
         with open(self._file, "wb") as stream:
             if self.bytes:
                 _reserve(stream, self.bytes)
-        shape = (self.tokens, self._width)
-        size = self.tokens * self._width
-        states = torch.from_file(str(self._file), shared=True, size=size, dtype=self._dtype) if size else torch.empty(0)
-        self._states = states.view(shape)
+        self._states = self._mapped(self._file, shared=True)
 
-    def fill(self, token_budget: int, precision: str, label: str, stop: Callable[[], bool] = lambda: False) -> bool:
+    def find(self, kept: KeptStates, token_budget: int) -> bool:
+        """Map what an earlier run computed from the same, if it was kept; tell whether it was.
+
+        The first micro-batch is computed anew and must come out bit for bit the same.
+        """
+        if not (self.bytes and kept.limit):
+            return False
+        key = self._key(token_budget)
+        file = kept.find(key, self.bytes)
+        if file is None:
+            return False
+        self._states = self._mapped(file, shared=False)
+        batch = self._owned[plan_batches(self._lengths[self._owned], token_budget)[0][0]]
+        if torch.equal(self._computed(batch), self.states(batch)):
+            return True
+        say(f"warning: {file} has other states than are computed here now; they are computed again")
+        self._states = None
+        kept.drop(key)
+        return False
+
+    def fill(self, token_budget: int, label: str, stop: Callable[[], bool] = lambda: False) -> bool:
         """Compute and write all states; return False if `stop` interrupted it. Call `reserve` first."""
         assert self._states is not None, "reserve() first"
-        self._network.eval()
         with Progress(label, len(self._owned)) as bar:
             for update in plan_batches(self._lengths[self._owned], token_budget):
                 for batch in update:
                     if stop():
                         return False
                     examples = self._owned[batch]
-                    with torch.inference_mode(), computing_in(precision, self._network.device):
-                        self._write(examples, self._network.lower(self._rows.take(examples)))
+                    self._write(examples, self._computed(examples))
                     bar.add(len(batch))
         return True
+
+    def keep(self, kept: KeptStates, token_budget: int) -> bool:
+        """Keep the states, all of which have been filled in, for other runs; tell whether there was room for them."""
+        return bool(self.bytes and kept.limit) and kept.keep(self._key(token_budget), self._file)
+
+    def _computed(self, examples: NDArray[np.int64]) -> Tensor:
+        self._network.eval()
+        with torch.inference_mode(), computing_in(self._precision, self._network.device):
+            return self._network.lower(self._rows.take(examples))
+
+    def _mapped(self, file: Path, *, shared: bool) -> Tensor:
+        size = self.tokens * self._width
+        states = torch.from_file(str(file), shared=shared, size=size, dtype=self._dtype) if size else torch.empty(0)
+        return states.view(self.tokens, self._width)
+
+    def _key(self, token_budget: int) -> str:
+        """Return the SHA-256 of all that the states and their bits come from: weights, tokens, micro-batches, arithmetic."""
+        digest = hashlib.sha256()
+        config = self._network.model.config.to_dict()
+        arithmetic = {
+            "distilora": __version__,
+            "torch": torch.__version__,
+            "processor": torch.backends.cpu.get_cpu_capability(),
+            "threads": torch.get_num_threads(),
+            "precision": self._precision,
+            "token_budget": token_budget,
+            "config": {k: v for k, v in config.items() if isinstance(v, bool | int | float)},
+            "activation": str(config.get("activation", config.get("hidden_act"))),
+        }
+        digest.update(json.dumps(arithmetic, sort_keys=True).encode())
+        for name, tensor in sorted(self._network.frozen_below().items()):
+            values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            digest.update(values.numpy().data)
+        owned = self._rows.take(self._owned)
+        for array in (owned.ids, owned.offsets, owned.row, owned.group):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     def _write(self, examples: NDArray[np.int64], states: Tensor) -> None:
         assert self._states is not None
@@ -122,9 +181,10 @@ class PrefixCaches:
         processes: Processes,
     ) -> None:
         network.train()
-        self.folder, self.budget, self.precision = folder, budget, config.precision
+        self.folder, self.budget = folder, budget
+        self._kept = KeptStates(round(config.cache_gb * 1e9))
         self._processes, self._device = processes, network.device
-        self.summary: dict[str, Any] = {"blocks": network.cut, "bytes": 0}
+        self.summary: dict[str, Any] = {"blocks": network.cut, "bytes": 0, "found_bytes": 0}
         shutil.rmtree(folder, ignore_errors=True)  # left by a killed run; each process clears its own disk
         processes.wait(self._device)  # nobody may write before all have cleared: the disk may be shared
         if not network.computes_blocks or not network.cut:
@@ -142,30 +202,34 @@ class PrefixCaches:
             self.train = cache("train", train, np.flatnonzero(self.owner == processes.index))
 
     def fill(self, stop: Stop) -> float:
-        """Fill the caches, if every process's disk has room; return the seconds spent on the training cache.
+        """Find or fill the caches, if every process's disk has room; return the seconds spent on the training cache.
 
         Returns early when stopped.
         """
-        caches = {"validation": self.validation, "train": self.train}
-        if not any(caches.values()):
+        caches = {name: cache for name, cache in (("validation", self.validation), ("train", self.train)) if cache}
+        if not caches:
             return 0.0
-        size = sum(cache.bytes for cache in caches.values() if cache)
-        if not self._reserved([cache for cache in caches.values() if cache], size):
+        missing = {name: cache for name, cache in caches.items() if not cache.find(self._kept, self.budget)}
+        found = sum(cache.bytes for name, cache in caches.items() if name not in missing)
+        size = sum(cache.bytes for cache in missing.values())
+        if not self._reserved(list(missing.values()), size):
             say(f"warning: no room for a frozen-prefix cache of {size / 1e6:,.0f} MB below {self.folder}; the blocks below "
                 "what is trained are computed again in every epoch")  # fmt: skip
             self.close()
             self.train = self.validation = self.owner = None
             return 0.0
-        say(
-            f"frozen-prefix cache: {self.summary['blocks']} blocks computed once, {size / 1e6:,.0f} MB, deleted at the end"
-        )
-        self.summary["bytes"] = size
-        started = time.monotonic()
-        for name, cache in caches.items():
+        of_blocks = f"frozen-prefix cache: {plural(self.summary['blocks'], 'block')}"
+        if found:
+            say(f"{of_blocks} of an earlier run on the same texts, {found / 1e6:,.0f} MB, from {self._kept.folder}")
+        self.summary |= {"bytes": size + found, "found_bytes": found}
+        spent = {"train": 0.0}
+        for name, cache in missing.items():
+            say(f"{of_blocks} computed once for {name}, {cache.bytes / 1e6:,.0f} MB")
             started = time.monotonic()
-            if cache:
-                cache.fill(self.budget, self.precision, f"lower blocks of {name}", lambda: bool(stop.signal))
-        return time.monotonic() - started  # of training's, the last
+            if cache.fill(self.budget, f"lower blocks of {name}", lambda: bool(stop.signal)):
+                cache.keep(self._kept, self.budget)
+            spent[name] = time.monotonic() - started
+        return spent["train"]
 
     def _reserved(self, caches: list[PrefixCache], size: int) -> bool:
         """Reserve the caches' files; tell whether every process could.
