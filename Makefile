@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: setup train test test-slow check check-format check-lint check-types check-claims format bench-main bench-first-answer bench-qlora bench-kill-resume bench-notebook bench-speed bench-inference bench-score-memory bench-audit bench-curve bench-imdb bench-tasks bench-serving docs clean
+.PHONY: setup train test test-slow check check-format check-lint check-types check-claims format bench-main bench-first-answer bench-qlora bench-kill-resume bench-notebook bench-speed bench-base bench-inference bench-score-memory bench-audit bench-curve bench-imdb bench-tasks bench-serving docs clean
 
 setup: $(VENV)/.check
 
@@ -64,6 +64,10 @@ bench-notebook: $(VENV)/.test
 # hours where the curves of the contenders are not there yet; also results/speed.md and .png
 bench-speed: $(VENV)/.test
 	$(BIN)/python -m bench.speed $(ARGS)
+
+# DistilBERT-base's size: three quarters of an hour
+bench-base: $(VENV)/.test
+	$(BIN)/python -m bench.base $(ARGS)
 
 # half an hour, and 10 minutes of training without INFERENCE_RUN; also results/inference.md and .png
 bench-inference: $(VENV)/.test

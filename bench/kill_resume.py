@@ -74,8 +74,7 @@ def live(words: list[str], die: dict[str, Any] | None, log: Path) -> int:
         "--life",
         json.dumps({"words": words, "die": die, "log": str(log)}),
     ]
-    env = {**os.environ, "DISTILORA_CACHE": str(log.parent / "kept")}  # no cell finds another's states
-    return subprocess.run(command, cwd=ROOT, env=env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL).returncode
+    return subprocess.run(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL).returncode
 
 
 def started(folder: Path) -> list[str]:

@@ -10,6 +10,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -83,7 +84,9 @@ def run_cells(
     for cell, run in cells.items():
         if (paths[cell].exists() and not args.again) or (args.only and args.only != cell):
             continue
-        row = {"cell": cell, "machine": machine(), "commit": commit(), "load_before": os.getloadavg()[0], **run()}
+        with tempfile.TemporaryDirectory() as kept:
+            os.environ["DISTILORA_CACHE"] = kept  # no cell reads what another has kept
+            row = {"cell": cell, "machine": machine(), "commit": commit(), "load_before": os.getloadavg()[0], **run()}
         temporary = paths[cell].with_suffix(".tmp")
         temporary.write_text(json.dumps(row, indent=2) + "\n", "utf-8")
         temporary.replace(paths[cell])
