@@ -1,4 +1,4 @@
-"""Bench of accuracy: the longest recipe on IMDB's official split, three seeds, and what else its model can do.
+"""Bench of accuracy: the longest recipe on IMDB's official split, two seeds, and what else its model can do.
 
     rotten-tomatoes-first   the encoder of the first recipe, as it was before the n-gram expert (bench/encoder.yaml), on snippets
     audit                   flipped labels among those that look wrong (bench/audit.py)
@@ -6,7 +6,8 @@
 
 IMDB_DATA names the data: the Hub dataset (the default), or a folder laid out like it, with splits train, test, unsupervised.
 Everything is chosen on a validation part of train; whatever reads the test split is written down in results/imdb/reads.jsonl
-before it starts. A cell of a seed takes an hour; one that was stopped goes on from its checkpoint (results/imdb/runs/).
+before it starts. A cell of a seed takes two hours; one that was stopped goes on from its checkpoint (results/imdb/runs/). Seed 1
+was stopped for over two hours in all while other work ran, which its hours count and its CPU hours do not.
 
 The runs stay in results/imdb/runs/, which is not committed; `python -m bench.imdb --ship` makes the adapter that comes with
 distilora out of seed 0's.
@@ -29,7 +30,7 @@ from bench.harness.claims import RESULTS, Rows, commit, run_cells, timed
 from bench.harness.ship import ship
 from distilora.evaluation.views import STEPS, points
 
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1)  # a third would have passed 15 CPU hours for the recipe and the search for it
 RECIPE = "recipes/imdb-embedded-best.yaml"
 FOLDER = RESULTS / "imdb"
 READS = FOLDER / "reads.jsonl"
@@ -67,8 +68,9 @@ def compute(rows: Rows) -> Rows:
         claim("nbsvm_accuracy", of_test("expert"), f"{test}, the n-gram expert alone", "none"),
         claim("seeds", [float(len(seeds))], "seeds", "none"),
         claim("ece", [row["test"]["combined"]["ece"] for row in seeds], "expected calibration error, combined", "<= 0.01"),
-        claim("hours", [row["wall_s"] / 3600 for row in seeds], "hours, all seeds together", "<= 3",
+        claim("hours", [row["wall_s"] / 3600 for row in seeds], "hours, all seeds together, stops of seed 1 included", "<= 3",
               sum(row["wall_s"] for row in seeds) / 3600),
+        claim("cpu_hours", [row["cpu_s"] / 3600 for row in seeds], "CPU hours of a seed, on 2 cores", "none"),
         claim("checks_passed_share", [row["checks"]["combined"] for row in seeds], "share of behaviour checks, combined", "none"),
         claim("checks_passed_share_encoder", [row["checks"]["encoder"] for row in seeds],
               "share of behaviour checks, the encoder alone", "none"),

@@ -4,8 +4,8 @@
                 |                                                                    ^
                 +-> n-gram expert, where the model has one --------------------------+
 
-Answers come in input order, however the texts were batched. In a stream the next few hundred texts are tokenised while
-the last ones are computed, and a repeated text is computed once.
+Answers come in input order, however the texts were batched. In a stream the next few hundred texts are read, tokenised and queued
+behind the last ones while those are computed, and a repeated text is computed once.
 """
 
 from collections import deque
@@ -30,7 +30,7 @@ from distilora.inference.abstention import check_abstention, threshold_for
 from distilora.inference.backends import Backend, open_backend
 from distilora.inference.calibrate import calibrator_of
 from distilora.inference.cascade import Cascade, cascade_of, check_cascade
-from distilora.inference.lanes import run_rows
+from distilora.inference.lanes import Lanes, Started
 from distilora.inference.output_cache import CacheEntry, OutputCache
 from distilora.inference.regate import trusted
 from distilora.inference.texts import is_missing, is_sequence
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 SHOWN = 8  # labels in a predictor's repr
 FILL = "give one with words, or drop strict to have its answer empty"
+_Begun = tuple[Tokenised, Started]
 STREAM = 512  # records per chunk of a stream; two chunks are in memory
 
 
@@ -156,8 +157,8 @@ class Predictor:
 
     def _model_answers(self, chunks: Iterable[Sequence[Example]]) -> Iterator[list[dict[str, Any]]]:
         cache, iterator = OutputCache(), iter(chunks)
-        waiting: tuple[Sequence[Example], list[CacheEntry], list[CacheEntry], Future[Tokenised]] | None = None
-        with ThreadPoolExecutor(1) as tokeniser:
+        waiting: tuple[Sequence[Example], list[CacheEntry], list[CacheEntry], Future[_Begun]] | None = None
+        with Lanes(self.backend) as lanes, ThreadPoolExecutor(1) as tokeniser:
             while True:
                 try:
                     examples = next(iterator, None)
@@ -169,11 +170,11 @@ class Predictor:
                 if examples is not None:
                     entries, missing, missing_examples = cache.look_up(examples)
                     if last:
-                        tokens = tokeniser.submit(self.task.tokenise, self.tokenizer, missing_examples)
+                        begun = tokeniser.submit(self._begin, lanes, missing_examples)
                     else:  # nothing is computed meanwhile, and a single text should not wait for the thread
-                        tokens = Future()
-                        tokens.set_result(self.task.tokenise(self.tokenizer, missing_examples))
-                    waiting = examples, entries, missing, tokens
+                        begun = Future()
+                        begun.set_result(self._begin(lanes, missing_examples))
+                    waiting = examples, entries, missing, begun
                 if last:
                     yield self._answered(*last)
                 if examples is None:
@@ -224,17 +225,21 @@ class Predictor:
             self.answer([Example(("blank",))])
         return self._names
 
+    def _begin(self, lanes: Lanes, examples: Sequence[Example]) -> _Begun:
+        """Tokenise examples and queue them in the lanes."""
+        tokens = self.task.tokenise(self.tokenizer, examples)
+        return tokens, lanes.start(tokens.rows)
+
     def _answered(
         self,
         examples: Sequence[Example],
         entries: list[CacheEntry],
         missing: list[CacheEntry],
-        tokens: Future[Tokenised],
+        begun: Future[_Begun],
     ) -> list[dict[str, Any]]:
-        read = tokens.result()
+        tokens, started = begun.result()
         if missing:
-            computed = run_rows(read.rows, self.backend, lanes=True)
-            for entry, outputs, cut in zip(missing, computed, read.truncated, strict=True):
+            for entry, outputs, cut in zip(missing, started.outputs(), tokens.truncated, strict=True):
                 entry.outputs, entry.truncated = outputs, bool(cut)
         if not examples:
             return []
