@@ -87,17 +87,19 @@ def test_rows_queued_behind_others_need_no_one_to_collect_those() -> None:
     class Counting(Echo):
         def __init__(self) -> None:
             super().__init__()
-            self.seen, self.opened, self.all_seen = 0, 0, threading.Event()
+            self.seen, self.opened, self.all_seen, self.lock = 0, 0, threading.Event(), threading.Lock()
 
         def lane(self) -> Callable[[Rows], np.ndarray]:
-            self.opened += 1
+            with self.lock:
+                self.opened += 1
             return super().lane()
 
         def run(self, rows: Rows) -> np.ndarray:
             outputs = super().run(rows)
-            self.seen += rows.groups
-            if self.seen == 80:
-                self.all_seen.set()
+            with self.lock:
+                self.seen += rows.groups
+                if self.seen == 80:
+                    self.all_seen.set()
             return outputs
 
     backend = Counting()
