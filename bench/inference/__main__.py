@@ -18,15 +18,16 @@ import numpy as np
 
 from bench.harness.claims import RESULTS, ROOT, run_cells, timed
 from bench.inference import OURS, Row, compute, tables
-from bench.inference.contender import CONTENDERS, FP32, INT8, MERGED, OPENVINO, PLAIN
+from bench.inference.contender import CASCADE, CONTENDERS, FP32, INT8, MERGED, OPENVINO, PLAIN
 from bench.inference.picture import draw
+from bench.score_memory import ROWS, measure
 from bench.speed.data import prepare
 
 HERE = Path(__file__).parent
 WORK = Path(os.environ.get("INFERENCE_WORK", tempfile.gettempdir())) / "distilora-bench-inference"
 DATA, REVIEWS = WORK / "data", WORK / "data" / "heldout.jsonl"
 COMMAND = "make bench-inference"
-ROUNDS, EACH, FIRSTS, KILLS = 2, 1000, 5, 10
+ROUNDS, EACH, FIRSTS, KILLS = 3, 800, 5, 10
 FORMS = (MERGED, FP32, INT8, OPENVINO)
 LENGTHS, CALLS = (8, 16, 32, 64, 128, 256, 512), 100
 DISTILORA = [sys.executable, "-m", "distilora", "--quiet"]
@@ -67,6 +68,32 @@ def make_model() -> Row:
         do(sys.executable, "-m", "bench.inference.plain", str(WORK / MERGED), str(WORK / PLAIN))
     gates = {form: json.loads((WORK / form / "artifact.json").read_text("utf-8"))["parity"] for form in FORMS}
     return {"gates": gates, "wall_s": wall, "cpu_s": cpu}
+
+
+def make_cascade() -> Row:
+    """The run with an expert and its export; what the export's gate said and how the cascade's threshold was found."""
+    from distilora import load
+
+    prepare(DATA)
+    run, wall, cpu = WORK / "cascade", 0.0, 0.0
+    if not (run / "model").is_dir():
+        wall, cpu, _ = timed(
+            [*DISTILORA, "train", str(ROOT / "bench" / "encoder.yaml"), "--data.max_length", "512", "--data.train_size", "12000",
+             "--data.validation_size", "5000", "--lexicon", "nbsvm", "--training.tracker", "none", "--output", str(run)],
+            env=environment(),
+        )  # fmt: skip
+    heldout = {json.loads(line)["text"] for line in REVIEWS.read_text("utf-8").splitlines()}
+    answers = json.loads((run / "metrics.json").read_text("utf-8"))["evaluations"][0]
+    assert answers["examples"] == len(heldout), "another part was held out"
+    if not (WORK / CASCADE).is_dir():
+        took = timed(
+            [*DISTILORA, "export", str(run), "--to", "openvino", "--output", str(WORK / CASCADE)], env=environment()
+        )
+        wall, cpu = wall + took[0], cpu + took[1]
+    predictor = load(WORK / CASCADE, cascade=True)
+    assert predictor.cascade is not None
+    gate = json.loads((WORK / CASCADE / "artifact.json").read_text("utf-8"))["parity"]
+    return {"gate": gate, "threshold": predictor.cascade.threshold.sentence(), "wall_s": wall, "cpu_s": cpu}
 
 
 def contend(name: str, start: int, take: int, how: Row | None = None) -> Row:
@@ -145,6 +172,30 @@ def first_answer() -> Row:
     return {"seconds": wall, "peak_mb": peak, "wall_s": wall, "cpu_s": cpu}
 
 
+def torch_first_answer() -> Row:
+    """Seconds of a whole process, of the saved run."""
+    run = os.environ.get("INFERENCE_RUN", str(WORK / "run"))
+    wall, cpu, peak = timed([*DISTILORA, "predict", run, "A slow start, but the last hour is superb."],
+                            stdout=subprocess.DEVNULL, env=environment())  # fmt: skip
+    return {"seconds": wall, "peak_mb": peak, "wall_s": wall, "cpu_s": cpu}
+
+
+def scoring(words: int | None, count: int) -> Row:
+    """Rows/s of `distilora score` on parquet, start included: held-out reviews, again and again, cut to so many words."""
+    import pyarrow
+    import pyarrow.parquet
+
+    texts = [json.loads(line)["text"].split()[:words] for line in REVIEWS.read_text("utf-8").splitlines()]
+    column = [f"{' '.join(texts[i % len(texts)])} {i // len(texts)}" for i in range(count)]
+    with tempfile.TemporaryDirectory() as place:
+        source = Path(place) / "in.parquet"
+        pyarrow.parquet.write_table(pyarrow.table({"text": column}), source)
+        command = [*DISTILORA, "score", str(WORK / INT8), str(source), "--output", str(Path(place) / "out")]
+        wall, cpu, peak = timed(command, stdout=subprocess.DEVNULL, env=environment())
+    return {"rows": count, "rows_per_s": count / wall, "busy": cpu / wall / (os.cpu_count() or 1), "peak_mb": peak,
+            "wall_s": wall, "cpu_s": cpu}  # fmt: skip
+
+
 def peak() -> Row:
     """Operations a second of square products, and those that the reviews of each round need of the encoder."""
     import torch
@@ -207,7 +258,7 @@ def kills() -> Row:
 
 def main() -> None:
     """Cells, then the files."""
-    cells: dict[str, Callable[[], Row]] = {"model": make_model, "search": search}
+    cells: dict[str, Callable[[], Row]] = {"model": make_model, "search": search, "cascade": make_cascade}
     for number in range(1, ROUNDS + 1):
         for name in CONTENDERS:
             cells[f"round-{number}-{name}"] = partial(one_round, number, name)
@@ -215,6 +266,9 @@ def main() -> None:
         cells[f"latency-{name}"] = partial(latency, name)
     for number in range(1, FIRSTS + 1):
         cells[f"first-{number}"] = first_answer
+        cells[f"torch-first-{number}"] = torch_first_answer
+    cells |= {"score-short": partial(scoring, 8, 100_000), "score-reviews": partial(scoring, None, 5_000)}
+    cells |= {f"memory-{count}": partial(measure, count) for count in ROWS}
     cells |= {"peak": peak, "kills": kills}
     run_cells("inference", cells, compute, COMMAND, __doc__ or "")
     path = RESULTS / "inference.json"

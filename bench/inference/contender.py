@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 MERGED, INT8, FP32, OPENVINO, PLAIN = "merged", "onnx-int8", "onnx", "openvino", "plain.onnx"
+CASCADE = "cascade-openvino"  # of another run, with an n-gram expert
 
 
 def pipeline(work: Path, how: dict[str, Any]) -> Callable[[list[str]], list[str]]:
@@ -46,13 +47,13 @@ def ort_fp32(work: Path, how: dict[str, Any]) -> Callable[[list[str]], list[str]
     return run
 
 
-def ours(folder: str) -> Callable[[Path, dict[str, Any]], Callable[[list[str]], list[str]]]:
-    """distilora with its defaults."""
+def ours(folder: str, cascade: bool = False) -> Callable[[Path, dict[str, Any]], Callable[[list[str]], list[str]]]:
+    """distilora with its defaults, and with the cascade if asked for."""
 
     def opened(work: Path, how: dict[str, Any]) -> Callable[[list[str]], list[str]]:
         from distilora import load
 
-        predictor = load(work / folder)
+        predictor = load(work / folder, cascade=cascade)
         how["precision"] = f"{type(predictor.backend).__name__} {predictor.backend.precision}"
         return lambda texts: [answer["label"] for answer in predictor(texts)]
 
@@ -62,6 +63,7 @@ def ours(folder: str) -> Callable[[Path, dict[str, Any]], Callable[[list[str]], 
 CONTENDERS = {
     "pipeline": pipeline, "pipeline_best": pipeline, "ort_fp32": ort_fp32, "distilora_int8": ours(INT8),
     "distilora_openvino": ours(OPENVINO), "distilora_fp32": ours(FP32), "distilora_merged": ours(MERGED),
+    "distilora_combined": ours(CASCADE), "distilora_cascade": ours(CASCADE, cascade=True),
 }  # fmt: skip
 
 

@@ -11,8 +11,9 @@ from support.tiny import tiny_reviews
 
 from distilora.batching.rows import Rows, rows_of
 from distilora.errors import ArtifactError
+from distilora.inference import predictor as predict
 from distilora.inference.backends import torch_backend
-from distilora.inference.lanes import run_rows
+from distilora.inference.lanes import Lanes, run_rows
 from distilora.inference.predictor import Predictor
 
 TEXTS = [text for text, _ in tiny_reviews(60, 8)]
@@ -80,6 +81,49 @@ def test_few_micro_batches_are_taken_ahead(monkeypatch: pytest.MonkeyPatch) -> N
     assert outputs[:, 0].tolist() == list(range(200))
     assert (taken, finished) == (50, 50)
     assert 3 <= most <= 6  # of 50, by 3 lanes
+
+
+def test_rows_queued_behind_others_need_no_one_to_collect_those() -> None:
+    class Counting(Echo):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen, self.opened, self.all_seen, self.lock = 0, 0, threading.Event(), threading.Lock()
+
+        def lane(self) -> Callable[[Rows], np.ndarray]:
+            with self.lock:
+                self.opened += 1
+            return super().lane()
+
+        def run(self, rows: Rows) -> np.ndarray:
+            outputs = super().run(rows)
+            with self.lock:
+                self.seen += rows.groups
+                if self.seen == 80:
+                    self.all_seen.set()
+            return outputs
+
+    backend = Counting()
+    with Lanes(backend) as lanes:
+        first, second = (lanes.start(rows_of([[[start + i]] for i in range(40)])) for start in (0, 40))
+        assert backend.all_seen.wait(10)  # nobody has asked for outputs yet
+        assert second.outputs()[:, 0].tolist() == list(range(40, 80))
+        assert first.outputs()[:, 0].tolist() == list(range(40))
+        assert backend.opened == 3  # each lane once for both
+        alone = lanes.start(rows_of([[[7]]]))
+        backend.threads.clear()
+        assert alone.outputs()[:, 0].tolist() == [7]
+    assert backend.threads == {threading.get_ident()}  # a single micro-batch has all cores
+
+
+def test_a_stream_keeps_its_lanes_from_chunk_to_chunk(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "STREAM", 12)
+    monkeypatch.setattr(torch_backend.TorchBackend, "lanes", 2)
+    predictor.backend.token_budget = 16
+    opened, lane = [], predictor.backend.lane
+    monkeypatch.setattr(predictor.backend, "lane", lambda: opened.append(1) or lane())
+    expected = [predictor(text)["label"] for text in TEXTS]
+    assert [answer["label"] for answer in predictor(iter(TEXTS))] == expected
+    assert 1 <= len(opened) <= 2  # of five chunks
 
 
 @pytest.fixture
