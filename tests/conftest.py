@@ -20,18 +20,20 @@ os.environ["OMP_NUM_THREADS"] = "1"  # tiny matrices: a second thread only waits
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def kept_states(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """What outlives runs lies below a folder of this session, and of each test."""
-    folder = tmp_path_factory.mktemp("cache")
+    folder = tmp_path_factory.mktemp("kept")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISTILORA_CACHE", str(folder / "session"))
         yield folder
 
 
 @pytest.fixture(autouse=True)
-def own_cache(cache: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_kept_states(kept_states: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A test finds no states that another has kept."""
-    monkeypatch.setenv("DISTILORA_CACHE", str(cache / hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]))
+    monkeypatch.setenv(
+        "DISTILORA_CACHE", str(kept_states / hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16])
+    )
 
 
 @pytest.fixture(scope="session")

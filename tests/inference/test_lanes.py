@@ -80,7 +80,7 @@ def test_few_micro_batches_are_taken_ahead(monkeypatch: pytest.MonkeyPatch) -> N
     outputs = run_rows(rows, Slow(), lanes=True)
     assert outputs[:, 0].tolist() == list(range(200))
     assert (taken, finished) == (50, 50)
-    assert 3 <= most <= 6  # of 50, by 3 lanes
+    assert most <= 3  # of 50, one in each lane
 
 
 def test_rows_queued_behind_others_need_no_one_to_collect_those() -> None:
