@@ -152,6 +152,7 @@ def test_killed_again_and_again(encoder: Path, reviews: Path, tmp_path: Path) ->
     """With a frozen block: its states are computed once, for both validations and eight epochs."""
     untouched, out, rng = tmp_path / "untouched", tmp_path / "run", random.Random(1)
     changes = {"adapter__last_blocks": 1, "training__checkpoint_every": 5, "training__tracker": "tensorboard"}
+    changes["training__cache_gb"] = 0.0  # nothing is kept: the states are computed again after each kill
     train(tiny_config(untouched, reviews, encoder, **changes))
     assert json.loads((untouched / "metrics.json").read_text())["training"]["prefix_cache"]["bytes"] > 0
     config = tiny_config(out, reviews, encoder, **changes)

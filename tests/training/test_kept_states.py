@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import torch
 from support import training
 from support.training import build, labelled
 
+from distilora.errors import Interrupted
 from distilora.model.network import Network
 from distilora.training import kept_states
 from distilora.training.kept_states import KeptStates, cache_folder
+from distilora.training.optimizer import learning_rate
 from distilora.training.prefix_cache import PrefixCache
 
 run = partial(training.run, cache_gb=1.0)
@@ -52,6 +55,27 @@ def test_a_second_run_computes_no_states_and_is_the_same_run(
     said = capsys.readouterr().err
     assert "2 blocks of an earlier run on the same texts" in said
     assert "computed once" not in said
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_states_it_had(
+    deep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(build(deep), tmp_path / "whole", cache_gb=0.0)
+    calls = iter(range(100))
+
+    def stopping(*words: object) -> float:
+        if next(calls) == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return learning_rate(*words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("distilora.training.loop.learning_rate", stopping)
+        with pytest.raises(Interrupted, match="stopped after update 7 of 15"):
+            run(build(deep), tmp_path / "run")
+    resumed = run(build(deep), tmp_path / "run", resume=True)
+    assert resumed.prefix["found_bytes"] == resumed.prefix["bytes"] == whole.prefix["bytes"]
+    assert resumed.state.history == whole.state.history
+    np.testing.assert_array_equal(resumed.outputs, whole.outputs)
 
 
 @pytest.mark.parametrize(
