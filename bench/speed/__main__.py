@@ -6,12 +6,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.harness.claims import RESULTS, ROOT, run_cells, timed
-from bench.speed import Row, compute
+from bench.speed import TARGET, Row, compute
 from bench.speed.data import prepare
 
 HERE = Path(__file__).parent
@@ -31,7 +32,9 @@ REVIEWS = {
     "distilora": 480,
     "distilora_3_epochs": 480,
 }
-ROUNDS, SEEDS, SCALES = 2, (0,), (1000, 10000, 25000, 75000)
+ROUNDS, SEEDS, SCALES = 3, (0,), (1000, 10000, 25000, 75000)
+KEPT, SHARED = 1000, 480  # reviews of the cells kept and processes
+SIZES = (2000, 4000, 8000)  # reviews that the encoder sees beside an n-gram expert, until validation reaches 90%
 RECIPE = str(ROOT / "bench" / "encoder.yaml")
 LONG = ["--data.max_length", "512", "--training.tracker", "none", "--data.validation_size", "1000"]
 
@@ -88,25 +91,25 @@ def run_rate(contender: str) -> Row:
     return {"reviews_per_s": reviews / sum(row["step_s"]), "reviews": reviews, **row, "wall_s": wall, "cpu_s": cpu}
 
 
-def distilora(*words: str) -> tuple[float, float, Row]:
-    """`distilora train` with the recipe at 512 tokens: wall and CPU seconds, metrics, and when each line was said."""
+def distilora(
+    *words: str, recipe: str = RECIPE, command: Sequence[str] = (), **environment: str
+) -> tuple[float, float, Row]:
+    """`distilora train` with a recipe at 512 tokens: wall and CPU seconds, metrics, and when each line was said.
+
+    `command` is what runs distilora, its own by default.
+    """
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "run"
-        command = [
-            str(Path(sys.executable).parent / "distilora"),
-            "train",
-            RECIPE,
-            "--output",
-            str(output),
-            *LONG,
-            *words,
-        ]
+        own = command or [str(Path(sys.executable).parent / "distilora")]
+        whole = [*own, "train", recipe, "--output", str(output), *LONG, *words]
         before, started = os.times(), time.monotonic()
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=offline())
+        process = subprocess.Popen(
+            whole, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=offline(**environment)
+        )
         assert process.stderr is not None
         said = [(time.monotonic() - started, line.rstrip()) for line in process.stderr]
         if process.wait():
-            raise subprocess.CalledProcessError(process.returncode, command, stderr="\n".join(line for _, line in said))
+            raise subprocess.CalledProcessError(process.returncode, whole, stderr="\n".join(line for _, line in said))
         wall, after = time.monotonic() - started, os.times()
         cpu = after.children_user + after.children_system - before.children_user - before.children_system
         run = {"metrics": json.loads((output / "metrics.json").read_text("utf-8")), "said": said}
@@ -131,6 +134,52 @@ def run_whole(seed: int) -> Row:
     return {"seed": seed, "points": points, "right": run["right"], "stages_s": metrics["costs"]["stages_s"],
             "examples_per_s": metrics["training"]["examples_per_s"], "peak_rss_mb": metrics["costs"]["peak_resident_mb"],
             "wall_s": wall, "cpu_s": cpu}  # fmt: skip
+
+
+def run_lexicon(seed: int) -> Row:
+    """Seconds until a saved model of the first recipe, encoder and n-gram expert, has 90% on validation: sizes in turn, summed up."""
+    prepare(DATA)
+    tries: list[Row] = []
+    used = 0.0
+    for size in SIZES:
+        wall, cpu, run = distilora(
+            "--training.seed", str(seed), "--data.train_size", str(size), recipe=str(ROOT / "recipes" / "imdb-embedded.yaml")
+        )
+        used += cpu
+        metrics = run["metrics"]
+        of = {each["split"]: each["metrics"]["accuracy"]["value"] for each in metrics["evaluations"]}
+        tries.append({"reviews": size, "seconds": wall - metrics["costs"]["stages_s"]["evaluation"], "wall_s": wall,
+                      "accuracy": of["validation"], "heldout": of["heldout"]})  # fmt: skip
+        if of["validation"] >= TARGET:
+            break
+    return {"seed": seed, "tries": tries, "wall_s": sum(row["wall_s"] for row in tries), "cpu_s": used}
+
+
+def run_kept() -> Row:
+    """Seconds of the same training twice: the second one finds what the frozen blocks computed."""
+    prepare(DATA)
+    words = ("--data.train_size", str(KEPT), "--training.epochs", "3", "--training.validations", "1", "--data.validation_size", "16",
+             "--data.heldout", "0.01")  # fmt: skip
+    with tempfile.TemporaryDirectory() as cache:
+        first, second = (distilora(*words, DISTILORA_CACHE=cache) for _ in range(2))
+    return {
+        "reviews": KEPT, "first_s": first[0], "second_s": second[0], "bytes": second[2]["metrics"]["training"]["prefix_cache"]["bytes"],
+        "same": first[2]["metrics"]["training"]["history"] == second[2]["metrics"]["training"]["history"],
+        "wall_s": first[0] + second[0], "cpu_s": first[1] + second[1],
+    }  # fmt: skip
+
+
+def run_processes() -> Row:
+    """Reviews/s of one process on two threads, then of two processes on one thread each."""
+    prepare(DATA)
+    words = ("--data.train_size", str(SHARED), "--training.epochs", "1", "--training.validations", "1", "--data.validation_size", "16",
+             "--data.heldout", "0.01")  # fmt: skip
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "distilora"]
+    one, two = distilora(*words), distilora(*words, command=launch, OMP_NUM_THREADS="1")
+    assert two[2]["metrics"]["training"]["processes"] == 2
+    rates = [run["metrics"]["training"]["examples_per_s"] for _, _, run in (one, two)]
+    return {"reviews": SHARED, "reviews_per_s": rates[0], "two_processes_reviews_per_s": rates[1], "wall_s": one[0] + two[0],
+            "cpu_s": one[1] + two[1]}  # fmt: skip
 
 
 def run_memory(contender: str) -> Row:
@@ -208,6 +257,9 @@ def main() -> None:
         f"memory-{name}-{number}": partial(run_memory, name) for number in range(2) for name in ("full", "distilora")
     }
     cells |= {f"whole-{seed}": partial(run_whole, seed) for seed in SEEDS}
+    cells |= {f"lexicon-{seed}": partial(run_lexicon, seed) for seed in SEEDS}
+    cells |= {f"kept-{number}": run_kept for number in range(ROUNDS)}
+    cells |= {f"processes-{number}": run_processes for number in range(ROUNDS)}
     cells |= {f"curve-{name}": partial(run_curve, name) for name in LIMITS}
     cells |= {f"final-{name}": partial(run_final, name) for name in LIMITS}
     cells |= {f"scale-{count}": partial(run_scale, corpus, count) for count in SCALES}
