@@ -8,9 +8,10 @@ import pytest
 from starlette.testclient import TestClient
 from support.served import exchange
 
+from distilora.serving.batcher import Batcher
 from distilora.serving.bodies import lines, parsed
 from distilora.serving.limits import Limits
-from distilora.serving.refusals import ClientGone, Invalid, TooSlow
+from distilora.serving.refusals import ClientGone, Invalid, Overloaded, TooSlow
 
 JSON = {"content-type": "application/json"}
 BAD = [
@@ -98,6 +99,29 @@ def test_a_body_that_turns_out_too_large_is_cut_short(serve: Any) -> None:
     assert asyncio.run(exchange(app, "/v1/classify", [exact[:50], exact[50:]])).status == 200
     headers = [("content-type", "application/json"), ("content-length", "9" * 30)]
     assert asyncio.run(exchange(app, "/v1/classify", [b"{}"], headers=headers)).status == 413
+
+
+@pytest.mark.parametrize(
+    ("parts", "length", "closed"),
+    [
+        pytest.param([b'{"input": "x"}'], 14, False, id="at hand"),
+        pytest.param([b'{"input":', b'"x"}'], 13, False, id="in two parts"),
+        pytest.param([b'{"input":', 5.0, b'"x"}'], 13, True, id="not there yet"),
+        pytest.param([b'{"input": "x"}'], 65_537, True, id="large"),
+        pytest.param([b'{"input": "x"}'], None, True, id="of unknown length"),
+    ],
+)
+def test_overload_keeps_a_connection_whose_body_is_read(
+    parts: list[Any], length: int | None, closed: bool, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise Overloaded("too much waits", retry_after=1)
+
+    monkeypatch.setattr(Batcher, "check_room", full)
+    how = ("transfer-encoding", "chunked") if length is None else ("content-length", str(length))
+    headers = [("content-type", "application/json"), how]
+    told = asyncio.run(exchange(serve(Limits(lanes=1)).app, "/v1/classify", parts, headers=headers))
+    assert (told.status, told.headers.get("connection")) == (429, "close" if closed else None)
 
 
 def test_a_body_that_does_not_arrive(serve: Any) -> None:

@@ -2,6 +2,9 @@
 
     door    request id -> key -> phase -> route -> security headers -> measures -> log line
 
+A refusal closes the connection where the body may not have been read. Under overload that would cost more than the refusal: a
+small body is read first, if it has come, and the connection is kept.
+
 Whatever happens behind the door, the client gets one line without a path, a trace or a key, and the log gets the rest.
 """
 
@@ -27,6 +30,7 @@ from distilora.serving.refusals import (
     Failed,
     Invalid,
     NoSuchRoute,
+    Overloaded,
     Refusal,
     Unauthorised,
     WrongMethod,
@@ -44,6 +48,7 @@ HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'", "cache-control": "no-store",
     "cross-origin-opener-policy": "same-origin", "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }  # fmt: skip
+SMALL, AT_HAND_S = 64 * 1024, 0.02  # bytes of a body that is read to keep a connection, and seconds that it may still take
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # FastAPI would trace requests, and what went wrong in them, for whatever collects such things in the process
 _SILENT: Any = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False}
@@ -106,12 +111,15 @@ class Door:
         asked_id = headers.get("x-request-id", "")
         call = scope["distilora.call"] = Call(asked_id if _REQUEST_ID.fullmatch(asked_id) else uuid.uuid4().hex)
         status = 0
+        body = _Body(receive, headers)
 
         async def sending(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
                 own = MutableHeaders(scope=message)
+                if message["status"] == Overloaded.status and await body.at_hand():
+                    del own["connection"]
+                status = message["status"]
                 if not self._service.on_ray:
                     own["x-request-id"] = call.request_id
                 for name, value in HEADERS.items():
@@ -123,21 +131,21 @@ class Door:
             self._admit(scope, headers, call)
             if scope["path"] not in ALWAYS:
                 self._service.enter(task)
-            await self._app(scope, receive, sending)
+            await self._app(scope, body.receive, sending)
         except Refusal as refusal:
             if not status:
-                await _refused(self._service, scope, refusal)(scope, receive, sending)
+                await _refused(self._service, scope, refusal)(scope, body.receive, sending)
         except asyncio.CancelledError:
             if not self._service.cut:
                 raise
             task.uncancel()
             if not status:
-                await _refused(self._service, scope, stopped())(scope, receive, sending)
+                await _refused(self._service, scope, stopped())(scope, body.receive, sending)
         except Exception as error:
             log(logging.ERROR, "failed", error, request_id=call.request_id, route=_route(scope))
             if not status:
                 failed = Failed("the service failed on this request; its log says how, under the request's id")
-                await _refused(self._service, scope, failed)(scope, receive, sending)
+                await _refused(self._service, scope, failed)(scope, body.receive, sending)
         finally:
             self._service.leave(task)
             self._note(scope, call, status)
@@ -177,6 +185,32 @@ class Door:
             log(logging.INFO, "request", **fields)
         if service.traces:
             service.traces.record(Headers(scope=scope), seconds, fields)
+
+
+class _Body:
+    """The body of a request, and how much of it has been read."""
+
+    def __init__(self, receive: Receive, headers: Headers) -> None:
+        length = headers.get("content-length", "0" if "transfer-encoding" not in headers else "")
+        self._receive, self._small = receive, length.isdigit() and int(length) <= SMALL
+        self._whole = False
+
+    async def receive(self) -> Message:
+        """Receive the next part, as ASGI has it."""
+        message = await self._receive()
+        self._whole = self._whole or (message["type"] == "http.request" and not message.get("more_body", False))
+        return message
+
+    async def at_hand(self) -> bool:
+        """Read what is left of a small body; return whether that was possible at once."""
+        try:
+            async with asyncio.timeout(AT_HAND_S):
+                while self._small and not self._whole:
+                    if (await self.receive())["type"] == "http.disconnect":
+                        return False
+        except TimeoutError:
+            return False
+        return self._whole
 
 
 def _refused(service: Service, scope: Scope, refusal: Refusal) -> Response:
