@@ -11,8 +11,8 @@ distilora's command.
                         are three-epoch recipes; what is frozen is then computed once)
     whole-N             the whole of distilora's recipe at 512 and 12,000 reviews, seed N: seconds from the start of the process to
                         each validation, and held-out reviews right
-    lexicon-N           the first recipe at 512, an n-gram expert beside the encoder: seconds until a saved model has 90% on validation,
-                        every size that was tried counted
+    lexicon-N           the first recipe at 512, an n-gram expert beside the encoder: seconds until a saved model has 90% on
+                        validation, every size that was tried counted
     kept-N              three epochs over 1,000 reviews, twice: the second run finds what the frozen blocks computed
     processes-N         reviews/s of one process on two threads, and of two processes on one thread each
     memory-NAME-N       peak of anonymous memory at 2,048 tokens a pass, reviews of 256 tokens: full (Trainer), distilora
@@ -96,10 +96,16 @@ def later_claims(cells: dict[str, Row], rounds: list[int], claim: Callable[[str,
     ours = [sum(row["seconds"] for row in tried) if tried[-1]["accuracy"] >= TARGET else math.inf for tried in tries]
     least = "" if first_at(cells["curve-reference"]["points"], "reviews") else ", at least: its curve ended below 90%"
     kept = [row["first_s"] / row["second_s"] for name, row in cells.items() if name.startswith("kept-")]
-    shared = [row["two_processes_reviews_per_s"] / row["reviews_per_s"] for name, row in cells.items() if name.startswith("processes-")]
+    shared = [
+        row["two_processes_reviews_per_s"] / row["reviews_per_s"]
+        for name, row in cells.items()
+        if name.startswith("processes-")
+    ]
     return [
         claim("time_to_90_with_lexicon_vs_reference", [t / o for t in times for o in ours], f"times{least}"),
-        claim("kept_states_speedup", kept, "times, three epochs over 1,000 reviews, process start and evaluation included"),
+        claim(
+            "kept_states_speedup", kept, "times, three epochs over 1,000 reviews, process start and evaluation included"
+        ),
         claim("two_processes_vs_one", shared, "times the reviews/s of one process on as many threads"),
     ]
 

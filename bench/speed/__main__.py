@@ -38,6 +38,8 @@ SIZES = (2000, 4000, 8000)  # reviews that the encoder sees beside an n-gram exp
 RECIPE = str(ROOT / "bench" / "encoder.yaml")
 LONG = ["--data.max_length", "512", "--training.tracker", "none", "--data.validation_size", "1000"]
 
+SHORT = ["--training.validations", "1", "--data.validation_size", "16", "--data.heldout", "0.01"]
+
 
 def python(*words: str) -> tuple[float, float, Row]:
     """Wall and CPU seconds of a script, and the JSON of its last line."""
@@ -137,13 +139,17 @@ def run_whole(seed: int) -> Row:
 
 
 def run_lexicon(seed: int) -> Row:
-    """Seconds until a saved model of the first recipe, encoder and n-gram expert, has 90% on validation: sizes in turn, summed up."""
+    """Seconds until a saved model of the first recipe, with n-gram expert, has 90% on validation: sizes in turn, summed up."""
     prepare(DATA)
     tries: list[Row] = []
     used = 0.0
     for size in SIZES:
         wall, cpu, run = distilora(
-            "--training.seed", str(seed), "--data.train_size", str(size), recipe=str(ROOT / "recipes" / "imdb-embedded.yaml")
+            "--training.seed",
+            str(seed),
+            "--data.train_size",
+            str(size),
+            recipe=str(ROOT / "recipes" / "imdb-embedded.yaml"),
         )
         used += cpu
         metrics = run["metrics"]
@@ -158,12 +164,12 @@ def run_lexicon(seed: int) -> Row:
 def run_kept() -> Row:
     """Seconds of the same training twice: the second one finds what the frozen blocks computed."""
     prepare(DATA)
-    words = ("--data.train_size", str(KEPT), "--training.epochs", "3", "--training.validations", "1", "--data.validation_size", "16",
-             "--data.heldout", "0.01")  # fmt: skip
+    words = ("--data.train_size", str(KEPT), "--training.epochs", "3", *SHORT)
     with tempfile.TemporaryDirectory() as cache:
         first, second = (distilora(*words, DISTILORA_CACHE=cache) for _ in range(2))
     return {
-        "reviews": KEPT, "first_s": first[0], "second_s": second[0], "bytes": second[2]["metrics"]["training"]["prefix_cache"]["bytes"],
+        "reviews": KEPT, "first_s": first[0], "second_s": second[0],
+        "bytes": second[2]["metrics"]["training"]["prefix_cache"]["bytes"],
         "same": first[2]["metrics"]["training"]["history"] == second[2]["metrics"]["training"]["history"],
         "wall_s": first[0] + second[0], "cpu_s": first[1] + second[1],
     }  # fmt: skip
@@ -172,8 +178,7 @@ def run_kept() -> Row:
 def run_processes() -> Row:
     """Reviews/s of one process on two threads, then of two processes on one thread each."""
     prepare(DATA)
-    words = ("--data.train_size", str(SHARED), "--training.epochs", "1", "--training.validations", "1", "--data.validation_size", "16",
-             "--data.heldout", "0.01")  # fmt: skip
+    words = ("--data.train_size", str(SHARED), "--training.epochs", "1", *SHORT)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "distilora"]
     one, two = distilora(*words), distilora(*words, command=launch, OMP_NUM_THREADS="1")
     assert two[2]["metrics"]["training"]["processes"] == 2

@@ -1,5 +1,6 @@
 """Administration: models come, change and go, for whoever has a key of its own."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,32 @@ def test_add_replace_and_remove(admin: TestClient, folders: dict[str, Path]) -> 
     assert admin.delete("/admin/models/stars", headers=ADMIN).status_code == 404
     last = admin.delete("/admin/models/reviews", headers=ADMIN)
     assert (last.status_code, last.json()["error"]["kind"]) == (422, "invalid")
+
+
+def test_an_unfinished_run_and_names_on_the_hub(
+    admin: TestClient, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("the Hub was asked"))
+    shutil.copytree(finished / "model", tmp_path / "run" / "model")
+    for folder, told in ((str(tmp_path / "run"), "not finished"), ("somebody/some-model", "no such folder")):
+        refused = admin.put("/admin/models/reviews", json={"folder": folder}, headers=ADMIN)
+        assert (refused.status_code, refused.json()["error"]["kind"]) == (422, "not_loaded")
+        assert told in refused.json()["error"]["message"]
+    assert (
+        admin.put("/admin/models/more", json={"folder": str(tmp_path / "run" / "model")}, headers=ADMIN).status_code
+        == 200
+    )
+
+
+def test_a_damaged_model_is_named_by_its_place_in_the_folder(admin: TestClient, finished: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(finished, tmp_path / "a")
+    weights = next((broken / "model").rglob("adapter_model.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    refused = admin.put("/admin/models/reviews", json={"folder": str(broken)}, headers=ADMIN)
+    message = refused.json()["error"]["message"]
+    assert message.startswith("folder: model/adapter/adapter_model.safetensors: "), message
 
 
 def test_keys_of_one_kind_do_not_open_the_other(admin: TestClient, finished: Path) -> None:

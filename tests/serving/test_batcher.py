@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from distilora.batching.rows import Rows, rows_of
-from distilora.serving.batcher import Batcher, Work
+from distilora.serving.batcher import MOST_INPUTS, Batcher, Work
 from distilora.serving.limits import Limits
 from distilora.serving.refusals import DeadlinePassed, Draining, Failed, Overloaded, TooLong, TooMany
 
@@ -323,3 +323,13 @@ def test_what_is_cut_off_fails_whether_it_waits_or_is_computed(batcher: Batcher)
     with pytest.raises(Draining):
         batcher.submit([work(engine, 2)], "client")
     engine.gate.set()
+
+
+def test_a_batch_has_so_many_inputs_at_most(batcher: Batcher) -> None:
+    engine = Recorder(budget=100)
+    first = held(batcher, engine)
+    rest = batcher.submit([work(engine, number + 1, tokens=2) for number in range(40)], "a")
+    engine.gate.set()
+    first.done.result(10)
+    rest.done.result(10)
+    assert [len(batch) for batch in engine.batches] == [1, MOST_INPUTS, 40 - MOST_INPUTS]

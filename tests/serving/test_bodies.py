@@ -8,6 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 from support.served import exchange
 
+from distilora.serving import app as app_module
 from distilora.serving.batcher import Batcher
 from distilora.serving.bodies import lines, parsed
 from distilora.serving.limits import Limits
@@ -83,7 +84,8 @@ def test_kinds_that_are_json(kind: str, client: TestClient) -> None:
     assert answer.status_code == 200
 
 
-def test_a_body_that_says_it_is_too_large_is_not_read(serve: Any) -> None:
+def test_a_body_that_says_it_is_too_large_is_not_waited_for(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "DISCARD_S", 0.05)
     app = serve(Limits(lanes=1, body_bytes=100)).app
     headers = [("content-type", "application/json"), ("content-length", "101")]
     told = asyncio.run(exchange(app, "/v1/classify", [60.0, b"x"], headers=headers))  # nothing of it is waited for

@@ -34,7 +34,7 @@ def test_answers_are_those_of_single_requests_in_order(client: TestClient) -> No
 def test_settings_are_in_the_query(client: TestClient) -> None:
     (told,) = stream(client, ["superb"], "/v1/classify?model=reviews&top_k=1&raw_scores=true&timeout_ms=20000")
     assert len(told["labels"]) == 1
-    wrong = ("top_k=no", "top=1", "explain=true", "model=summarization", "raw_scores=perhaps")
+    wrong = ("top_k=no", "top=1", "explain=true", "model=summarization", "raw_scores=perhaps", "raw_scores=1")
     for query, status in (("model=nobody", 404), *((one, 422) for one in wrong)):
         assert client.post(f"/v1/classify?{query}", content=b'"x"\n', headers=dict(LINES)).status_code == status, query
 

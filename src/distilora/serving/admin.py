@@ -5,11 +5,13 @@ Without a file of admin keys the routes do not exist. A model is loaded and chec
 
 import asyncio
 import logging
+import re
 import time
 from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
 
+from distilora.artifact.shipped import shipped_folder
 from distilora.errors import ConfigError, DistiloraError
 from distilora.serving import cards, fields, shapes
 from distilora.serving.bodies import parsed, read_body
@@ -63,7 +65,8 @@ def routes(service: Service) -> APIRouter:
         try:
             check_name(name)
         except ConfigError as error:
-            raise Invalid(str(error), "name") from None
+            raise Invalid(str(error).partition(";")[0] + "; choose another", "name") from None
+        await asyncio.to_thread(_check_folder, folder)
         async with changing:
             begun = time.monotonic()
             try:
@@ -94,8 +97,20 @@ def routes(service: Service) -> APIRouter:
     return router
 
 
+def _check_folder(folder: str) -> None:
+    """Raise NotLoaded for what is no folder of this machine, which would be looked for on the Hub, and for an unfinished run."""
+    path = Path(folder).expanduser()
+    if not path.exists() and shipped_folder(folder) is None:
+        raise NotLoaded(
+            "folder: the server has no such folder; give the path of a finished run, or of an export", "folder"
+        )
+    if (path / "model" / "artifact.json").is_file() and not (path / "metrics.json").is_file():
+        raise NotLoaded("folder: this run is not finished; finish it with distilora train --resume", "folder")
+
+
 def _without_paths(message: str, folder: str) -> str:
     """Return the line of an error without the places of the server's disk that it names."""
     for path in {str(Path(folder).expanduser().absolute()), str(Path(folder)), folder}:
-        message = message.replace(path, "it")
+        message = re.sub(rf"(?<![\w./-]){re.escape(path)}/(?=\w)", "", message)
+        message = re.sub(rf"(?<![\w./-]){re.escape(path)}(?![\w./-])", "it", message)
     return cards.without_paths(message).removeprefix("it: ")

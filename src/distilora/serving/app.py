@@ -13,6 +13,7 @@ import logging
 import re
 import time
 import uuid
+from contextlib import suppress
 from typing import Any, cast
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -32,6 +33,7 @@ from distilora.serving.refusals import (
     NoSuchRoute,
     Overloaded,
     Refusal,
+    TooLarge,
     Unauthorised,
     WrongMethod,
     stopped,
@@ -48,7 +50,14 @@ HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'", "cache-control": "no-store",
     "cross-origin-opener-policy": "same-origin", "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }  # fmt: skip
-SMALL, AT_HAND_S = 64 * 1024, 0.02  # bytes of a body that is read to keep a connection, and seconds that it may still take
+SMALL, AT_HAND_S = (
+    64 * 1024,
+    0.02,
+)  # bytes of a body that is read to keep a connection, and seconds that it may still take
+DISCARDED, DISCARD_S = (
+    64 * 1024 * 1024,
+    1.0,
+)  # bytes and seconds of a body that is too large, read to tell its client so
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # FastAPI would trace requests, and what went wrong in them, for whatever collects such things in the process
 _SILENT: Any = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False}
@@ -119,6 +128,8 @@ class Door:
                 own = MutableHeaders(scope=message)
                 if message["status"] == Overloaded.status and await body.at_hand():
                     del own["connection"]
+                elif message["status"] == TooLarge.status and "expect" not in headers:
+                    await body.discard()
                 status = message["status"]
                 if not self._service.on_ray:
                     own["x-request-id"] = call.request_id
@@ -211,6 +222,17 @@ class _Body:
         except TimeoutError:
             return False
         return self._whole
+
+    async def discard(self) -> None:
+        """Read what still comes of a large body, for a while: a client that is sending would not see its answer."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DISCARD_S):
+                left = DISCARDED
+                while left > 0 and not self._whole:
+                    message = await self.receive()
+                    if message["type"] == "http.disconnect":
+                        return
+                    left -= len(message.get("body", b""))
 
 
 def _refused(service: Service, scope: Scope, refusal: Refusal) -> Response:

@@ -51,8 +51,12 @@ def query_settings(query: Mapping[str, str], route: str) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for name, value in fields.known(dict(query), SETTINGS[route]).items():
         settings[name] = int(value) if value.isdecimal() and len(value) < 10 and name != "model" else value
-        if name == "raw_scores" and value in ("true", "false", "1", "0"):
-            settings[name] = value in ("true", "1")
+        if name == "raw_scores":
+            if value not in ("true", "false"):
+                raise Invalid(f"{name}: {value!r:.60} given, true or false wanted", name)
+            settings[name] = value == "true"
+        elif name != "model" and not isinstance(settings[name], int):
+            raise Invalid(f"{name}: {value!r:.60} given, a whole number of at least 1 wanted", name)
     return settings
 
 
@@ -71,14 +75,14 @@ def classification(service: Service, body: Any) -> Asked:
     for name, value in (("top_k", top_k), ("raw_scores", raw)):
         if value and not model.predictor.task.labels:
             raise Invalid(f"{name}: given, but task {model.predictor.task.name} has no labels; drop it", name)
-    explain = body.get("explain") or None
-    if explain not in (None, True, "word", "sentence"):
+    explain = body.get("explain")
+    if not (explain is None or isinstance(explain, bool) or explain in ("word", "sentence")):
         raise Invalid(f"explain: {explain!r:.60} given, true, false, 'word' or 'sentence' wanted", "explain")
     if explain and model.predictor.task.output_kind not in ("label", "first"):
         raise WrongTask(f"explain: answers of task {model.predictor.task.name} cannot be explained; drop it", "explain")
     return Asked(
         model, fields.texts(body, "input", service.limits), partial(_labelled, top_k, raw), fields.whole(body, "timeout_ms"),
-        "auto" if explain is True else explain,
+        "auto" if explain is True else explain or None,
     )  # fmt: skip
 
 

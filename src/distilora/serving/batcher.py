@@ -2,7 +2,7 @@
 
     client A   a1 a2 a3 a4 ...        the next input is one of the client that has been served least, in tokens
     client B   b1                     -> b1 is in the next batch, however long A's list is
-               a batch is filled, from the same engine, up to a budget of tokens
+               a batch is filled, from the same engine, up to a budget of tokens, with MOST_INPUTS at most
 
 Nothing waits for company. A request is admitted whole or refused, and what was admitted is computed unless its client goes or its
 deadline passes before its turn. A client whose turn would come later than any request may wait is refused at once, too.
@@ -34,6 +34,7 @@ Outputs = NDArray[np.float32]
 SMOOTHING = 0.2  # share of the newest batch in the measured rate
 FIRST_RATE = 2_000.0  # tokens per second of a lane before one was measured
 LONGEST_RETRY = 60  # seconds
+MOST_INPUTS = 32  # of a batch: products of every new number of inputs are compiled and kept, up to a thousand of them in each lane
 RELIEF = 1 / 8  # of a full queue must be computed before requests are read again
 
 
@@ -315,7 +316,12 @@ class Batcher:
             if batch:
                 other = engine is not batch[0].work.engine
                 together = (len(batch) + 1) * max(longest, size) if engine.padded else tokens + size
-                if other or tokens >= share or together > min(engine.budget, self.limits.batch_tokens):
+                if (
+                    other
+                    or len(batch) == MOST_INPUTS
+                    or tokens >= share
+                    or together > min(engine.budget, self.limits.batch_tokens)
+                ):
                     passed.add(name)
                     continue
             self._pop(client)

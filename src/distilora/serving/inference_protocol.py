@@ -241,7 +241,7 @@ def _texts(service: Service, inputs: Any) -> list[str]:
         raise Invalid("inputs[0].data: none given; binary data are not read, send JSON", "inputs[0].data")
     data = [
         part[0] if isinstance(part, list) and len(part) == 1 else part
-        for part in fields.listed(tensor["data"], "inputs[0].data", service.limits)
+        for part in fields.listed(tensor["data"], "inputs[0].data", service.limits, "a list of texts")
     ]
     shape = tensor.get("shape")
     if shape not in ([len(data)], [len(data), 1]):

@@ -53,7 +53,8 @@ class Measures:
             "models": ("distilora_models", "Models served"),
         }
         self._gauges = {
-            key: Gauge(name, about, registry=own, multiprocess_mode="livesum") for key, (name, about) in gauges.items()
+            key: Gauge(name, about, registry=own, multiprocess_mode="livemax" if key == "models" else "livesum")
+            for key, (name, about) in gauges.items()
         }
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:

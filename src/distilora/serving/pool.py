@@ -95,10 +95,15 @@ class Model:
         if not examples:
             return []
         tokens = self.predictor.task.tokenise(self.predictor.tokenizer, examples)
-        return [
-            Prepared(example, tokens.rows.take([number]), bool(tokens.truncated[number]))
-            for number, example in enumerate(examples)
-        ]
+        least = self.predictor.tokenizer.num_special_tokens_to_add(False)
+        prepared = []
+        for number, example in enumerate(examples):
+            rows = tokens.rows.take([number])
+            if isinstance(inputs[number], str) and len(rows.ids) <= least:
+                field = places[number][0] if places else f"input[{number}]"
+                raise Invalid(f"{field}: the encoder finds no word in the text; give one with words", field)
+            prepared.append(Prepared(example, rows, bool(tokens.truncated[number])))
+        return prepared
 
     def _blank_part(self, value: str | Mapping[str, Any], places: Sequence[str]) -> str:
         """Return the field of a record's first part that is blank once it is cleaned; else the first field."""

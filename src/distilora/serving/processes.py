@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from distilora.errors import ConfigError, DistiloraError
 from distilora.serving.logs import log
@@ -98,6 +99,8 @@ class _Herd:
             if not child:
                 break
             had_begun = self._running.pop(child, False)
+            for left in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob(f"gauge_live*_{child}.db"):
+                left.unlink(missing_ok=True)  # what it measured of its present state
             code = os.waitstatus_to_exitcode(status)
             if self._leaving:  # one that still loads just ends
                 worst = max(worst, abs(code) if had_begun else 0)
