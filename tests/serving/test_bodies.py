@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 from support.served import exchange
 
-from distilora.serving import app as app_module
+from distilora.serving import bodies as bodies_module
 from distilora.serving.batcher import Batcher
 from distilora.serving.bodies import lines, parsed
 from distilora.serving.limits import Limits
@@ -85,7 +85,7 @@ def test_kinds_that_are_json(kind: str, client: TestClient) -> None:
 
 
 def test_a_body_that_says_it_is_too_large_is_not_waited_for(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app_module, "DISCARD_S", 0.05)
+    monkeypatch.setattr(bodies_module, "DISCARD_S", 0.05)
     app = serve(Limits(lanes=1, body_bytes=100)).app
     headers = [("content-type", "application/json"), ("content-length", "101")]
     told = asyncio.run(exchange(app, "/v1/classify", [60.0, b"x"], headers=headers))  # nothing of it is waited for
@@ -111,10 +111,11 @@ def test_a_body_that_turns_out_too_large_is_cut_short(serve: Any) -> None:
         pytest.param([b'{"input":', 5.0, b'"x"}'], 13, True, id="not there yet"),
         pytest.param([b'{"input": "x"}'], 65_537, True, id="large"),
         pytest.param([b'{"input": "x"}'], None, True, id="of unknown length"),
+        pytest.param([b'{"input": "x"}'], "\xb2", True, id="a length that is no number"),
     ],
 )
 def test_overload_keeps_a_connection_whose_body_is_read(
-    parts: list[Any], length: int | None, closed: bool, serve: Any, monkeypatch: pytest.MonkeyPatch
+    parts: list[Any], length: int | str | None, closed: bool, serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> None:
         raise Overloaded("too much waits", retry_after=1)

@@ -13,7 +13,6 @@ import logging
 import re
 import time
 import uuid
-from contextlib import suppress
 from typing import Any, cast
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -25,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from distilora.errors import DistiloraError
 from distilora.serving import admin, inference_protocol, native, operations, tei
+from distilora.serving.bodies import Body
 from distilora.serving.logs import log
 from distilora.serving.refusals import (
     ClientGone,
@@ -50,14 +50,6 @@ HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'", "cache-control": "no-store",
     "cross-origin-opener-policy": "same-origin", "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }  # fmt: skip
-SMALL, AT_HAND_S = (
-    64 * 1024,
-    0.02,
-)  # bytes of a body that is read to keep a connection, and seconds that it may still take
-DISCARDED, DISCARD_S = (
-    64 * 1024 * 1024,
-    1.0,
-)  # bytes and seconds of a body that is too large, read to tell its client so
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 # FastAPI would trace requests, and what went wrong in them, for whatever collects such things in the process
 _SILENT: Any = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False}
@@ -120,7 +112,7 @@ class Door:
         asked_id = headers.get("x-request-id", "")
         call = scope["distilora.call"] = Call(asked_id if _REQUEST_ID.fullmatch(asked_id) else uuid.uuid4().hex)
         status = 0
-        body = _Body(receive, headers)
+        body = Body(receive, headers)
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -196,43 +188,6 @@ class Door:
             log(logging.INFO, "request", **fields)
         if service.traces:
             service.traces.record(Headers(scope=scope), seconds, fields)
-
-
-class _Body:
-    """The body of a request, and how much of it has been read."""
-
-    def __init__(self, receive: Receive, headers: Headers) -> None:
-        length = headers.get("content-length", "0" if "transfer-encoding" not in headers else "")
-        self._receive, self._small = receive, length.isdigit() and int(length) <= SMALL
-        self._whole = False
-
-    async def receive(self) -> Message:
-        """Receive the next part, as ASGI has it."""
-        message = await self._receive()
-        self._whole = self._whole or (message["type"] == "http.request" and not message.get("more_body", False))
-        return message
-
-    async def at_hand(self) -> bool:
-        """Read what is left of a small body; return whether that was possible at once."""
-        try:
-            async with asyncio.timeout(AT_HAND_S):
-                while self._small and not self._whole:
-                    if (await self.receive())["type"] == "http.disconnect":
-                        return False
-        except TimeoutError:
-            return False
-        return self._whole
-
-    async def discard(self) -> None:
-        """Read what still comes of a large body, for a while: a client that is sending would not see its answer."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(DISCARD_S):
-                left = DISCARDED
-                while left > 0 and not self._whole:
-                    message = await self.receive()
-                    if message["type"] == "http.disconnect":
-                        return
-                    left -= len(message.get("body", b""))
 
 
 def _refused(service: Service, scope: Scope, refusal: Refusal) -> Response:

@@ -8,15 +8,22 @@ import json
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any, NoReturn
 
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message, Receive
 
 from distilora.serving.limits import Limits
 from distilora.serving.refusals import ClientGone, Draining, Invalid, TooLarge, TooSlow, Unsupported
 
 JSON, NDJSON = "application/json", "application/x-ndjson"
 LOOK_UP_S = 0.5  # between two looks at whether the service stops, while a stream sends nothing
+SMALL = 64 * 1024  # bytes of a body that is read after a refusal, so that the connection can be kept
+AT_HAND_S = 0.02  # and seconds that it may still take
+DISCARDED = 64 * 1024 * 1024  # bytes of a body that is too large, read so that its client sees the answer
+DISCARD_S = 1.0  # and seconds
 _KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
 
 
@@ -173,3 +180,41 @@ async def _next(receive: Callable[[], Awaitable[Any]], seconds: float, stopping:
             if stopping():
                 raise Draining("the service is being stopped; send the rest again in a while") from None
     raise TooSlow(f"body: nothing arrived for {seconds:.0f} s (limit timeout_ms); send it at once")
+
+
+class Body:
+    """The body of a request, and how much of it has been read."""
+
+    def __init__(self, receive: Receive, headers: Headers) -> None:
+        length = headers.get("content-length", "0" if "transfer-encoding" not in headers else "")
+        self._receive = receive
+        self._small = length.isdecimal() and len(length) < 10 and int(length) <= SMALL
+        self._whole = False
+
+    async def receive(self) -> Message:
+        """Receive the next part, as ASGI has it."""
+        message = await self._receive()
+        self._whole = self._whole or (message["type"] == "http.request" and not message.get("more_body", False))
+        return message
+
+    async def at_hand(self) -> bool:
+        """Read what is left of a small body; return whether that was possible at once."""
+        try:
+            async with asyncio.timeout(AT_HAND_S):
+                while self._small and not self._whole:
+                    if (await self.receive())["type"] == "http.disconnect":
+                        return False
+        except TimeoutError:
+            return False
+        return self._whole
+
+    async def discard(self) -> None:
+        """Read what still comes of a large body, for a while: a client that is sending would not see its answer."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DISCARD_S):
+                left = DISCARDED
+                while left > 0 and not self._whole:
+                    message = await self.receive()
+                    if message["type"] == "http.disconnect":
+                        return
+                    left -= len(message.get("body", b""))

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from distilora.inference.backends.shared import SharedEncoder
 
 Outputs = NDArray[np.float32]
-SERVED_TOKENS = (
-    512  # of a batch on PyTorch: no slower than four times as many, and who comes next waits less (LOG 2026-12-01)
-)
+SERVED_TOKENS = 512  # of a batch on PyTorch: no slower than four times as many, and others wait less (LOG 2026-12-01)
 Compute = Callable[[Sequence[Rows], Sequence[Any]], list[Outputs]]
 
 

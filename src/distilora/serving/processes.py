@@ -13,7 +13,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 from distilora.errors import ConfigError, DistiloraError
 from distilora.serving.logs import log
@@ -93,14 +92,15 @@ class _Herd:
 
     def _reap(self) -> int:
         """Collect processes that ended; return the worst exit code of those that ought not to have, or 0."""
+        from prometheus_client.multiprocess import mark_process_dead  # it looks for the folder when it is imported
+
         worst = 0
         while self._running:
             child, status = os.waitpid(-1, os.WNOHANG)
             if not child:
                 break
             had_begun = self._running.pop(child, False)
-            for left in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob(f"gauge_live*_{child}.db"):
-                left.unlink(missing_ok=True)  # what it measured of its present state
+            mark_process_dead(child)  # type: ignore[no-untyped-call]  # its gauges are not added up any more
             code = os.waitstatus_to_exitcode(status)
             if self._leaving:  # one that still loads just ends
                 worst = max(worst, abs(code) if had_begun else 0)
